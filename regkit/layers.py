@@ -1,0 +1,46 @@
+"""What two or more of the methods share, in two and in three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regkit.types import Dim, spatial
+
+
+def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **options: Any) -> nn.Module:
+    """A convolution in `dim` dimensions that keeps the size: zero padding of kernel // 2 unless `padding` is given."""
+    options.setdefault("padding", kernel // 2)
+    return (nn.Conv2d if dim == 2 else nn.Conv3d)(in_channels, out_channels, kernel, **options)
+
+
+def conv_transposed(dim: Dim, in_channels: int, out_channels: int, kernel: int = 2, **options: Any) -> nn.Module:
+    """A transposed convolution in `dim` dimensions that doubles the size: stride 2 unless `stride` is given."""
+    options.setdefault("stride", 2)
+    return (nn.ConvTranspose2d if dim == 2 else nn.ConvTranspose3d)(in_channels, out_channels, kernel, **options)
+
+
+def average_pool(features: Tensor, **options: Any) -> Tensor:
+    """Means over 2 x 2 (x 2) blocks: (B, C, *space) to (B, C, *space // 2); options as of torch's avg_pool."""
+    return (F.avg_pool2d if features.dim() == 4 else F.avg_pool3d)(features, 2, **options)
+
+
+def linear_upsample(features: Tensor, *, align_corners: bool = False) -> Tensor:
+    """Features at twice the size by linear interpolation (a displacement's values: `fields.upsample`)."""
+    mode = "bilinear" if features.dim() == 4 else "trilinear"
+    return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align_corners)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """The image with its border voxels repeated at the far end of each axis, up to a size divisible by `multiple`."""
+    missing = [-size % multiple for size in spatial(image)]
+    widths = [width for size in reversed(missing) for width in (0, size)]
+    return F.pad(image, widths, mode="replicate") if any(missing) else image
+
+
+def crop(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """The first `shape` voxels along each spatial axis: undoes `pad_to_multiple`."""
+    return tensor[(..., *(slice(0, size) for size in shape))]

@@ -1,0 +1,184 @@
+"""The nouns of registration, and the rules that their shapes obey.
+
+Every tensor is (batch, channel, *space) with two or three spatial axes. The checks below are the only place where
+those rules are written as code; each error states the rule, then what was received, then what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Dim = Literal[2, 3]
+Image = Tensor  # (B, C, *space), floating point
+Labels = Tensor  # (B, 1, *space), integer; 0 is background
+Displacement = Tensor  # (B, dim, *space), voxels; channel i moves along spatial axis i
+Coordinates = Tensor  # (B, dim, *any), voxels; absolute positions
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images to register, with what is known about them.
+
+    moving, fixed: (B, C, *space). moving_labels, fixed_labels: (B, 1, *space) integers, or None.
+    displacement: the true displacement (B, dim, *space) in voxels where the pair was made with one, else None.
+    spacing: size of a voxel along each spatial axis, in mm.
+
+    Raises:
+        TypeError, ValueError: images, labels and spacing do not fit each other.
+    """
+
+    moving: Image
+    fixed: Image
+    moving_labels: Labels | None = None
+    fixed_labels: Labels | None = None
+    displacement: Displacement | None = None
+    spacing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_pair(self.moving, self.fixed)
+        object.__setattr__(self, "spacing", check_spacing(self.spacing or 1.0, self.moving.dim() - 2))
+        for name in ("moving", "fixed"):
+            labels = getattr(self, f"{name}_labels")
+            if labels is not None:
+                check_labels(labels, f"{name}_labels")
+                check_same_grid(getattr(self, name), labels, (name, f"{name}_labels"))
+
+    def to(self, device: torch.device | str) -> Pair:
+        """The same pair on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Pair(**{**vars(self), **moved})
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a registration found.
+
+    displacement: warps moving onto fixed, on the fixed grid; (B, dim, *space), voxels.
+    inverse: warps fixed onto moving, on the moving grid; None where the method gives none.
+    velocity: the stationary velocity whose exponential is the displacement; None where there is none.
+    levels: the displacement after each level, coarse to fine, each in voxels of its own grid.
+    """
+
+    displacement: Displacement
+    inverse: Displacement | None = None
+    velocity: Displacement | None = None
+    levels: tuple[Displacement, ...] = ()
+
+
+def spatial(tensor: Tensor) -> tuple[int, ...]:
+    """The spatial part of a tensor's shape."""
+    return tuple(tensor.shape[2:])
+
+
+def check_image(image: Tensor, name: str = "image") -> None:
+    """Raise unless `image` is a floating-point (B, C, *space) tensor with two or three non-empty spatial axes."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, received {type(image).__name__}; use torch.as_tensor.")
+    if image.dim() not in (4, 5):
+        raise ValueError(
+            f"{name} must be (batch, channel, *space) with 2 or 3 spatial axes, received shape "
+            f"{tuple(image.shape)}; add the batch and channel axes with {name}[None, None]."
+        )
+    if not image.is_floating_point():
+        raise TypeError(f"{name} must be floating point, received {image.dtype}; convert it with {name}.float().")
+    if image.numel() == 0:
+        raise ValueError(f"{name} must not be empty, received shape {tuple(image.shape)}; check how it was cropped.")
+
+
+def check_displacement(displacement: Tensor, name: str = "displacement") -> None:
+    """Raise unless `displacement` is a floating-point (B, dim, *space) tensor."""
+    check_image(displacement, name)
+    dim = displacement.dim() - 2
+    if displacement.shape[1] != dim:
+        raise ValueError(
+            f"{name} must have one channel for each of its {dim} spatial axes, received shape "
+            f"{tuple(displacement.shape)}; move the component axis to position 1."
+        )
+
+
+def check_labels(labels: Tensor, name: str = "labels") -> None:
+    """Raise unless `labels` is an integer (B, 1, *space) tensor."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, received {type(labels).__name__}; use torch.as_tensor.")
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"{name} must be integers, received {labels.dtype}; convert them with {name}.round().long().")
+    if labels.dim() not in (4, 5) or labels.shape[1] != 1:
+        raise ValueError(
+            f"{name} must be (batch, 1, *space) with 2 or 3 spatial axes, received shape {tuple(labels.shape)}; "
+            f"turn one-hot masks into numbers with argmax(1, keepdim=True)."
+        )
+    if labels.numel() == 0:
+        raise ValueError(
+            f"{name} must not be empty, received shape {tuple(labels.shape)}; check how they were cropped."
+        )
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise if `tensor` holds NaN or infinite values. Reads one number back, so it waits for a GPU."""
+    if torch.compiler.is_compiling() or torch.isfinite(tensor.detach().sum()):  # the sum is NaN or inf if any is
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:  # else the sum overflowed
+        raise ValueError(
+            f"{name} must be finite, received {bad} NaN or infinite of {tensor.numel()} values; "
+            f"clean it with torch.nan_to_num or find where they arise."
+        )
+
+
+def check_same_grid(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    """Raise unless two (B, C, *space) tensors share spatial shape, device and a batch that broadcasts."""
+    if first.device != second.device:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must be on one device, received {first.device} and {second.device}; "
+            f"move one with .to(device)."
+        )
+    if first.shape[2:] != second.shape[2:]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must share one grid, received {spatial(first)} and {spatial(second)}; "
+            f"resize or pad one of them first."
+        )
+    check_same_batch(first, second, names)
+
+
+def check_same_batch(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    """Raise unless the batch sizes are equal or one of them is 1."""
+    sizes = {first.shape[0], second.shape[0]} - {1}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same batch size (or 1), received {first.shape[0]} and "
+            f"{second.shape[0]}; repeat or index the batch axis."
+        )
+
+
+def check_pair(moving: Tensor, fixed: Tensor, dim: int | None = None) -> None:
+    """Raise unless two images can be registered: same shape, device, finite, and of dimension `dim` if given."""
+    check_image(moving, "moving")
+    check_image(fixed, "fixed")
+    if dim is not None and moving.dim() != dim + 2:
+        raise ValueError(
+            f"a model made with dim={dim} takes images with {dim} spatial axes, received moving of shape "
+            f"{tuple(moving.shape)}; make the model with dim={moving.dim() - 2}."
+        )
+    check_same_grid(moving, fixed, ("moving", "fixed"))
+    if moving.shape[1] != fixed.shape[1]:
+        raise ValueError(
+            f"moving and fixed must have the same channels, received {moving.shape[1]} and {fixed.shape[1]}; "
+            f"select the channels to compare."
+        )
+    check_finite(moving, "moving")
+    check_finite(fixed, "fixed")
+
+
+def check_spacing(spacing: float | tuple[float, ...], dim: int) -> tuple[float, ...]:
+    """`spacing` as one positive number (mm) for each of `dim` axes."""
+    values = tuple(float(value) for value in (spacing if isinstance(spacing, (tuple, list)) else (spacing,) * dim))
+    if len(values) != dim or not all(0 < value < float("inf") for value in values):
+        raise ValueError(
+            f"spacing must be a positive number of mm for each of the {dim} axes, received {spacing}; "
+            f"read it from the image's header."
+        )
+    return values
