@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regkit.types import Dim, spatial
+
+Class = TypeVar("Class", bound=type)
+
+
+def configured(cls: Class) -> Class:
+    """Make a model remember the arguments that it is made with, defaults included: `model.configuration`.
+
+    Put `@configured` above the class; `cls(**model.configuration)` makes a model of the same architecture. The values
+    must be what JSON can hold (numbers, strings, None, and tuples of these). Signature and type hints stay as they are.
+
+    Raises:
+        TypeError: the constructor takes *args or **kwargs, which cannot be named.
+    """
+    initialise = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(initialise)
+    if any("VAR" in parameter.kind.name for parameter in signature.parameters.values()):
+        raise TypeError(
+            f"a configured class names each of its arguments, received {cls.__name__}{signature}; "
+            f"write out what stands behind the stars."
+        )
+
+    @functools.wraps(initialise)
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialise(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        self.configuration = dict(list(bound.arguments.items())[1:])
+
+    cls.__init__ = remember  # type: ignore[misc]
+    return cls
 
 
 def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **options: Any) -> nn.Module:
