@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ def configured(cls: Class) -> Class:
 
     Raises:
         TypeError: the constructor takes *args or **kwargs, which cannot be named.
+        ValueError: on making a model, an argument declared as a Literal has another value.
     """
     initialise = cls.__init__  # type: ignore[misc]
     signature = inspect.signature(initialise)
@@ -34,13 +35,26 @@ def configured(cls: Class) -> Class:
 
     @functools.wraps(initialise)
     def remember(self: Any, *args: Any, **kwargs: Any) -> None:
-        initialise(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        self.configuration = dict(list(bound.arguments.items())[1:])
+        configuration = dict(list(bound.arguments.items())[1:])
+        _check_options(cls.__name__, get_type_hints(initialise), configuration)
+        initialise(self, *args, **kwargs)
+        self.configuration = configuration
 
     cls.__init__ = remember  # type: ignore[misc]
     return cls
+
+
+def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, Any]) -> None:
+    """Raise unless each argument that is declared as a Literal has one of its values."""
+    for argument, value in configuration.items():
+        options = get_args(hints.get(argument)) if get_origin(hints.get(argument)) is Literal else (value,)
+        if value not in options:
+            raise ValueError(
+                f"{name} takes as {argument} one of {', '.join(map(repr, options))}, received {value!r}; "
+                f"choose one of them."
+            )
 
 
 def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **options: Any) -> nn.Module:
@@ -55,9 +69,18 @@ def conv_transposed(dim: Dim, in_channels: int, out_channels: int, kernel: int =
     return (nn.ConvTranspose2d if dim == 2 else nn.ConvTranspose3d)(in_channels, out_channels, kernel, **options)
 
 
+def batch_norm(dim: Dim, channels: int, **options: Any) -> nn.Module:
+    """Batch normalisation in `dim` dimensions."""
+    return (nn.BatchNorm2d if dim == 2 else nn.BatchNorm3d)(channels, **options)
+
+
 def average_pool(features: Tensor, **options: Any) -> Tensor:
-    """Means over 2 x 2 (x 2) blocks: (B, C, *space) to (B, C, *space // 2); options as of torch's avg_pool."""
-    return (F.avg_pool2d if features.dim() == 4 else F.avg_pool3d)(features, 2, **options)
+    """Means over 2 x 2 (x 2) blocks: (B, C, *space) to (B, C, *space // 2); options as of torch's avg_pool.
+
+    An axis of length 1 stays as it is.
+    """
+    kernel = [min(2, size) for size in spatial(features)]
+    return (F.avg_pool2d if features.dim() == 4 else F.avg_pool3d)(features, kernel, **options)
 
 
 def linear_upsample(features: Tensor, *, align_corners: bool = False) -> Tensor:
