@@ -1,0 +1,140 @@
+"""The course's machinery: one percent script per tutorial, the notebooks made from it, its modes, and the way in.
+
+A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in), `solution`
+and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no instructor's notes)
+and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with the same two cells,
+made here, so that each notebook opens in Colab by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import regkit
+from regkit.training import mode
+
+Edition = Literal["learner", "instructor"]
+HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
+REPOSITORY = "regkit/regkit"
+TAG = f"v{regkit.__version__}"
+
+BADGE = """[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
+(https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"""
+BOOTSTRAP = """# Where regkit is missing (Colab), install it as it was when this notebook was made.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("regkit") is None:
+    source = "regkit[course] @ git+https://github.com/{repository}@{tag}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)"""
+
+
+def folder() -> Path:
+    """The folder of the tutorials: ./tutorials, else the one beside an editable installation of regkit."""
+    for parent in (Path.cwd(), Path(regkit.__file__).resolve().parent.parent):
+        if (parent / "tutorials" / "00_first_light.py").is_file():
+            return parent / "tutorials"
+    raise FileNotFoundError(
+        f"the tutorials must lie in ./tutorials or beside the regkit package, received the folder {Path.cwd()}; "
+        f"change to a clone of the repository, where the course is."
+    )
+
+
+def sources(tutorials: Path) -> list[Path]:
+    """The percent scripts of a folder, in the course's order."""
+    return sorted(tutorials.glob("[0-9][0-9]_*.py"))
+
+
+def edition(source: Path, which: Edition) -> str:
+    """One edition of a tutorial as notebook JSON: without outputs, with ids that depend on the cells' text alone."""
+    import jupytext
+
+    notebook = jupytext.read(source)
+    shown = [cell for cell in notebook.cells if not HIDDEN[which] & set(cell.metadata.get("tags", []))]
+    cells = [*_opening(source.stem), *(_cell(cell.cell_type, cell.source, cell.metadata) for cell in shown)]
+    content = {
+        "cells": list(_with_ids(cells)),
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def build(tutorials: Path) -> list[Path]:
+    """Write both editions of every tutorial; returns the files whose bytes changed."""
+    changed = []
+    for source in sources(tutorials):
+        for which, target in editions(source).items():
+            text = edition(source, which)
+            if not target.exists() or target.read_text(encoding="utf-8") != text:
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(text, encoding="utf-8")
+                changed.append(target)
+    return changed
+
+
+def editions(source: Path) -> dict[Edition, Path]:
+    """Where a tutorial's notebooks lie."""
+    return {
+        "learner": source.with_suffix(".ipynb"),
+        "instructor": source.parent / "instructor" / f"{source.stem}.ipynb",
+    }
+
+
+def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
+    """A tutorial's first line: seed everything, and say versions, device, mode and how long the cells will take.
+
+    seconds: what the whole notebook takes on two CPU cores, measured, for each mode ("fast", "full").
+    """
+    torch.manual_seed(seed)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    print(f"regkit {regkit.__version__} · torch {torch.__version__} · Python {platform.python_version()} · {device}")
+    print(f"REGKIT_MODE={mode()}: all cells together take about {seconds[mode()]} s of computing on two cores.")
+
+
+def lab(*, browser: bool = True, port: int = 8888) -> int:
+    """Open the course in JupyterLab at the first tutorial; returns JupyterLab's exit status."""
+    tutorials = folder()
+    first = editions(sources(tutorials)[0])["learner"]
+    command = [sys.executable, "-m", "jupyterlab", first.name, f"--port={port}"]
+    command += [] if browser else ["--no-browser"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # in a container
+    try:
+        return subprocess.call(command, cwd=tutorials)
+    except KeyboardInterrupt:  # Ctrl-C is how a lab is left
+        return 0
+
+
+def _opening(name: str) -> list[dict[str, Any]]:
+    badge = BADGE.format(repository=REPOSITORY, tag=TAG, name=name)
+    return [_cell("markdown", badge, {}), _cell("code", BOOTSTRAP.format(repository=REPOSITORY, tag=TAG), {})]
+
+
+def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    tags = list(metadata.get("tags", []))
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": {"tags": tags} if tags else {}}
+    cell |= {"execution_count": None, "outputs": []} if kind == "code" else {}
+    return cell | {"source": text.splitlines(keepends=True)}
+
+
+def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen: dict[str, int] = {}
+    for cell in cells:
+        digest = hashlib.sha256("".join(cell["source"]).encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        yield {"id": f"{digest}-{seen[digest]}", **cell}

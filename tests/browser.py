@@ -1,0 +1,100 @@
+"""JupyterLab in headless Chromium: what the browser tests and the screenshots share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {  # draw every cell, also those out of sight; ask nothing
+    "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',
+    "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false", "checkForUpdates": false}',
+}
+
+
+@contextlib.contextmanager
+def jupyterlab(folder: Path, scratch: Path, **environment: str) -> Iterator[str]:
+    """Serve a folder in JupyterLab; yields the address pattern, in which {} is a notebook's path."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, text in SETTINGS.items():
+        path = scratch / "settings" / "@jupyterlab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    token = secrets.token_hex(8)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--allow-root"]
+    command += [f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True"]
+    environment = {**os.environ, **environment, "JUPYTERLAB_SETTINGS_DIR": str(scratch / "settings")}
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(scratch / "workspaces"), "IPYTHONDIR": str(scratch / "ipython")}
+    with open(scratch / "jupyterlab.log", "w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api?token={token}", server)
+            yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2):
+            return
+        time.sleep(0.3)
+    raise TimeoutError(f"JupyterLab must answer within {seconds:.0f} s at {address}; look into its log.")
+
+
+@contextlib.contextmanager
+def page(errors: list[str], *, width: int = 1280, height: int = 900) -> Iterator[Page]:
+    """A page in headless Chromium; what goes wrong in it is added to `errors`."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            opened = browser.new_page(viewport={"width": width, "height": height})
+            opened.on("pageerror", lambda error: errors.append(str(error)))
+            yield opened
+        finally:
+            browser.close()
+
+
+def run_notebook(opened: Page, address: str, *, seconds: float) -> None:
+    """Open a notebook and run all of its cells."""
+    opened.set_default_timeout(seconds * 1000)
+    opened.goto(address)
+    opened.wait_for_selector(".jp-Notebook .jp-Cell")
+    opened.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
+    opened.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def cell_errors(opened: Page) -> list[str]:
+    """The errors in the notebook's cells and in regkit's widgets."""
+    return opened.evaluate(
+        """() => {
+            const cells = [...window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells];
+            const failed = cells.flatMap(cell => cell.outputs ?? []).filter(output => output.output_type == 'error');
+            const shown = [...document.querySelectorAll('.regkit-error')].map(element => element.textContent);
+            return [...failed.map(output => `${output.ename}: ${output.evalue}`), ...shown.filter(text => text)];
+        }"""
+    )
