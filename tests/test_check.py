@@ -1,0 +1,41 @@
+"""Every exercise of the course: blank is amber, the reference green, each known mistake red with its own hint."""
+
+import pytest
+
+from regkit import check
+
+EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("blank", [None, ...])
+def test_blank_is_amber_and_says_what_to_do(name, blank):
+    verdict = EXERCISES[name](blank)
+    assert verdict.colour == "amber" and verdict.message == EXERCISES[name].task
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_reference_is_green(name):
+    verdict = EXERCISES[name](EXERCISES[name].reference())
+    assert verdict.colour == "green", verdict
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_each_known_mistake_is_red_with_a_hint_of_its_own(name):
+    exercise = EXERCISES[name]
+    verdicts = {mistake: exercise(make()) for mistake, make in exercise.mistakes.items()}
+    assert len(verdicts) >= 3
+    assert {mistake: verdict.colour for mistake, verdict in verdicts.items()} == dict.fromkeys(verdicts, "red")
+    assert len({verdict.message for verdict in verdicts.values()}) == len(verdicts)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("nonsense", ["text", object(), [], float("nan"), {"a": 1}, [[1], [2, 3]]])
+def test_nonsense_is_red_and_never_raises(name, nonsense):
+    assert EXERCISES[name](nonsense).colour == "red"
+
+
+def test_a_verdict_shows_itself_in_text_and_in_html():
+    verdict = check.Verdict("red", "a < b")
+    assert str(verdict).startswith("✗") and "a < b" in str(verdict)
+    assert "a &lt; b" in verdict._repr_html_() and 'role="status"' in verdict._repr_html_()

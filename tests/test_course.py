@@ -1,0 +1,124 @@
+"""The notebooks are what their scripts make; the command line and the README's lines do what they say."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regkit import __main__ as command_line
+from regkit import course
+
+ROOT = Path(__file__).parent.parent
+SOURCES = course.sources(ROOT / "tutorials")
+SCRIPT = """# %% [markdown]
+# # A title
+# %%
+shared = 1
+# %% tags=["exercise"]
+answer = ...
+# %% tags=["solution"]
+answer = shared + 1
+# %% [markdown] tags=["instructor"]
+# They will answer 1.
+# %%
+shared = 1
+"""
+
+
+@pytest.fixture
+def tutorials(tmp_path, monkeypatch):
+    folder = tmp_path / "tutorials"
+    folder.mkdir()
+    (folder / "00_first_light.py").write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def texts(path):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+
+
+def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
+    course.build(tutorials)
+    learner, instructor = texts(tutorials / "00_first_light.ipynb"), texts(tutorials / "instructor/00_first_light.ipynb")
+    assert "answer = ..." in learner and "answer = shared + 1" not in learner and "They will answer 1." not in learner
+    assert "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
+    assert "00_first_light.ipynb" in learner[0] and course.TAG in learner[1]
+
+
+def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tutorials):
+    def ids():
+        cells = json.loads((tutorials / "00_first_light.ipynb").read_text())["cells"]
+        assert len({cell["id"] for cell in cells}) == len(cells)  # also where two cells say the same
+        return [cell["id"] for cell in cells]
+
+    assert len(course.build(tutorials)) == 2 and course.build(tutorials) == []
+    before = ids()
+    (tutorials / "00_first_light.py").write_text(SCRIPT.replace("# # A title", "# # Another title"))
+    assert len(course.build(tutorials)) == 2
+    assert [a == b for a, b in zip(before, ids(), strict=True)] == [index != 2 for index in range(len(before))]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_committed_notebooks_are_what_their_script_makes(source):
+    for which, path in course.editions(source).items():
+        assert path.read_text(encoding="utf-8") == course.edition(source, which), "run: python -m regkit notebooks"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_tutorial_has_every_part_that_the_course_promises(source):
+    text = source.read_text(encoding="utf-8")
+    for part in ("Goals", "Before you start", "CPU", "Predict", "Break it", "Exercise", "Take away", "Next"):
+        assert part in text, f"{source.name} lacks the part {part!r}"
+    assert "check." in text and "assert " in text and "begin(" in text
+
+
+def test_the_command_line_makes_the_notebooks(tutorials, capsys):
+    assert command_line.main(["notebooks"]) == 0
+    assert capsys.readouterr().out.count("made 00_first_light.ipynb") == 2
+
+
+def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
+    calls = []
+    monkeypatch.setattr(subprocess, "call", lambda command, cwd: calls.append((command, cwd)) or 0)
+    assert command_line.main(["lab", "--no-browser", "--port", "9999"]) == 0
+    command, folder = calls[0]
+    assert command[:4] == [sys.executable, "-m", "jupyterlab", "00_first_light.ipynb"] and folder == tutorials
+    assert "--port=9999" in command and "--no-browser" in command
+
+
+def test_lab_survives_ctrl_c(tutorials, monkeypatch):
+    def interrupt(command, cwd):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "call", interrupt)
+    assert course.lab() == 0
+
+
+def test_the_tutorials_are_found_beside_the_package_and_missed_with_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert course.folder() == ROOT / "tutorials"
+    monkeypatch.setattr(course.regkit, "__file__", str(tmp_path / "elsewhere" / "regkit" / "__init__.py"))
+    with pytest.raises(FileNotFoundError, match="clone of the repository"):
+        course.folder()
+
+
+def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
+    monkeypatch.setenv("REGKIT_MODE", "fast")
+    course.begin(seconds={"fast": 12, "full": 120})
+    said = capsys.readouterr().out
+    assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
+
+
+def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
+    lines = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)
+    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest")
+    pattern = re.search(r"grep -m 1 -E '(.*)' README.md", ci).group(1)
+    assert [line for line in lines if re.search(pattern, line)] == [lines[1]]
+    for line in lines:
+        assert "-c .ci/constraints.txt" in line
+    assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
