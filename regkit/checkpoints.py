@@ -1,0 +1,131 @@
+"""Trained models in files: `save` and `load` ours, `load_official` the authors' published weights.
+
+Our files are safetensors whose metadata name the model's class, its constructor's arguments, regkit's version and what
+the model reached. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+import regkit
+from regkit import models
+from regkit.files import State, fill, write_atomically
+from regkit.official import load_official, rename
+
+__all__ = ["describe", "load", "load_official", "rename", "save"]
+
+FORMAT = 1
+
+
+def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None) -> None:
+    """Write a model's weights, class and constructor arguments, and what it reached; in one move, or not at all.
+
+    Raises:
+        TypeError: the model's class is not `configured` (layers.py), or its arguments are more than JSON can hold.
+        OSError: it cannot be written; an older file stays.
+    """
+    configuration = vars(model).get("configuration")
+    if configuration is None:
+        raise TypeError(
+            f"a model must remember its arguments, received {type(model).__name__}, which does not; put @configured "
+            f"above its class, and save the model itself, not what wraps it."
+        )
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    description = {
+        "format": str(FORMAT),
+        "regkit": regkit.__version__,
+        "model": type(model).__name__,
+        "arguments": json.dumps(configuration),
+        "metrics": json.dumps(dict(metrics or {})),
+        "sha256": _digest(tensors),
+    }
+    write_atomically(path, safetensors.torch.save(tensors, description))
+
+
+def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> Any:
+    """The model that `save` wrote, on the CPU and in evaluation mode (to train it further: `model.train()`).
+
+    make: the model's class where it is none of `regkit.models`. Lists among its arguments come back as tuples.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; it is damaged, foreign, of a newer regkit or of another model.
+    """
+    description = describe(path)
+    tensors = safetensors.torch.load(Path(path).read_bytes())
+    if _digest(tensors) != description["sha256"]:
+        raise ValueError(f"weights must have the checksum that their file states, received {path}; fetch it again.")
+    constructor = make or getattr(models, description["model"], None)
+    if constructor is None or constructor.__name__ != description["model"]:
+        raise ValueError(
+            f"a model is made by its own class, received {path} of a {description['model']} for "
+            f"{'regkit.models' if constructor is None else constructor.__name__}; give its class as `make`."
+        )
+    try:
+        model = constructor(**description["arguments"])
+    except TypeError as error:
+        raise ValueError(
+            f"a model is made again with the arguments it was saved with, received {path} with "
+            f"{description['arguments']} ({error}); use regkit {description['regkit']}, which wrote it."
+        ) from error
+    fill(model, tensors, str(path))
+    return model.eval()
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """What a file of `save` says of itself: format, regkit, model, arguments, metrics, sha256; reads no weights.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    metadata = _metadata(Path(path))
+    if metadata.get("format", "").isdigit() and int(metadata["format"]) > FORMAT:
+        raise ValueError(
+            f"regkit {regkit.__version__} reads files up to format {FORMAT}, received {path} of format "
+            f"{metadata['format']}, written by regkit {metadata.get('regkit')}; update regkit."
+        )
+    try:
+        parsed = {name: json.loads(metadata[name]) for name in ("format", "arguments", "metrics")}
+        texts = {name: metadata[name] for name in ("regkit", "model", "sha256")}
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"a model's file must name its model, received {path}, which holds only {sorted(metadata)}; load what "
+            f"regkit.checkpoints.save wrote."
+        ) from error
+    return {**parsed, **texts, "arguments": {name: _tuples(value) for name, value in parsed["arguments"].items()}}
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"a model is loaded from a file, received {path}, which is none; check the path.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"a model's file must be whole safetensors, received {path} ({error}); fetch or make it again, or use "
+            f"load_official for the authors' weights."
+        ) from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _digest(tensors: State) -> str:
+    """One checksum of all names, types, shapes and values."""
+    checksum = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        checksum.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        checksum.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return checksum.hexdigest()

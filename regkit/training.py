@@ -1,0 +1,246 @@
+"""One training loop for every model: deterministic, resumable to the bit, on one process or under torchrun.
+
+A step is a function of the weights and of (seed, step, rank) alone: its pairs and its random numbers follow from these
+three, not from what was drawn before. So a training can stop anywhere and go on as if it had not, and callbacks may
+draw random numbers without changing it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from regkit import resuming
+from regkit.runs import History, Mode, Precision, Recipe, Schedule, mode, seed_everything, steps
+from regkit.types import Image, Pair
+
+__all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
+
+Item = Pair | tuple[Image, Image]
+Source = Sequence[Item] | Callable[[int, torch.Generator], Item]
+Callback = Callable[[int, History], None]
+
+
+def train(
+    model: Any,
+    source: Source,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | str | None = None,
+    every: int = 100,
+    progress: bool = True,
+    callback: Callback | None = None,
+) -> History:
+    """Minimise Σ model.objective(model(moving, fixed), moving, fixed) over a source of pairs; changes model in place.
+
+    source: a sequence of pairs of batch 1 (each a Pair or (moving, fixed)), which every epoch takes in a new order; or
+    a function source(step, generator) that makes a batch from the generator it is given, and from nothing else.
+    checkpoint: a file that is written each `every` steps and at the end; where it exists, the training goes on from it,
+    to the same bits. callback(step, history) is called after each step, and may use the model as it likes.
+
+    Ctrl-C ends the training after the step in hand: the checkpoint is written and the history so far returned (a second
+    Ctrl-C interrupts at once). Under `torchrun` each process takes its share: W processes with batch B take the step of
+    one with batch W B, batch normalisation aside; put the model on the process's own device first. The model is trained
+    in training mode; its mode and torch's global random state are left as they were found.
+
+    Raises:
+        FloatingPointError: a term or the gradient is not finite; the model is as it was before that step.
+        ValueError: the checkpoint belongs to another training, or an argument is out of range.
+    """
+    path = None if checkpoint is None else Path(checkpoint)
+    if every < 1:
+        raise ValueError(f"every must be at least 1 step, received {every}; give no checkpoint to write none.")
+    device = next(model.parameters()).device
+    found = model.training
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _processes(device) as (rank, world):
+        run = _Run(model, source, recipe, rank, world)
+        if path is not None and path.exists():
+            run.history = resuming.restore(path, model, run.optimiser, recipe, world)
+        if world > 1:
+            run.network = DistributedDataParallel(model)
+        with tqdm(total=recipe.steps, initial=len(run.history), disable=not progress or rank > 0) as bar:
+            try:
+                run.go_on(bar, callback, path, every)
+            except KeyboardInterrupt:
+                bar.set_description(f"interrupted after {len(run.history)} steps")
+                run.write(path)
+            finally:
+                model.train(found)
+    return run.history
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(self, model: Any, source: Source, recipe: Recipe, rank: int, world: int) -> None:
+        self.model, self.source, self.recipe, self.rank, self.world = model, source, recipe, rank, world
+        self.network: nn.Module = model
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.trained[0].device
+        self.optimiser = torch.optim.Adam(self.trained, lr=recipe.learning_rate)
+        self.history = History()
+
+    def go_on(self, bar: tqdm, callback: Callback | None, path: Path | None, every: int) -> None:
+        for step in range(len(self.history), self.recipe.steps):
+            with _until_the_end():
+                terms = self.take(step)
+            bar.update()
+            bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
+            if callback is not None:
+                callback(step, self.history)
+            if (step + 1) % every == 0 or step + 1 == self.recipe.steps:
+                self.write(path)
+
+    def take(self, step: int) -> dict[str, float]:
+        """One step: pairs, gradient, new weights; returns the terms. An error leaves the model as it was."""
+        start = time.perf_counter()
+        torch.manual_seed(_mixed(self.recipe.seed, step, self.rank))
+        batch = _batch(self.source, self.recipe, step, self.rank, self.world)
+        moving, fixed = (image.to(self.device) for image in batch)
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        generators = [(generator, generator.get_state()) for generator in resuming.generators(self.model)]
+        try:
+            terms = self.differentiate(moving, fixed, step)
+        except BaseException:
+            for buffer, value in buffers:
+                buffer.data.copy_(value)
+            for generator, state in generators:
+                generator.set_state(state)
+            raise
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(step)
+        self.optimiser.step()
+        self.history.append(terms, time.perf_counter() - start)
+        return terms
+
+    def differentiate(self, moving: Image, fixed: Image, step: int) -> dict[str, float]:
+        """Put the gradient of the loss into the parameters; returns the terms' values."""
+        self.model.train()
+        self.optimiser.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            registration = self.network(moving, fixed)
+        terms = self.model.objective(_widened(registration), moving, fixed)
+        values = _values(terms, self.world)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"every term must be finite, received {name} = {value} at step {step} ({values}); the weights are "
+                    f"unharmed: lower the learning rate, or look for the pair or the formula that gives it."
+                )
+        sum(terms.values()).backward()
+        norm = float(nn.utils.clip_grad_norm_(self.trained, self.recipe.clip or math.inf))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient must be finite, received the norm {norm} at step {step} ({values}); the weights are "
+                f"unharmed: look for a square root or a division at zero with torch.autograd.set_detect_anomaly."
+            )
+        return values
+
+    def write(self, path: Path | None) -> None:
+        if path is not None and self.rank == 0:
+            resuming.write(path, self.model, self.optimiser, self.recipe, self.world, self.history)
+
+
+def _values(terms: dict[str, Tensor], world: int) -> dict[str, float]:
+    """The terms as numbers, averaged over the processes; one reading for all of them."""
+    if not terms or any(not isinstance(term, Tensor) or term.dim() for term in terms.values()):
+        raise TypeError(
+            f"an objective must return a dict of scalar tensors by name, received {terms!r}; give each term a name and "
+            f"reduce it with .mean() or .sum()."
+        )
+    values = torch.stack([term.detach() for term in terms.values()])
+    if world > 1:
+        distributed.all_reduce(values)
+        values /= world
+    return dict(zip(terms, values.tolist(), strict=True))
+
+
+def _widened(value: Any) -> Any:
+    """A registration with its bfloat16 tensors as float32."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if isinstance(value, tuple):
+        return tuple(_widened(part) for part in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {part.name: _widened(getattr(value, part.name)) for part in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
+    return value
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers; no two lists give the same for all practical purposes."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def _batch(source: Source, recipe: Recipe, step: int, rank: int, world: int) -> tuple[Image, Image]:
+    """The pairs of one step and process: (B, C, *space) each."""
+    if callable(source):
+        return _images(source(step, torch.Generator().manual_seed(_mixed(recipe.seed, step, rank))))
+    count, first = len(source), (step * world + rank) * recipe.batch
+    if count == 0:
+        raise ValueError("a source must hold at least one pair, received none; check how it was made.")
+    epochs = range(first // count, (first + recipe.batch - 1) // count + 1)
+    orders = {epoch: np.random.RandomState(_mixed(recipe.seed, epoch) % 2**32).permutation(count) for epoch in epochs}
+    places = range(first, first + recipe.batch)
+    items = [_images(source[int(orders[place // count][place % count])]) for place in places]
+    moving, fixed = (torch.cat(images) for images in zip(*items, strict=True))
+    return moving, fixed
+
+
+def _images(item: Item) -> tuple[Image, Image]:
+    images = (item.moving, item.fixed) if isinstance(item, Pair) else item
+    if not isinstance(images, tuple) or len(images) != 2:
+        raise TypeError(
+            f"a source gives a Pair or (moving, fixed), received {type(item).__name__}; return one of these."
+        )
+    return images
+
+
+@contextmanager
+def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
+    """This process's rank and the number of processes; joins the group that torchrun describes, and leaves it again."""
+    joining = distributed.is_available() and distributed.is_torchelastic_launched() and not distributed.is_initialized()
+    if joining:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    grouped = distributed.is_available() and distributed.is_initialized()
+    try:
+        yield (distributed.get_rank(), distributed.get_world_size()) if grouped else (0, 1)
+    finally:
+        if joining:
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def _until_the_end() -> Iterator[None]:
+    """Hold back the first Ctrl-C until the block has ended; the second gets through. (Threads never receive any.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def hold(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    usual = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        for number in received:
+            signal.raise_signal(number)
