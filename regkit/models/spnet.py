@@ -1,0 +1,264 @@
+"""SPnet: a symmetric pyramid network for inverse-consistent diffeomorphic registration.
+
+Zhang, Ning, Zhou, Liao: Symmetric pyramid network for medical image inverse consistent diffeomorphic registration.
+Computerized Medical Imaging and Graphics 104, 2023, 102184.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from regkit.fields import compose, exponential, identity, sample, scale_components, upsample, warp
+from regkit.layers import average_pool, configured, conv, conv_transposed, crop, pad_to_multiple
+from regkit.losses import diffusion, lncc
+from regkit.types import Dim, Displacement, Image, Registration, check_pair, spatial
+
+Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
+ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
+ESTIMATOR_WIDTHS = (16, 16, 32, 32)
+EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
+WINDOWS = (9, 7, 5, 3)  # of the local NCC, by level
+
+
+@dataclass(frozen=True)
+class SPNetRegistration(Registration):
+    """A registration with both directions of every level, coarse to fine, stacked along the batch.
+
+    displacements, velocities: per level (2B, dim, *space): moving onto fixed first, then fixed onto moving.
+    """
+
+    displacements: tuple[Displacement, ...] = ()
+    velocities: tuple[Displacement, ...] = ()
+
+
+@configured
+class SPNet(nn.Module):
+    """A pyramid that is asked both ways: v = (v̂_AB - v̂_BA) / 2, φ_AB = exp(v), φ_BA = exp(-v), at every level.
+
+    Both images pass one encoder. From the coarsest level on, the features of each image are warped by the displacement
+    found so far, an estimator compares them with the other image's features, and its answers for (A, B) and (B, A) are
+    averaged into one velocity. A level predicts the whole velocity again, not a correction.
+
+    Card: 426,732 parameters in 3D, 137,672 in 2D (4 levels, 1 channel). Reach: one estimator at 1/8 size sees 20 coarse
+    voxels, about 160 voxels. By construction, for any weights: swapping the images swaps the results, and identical
+    images give zero. Not guaranteed: φ_BA is the inverse of φ_AB up to interpolation (about 0.01 voxel), and folds are
+    rare, not excluded.
+
+    Args:
+        dim: 2 or 3 spatial axes. channels: of each image.
+        levels: of the pyramid, n in table 5; the coarsest has 1/2^(levels - 1) of the size.
+        integrate: False is "w/o SVF" in table 4: the estimators give displacements.
+        image_encoding: False is "w/o MIE": no features straight from the shrunken images.
+        feature_warping: False is "w/o FW": the estimators see unwarped features.
+        symmetric: False is "w/o SR": one direction only, and only its similarity in the objective.
+        bidirectional: False is "SS": one direction is estimated, the other is its negative velocity.
+        average: False is "SS+BE": both directions are estimated, and each keeps its own answer.
+        geometry: "aligned" samples voxel centres, continues the border, and makes the image pyramid from 2x means.
+            "released" is the authors' program: a sampler off by up to half a voxel, zeros outside, every second voxel.
+            The two between change one thing after the other ("nearest" pyramid, then "zeros" outside).
+        smoothness_weight, inverse_weight: λ of the velocities' smoothness, and of the inverse-consistency term that
+            stands in where `integrate` is False (the paper gives no weight for it).
+    """
+
+    def __init__(
+        self,
+        dim: Dim = 2,
+        *,
+        channels: int = 1,
+        levels: Literal[1, 2, 3, 4] = 4,
+        integrate: bool = True,
+        image_encoding: bool = True,
+        feature_warping: bool = True,
+        symmetric: bool = True,
+        bidirectional: bool = True,
+        average: bool = True,
+        geometry: Geometry = "aligned",
+        smoothness_weight: float = 1.0,
+        inverse_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dim, self.stride = dim, 2 ** (levels - 1)
+        self.encoder = Encoder(dim, channels, levels, image_encoding)
+        self.estimators = nn.ModuleList(Estimator(dim, self.encoder, level) for level in range(levels))
+        self.estimated = 2 if bidirectional and symmetric else 1  # directions that the estimators are asked for
+        self.compared = 2 if symmetric else 1  # directions whose similarity counts
+        self.both_ways = _opposite if self.estimated == 1 else _average if average else _separate
+        self.pull, self.shrink = _GEOMETRIES[geometry]
+        self.pull_features = self.pull if feature_warping else _keep
+        self.integrate = partial(exponential, composition=partial(_compose, self.pull)) if integrate else _keep
+        self.diffeomorphic = integrate
+        self.weights = {"smoothness": smoothness_weight, "inverse_consistency": 0.0 if integrate else inverse_weight}
+
+    def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
+        """Register (B, C, *space) onto (B, C, *space), of any size."""
+        check_pair(moving, fixed, self.dim)
+        images = torch.cat(torch.broadcast_tensors(moving, fixed))
+        batch, shape = len(images) // 2, spatial(images)
+        encoded = self.encoder(self.pyramid(images))
+        features = [crop(each, ceil_shape(shape, level)) for level, each in enumerate(encoded)]
+        displacements, velocities = self.coarse_to_fine(features)
+        return SPNetRegistration(
+            displacement=displacements[-1][:batch],
+            inverse=displacements[-1][batch:],
+            velocity=velocities[-1][:batch] if self.diffeomorphic else None,
+            levels=tuple(field[:batch] for field in displacements),
+            displacements=displacements,
+            velocities=velocities,
+        )
+
+    def pyramid(self, images: Image) -> list[Image]:
+        """The images at every level, fine to coarse, padded at the far ends to a multiple of the stride."""
+        images = pad_to_multiple(images, self.stride)
+        return [images] + [self.shrink(images, 2**level) for level in range(1, self.stride.bit_length())]
+
+    def coarse_to_fine(self, features: list[Tensor]) -> tuple[tuple[Displacement, ...], tuple[Displacement, ...]]:
+        """Displacements and velocities of every level, coarse to fine, both directions stacked along the batch."""
+        displacements: tuple[Displacement, ...] = ()
+        velocities: tuple[Displacement, ...] = ()
+        handed = features[-1][..., :0]  # nothing yet
+        for estimator, feature in zip(reversed(self.estimators), reversed(features), strict=True):
+            asked = self.estimated * len(feature) // 2
+            own, other = feature[:asked], feature.roll(len(feature) // 2, 0)[:asked]
+            known = []
+            if displacements:
+                upsampled = crop(upsample(displacements[-1]), spatial(feature))[:asked]
+                own, known = self.pull_features(own, upsampled), [crop(handed, spatial(feature)), upsampled]
+            estimate, handed = estimator(torch.cat([own, other, *known], 1))
+            velocities += (self.both_ways(estimate),)  # (2B, dim, *space / 2^level)
+            displacements += (self.integrate(velocities[-1]),)
+        return displacements, velocities
+
+    def objective(self, registration: SPNetRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
+        """Local NCC of both directions and smoothness of the velocities at every level, level l weighing 1/2^l.
+
+        {"similarity", "smoothness"}, and "inverse_consistency", mean |u_AB + u_BA(x + u_AB)|² of both orders, where the
+        estimators give displacements (else it is zero by weight and left out).
+        """
+        images = self.pyramid(torch.cat(torch.broadcast_tensors(moving, fixed)))
+        count = self.compared * len(images[0]) // 2
+        similarity = smoothness = images[0].new_zeros(())
+        for level, image in enumerate(images):
+            displacement, velocity = registration.displacements[-1 - level], registration.velocities[-1 - level]
+            image = crop(image, spatial(displacement))
+            warped, target = self.pull(image, displacement)[:count], image.roll(len(image) // 2, 0)[:count]
+            window = min(WINDOWS[level], *(size - 1 + size % 2 for size in spatial(image)))  # odd, and inside the image
+            similarity = similarity + lncc(warped, target, window=window) / 2**level
+            smoothness = smoothness + diffusion(velocity) / 2**level
+        terms = {"similarity": similarity, "smoothness": self.weights["smoothness"] * smoothness}
+        if not self.diffeomorphic:
+            both = registration.displacements[-1]
+            gap = compose(both.roll(len(both) // 2, 0), both)
+            terms["inverse_consistency"] = self.weights["inverse_consistency"] * (gap**2).sum(1).mean()
+        return terms
+
+
+class Encoder(nn.Module):
+    """Features of every level, fine to coarse; from level 1 on with eight channels straight from the shrunken image."""
+
+    def __init__(self, dim: Dim, channels: int, levels: int, image_encoding: bool) -> None:
+        super().__init__()
+        self.stages, self.images = nn.ModuleList(), nn.ModuleList()
+        self.channels = [channels]
+        for level, width in enumerate(ENCODER_WIDTHS[:levels]):
+            down = activated(conv(dim, self.channels[-1], width, stride=2 if level else 1))
+            self.stages.append(nn.Sequential(down, activated(conv(dim, width, width))))
+            encoded = image_encoding and level > 0
+            self.images.append(activated(conv(dim, channels, EXTRA)) if encoded else NoChannels())
+            self.channels.append(width + EXTRA * encoded)
+        del self.channels[0]
+
+    def forward(self, pyramid: list[Image]) -> list[Tensor]:
+        features = pyramid[:1]
+        for image, stage, image_stage in zip(pyramid, self.stages, self.images, strict=True):
+            features.append(torch.cat([stage(features[-1]), image_stage(image)], 1))
+        return features[1:]
+
+
+class Estimator(nn.Module):
+    """One level's answer: a velocity (or displacement), and features for the next finer level.
+
+    Input: own features warped (C), the other's (C), and below the coarsest level the handed features and displacement.
+    """
+
+    def __init__(self, dim: Dim, encoder: Encoder, level: int) -> None:
+        super().__init__()
+        known = EXTRA + dim if level + 1 < len(encoder.channels) else 0
+        width = ESTIMATOR_WIDTHS[level]
+        self.first = activated(conv(dim, 2 * encoder.channels[level] + known, width))
+        self.second = activated(conv(dim, width, width))
+        self.head = conv(dim, width, dim)
+        for name, parameter in self.head.named_parameters():
+            nn.init.normal_(parameter, std=1e-5 if name == "weight" else 0.0)
+        self.hand = conv_transposed(dim, width, EXTRA, 4, padding=1) if level else NoChannels()
+
+    def forward(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.first(known)
+        features = features + self.second(features)
+        return self.head(features), self.hand(features)
+
+
+class NoChannels(nn.Module):
+    """Nothing: the input without its channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :0]
+
+
+def ceil_shape(shape: tuple[int, ...], level: int) -> tuple[int, ...]:
+    """A shape after `level` halvings that keep the odd voxel."""
+    return tuple(-(-size // 2**level) for size in shape)
+
+
+def activated(layer: nn.Module) -> nn.Sequential:
+    """A layer and SPnet's activation."""
+    return nn.Sequential(layer, nn.LeakyReLU(0.1))
+
+
+def _average(estimate: Tensor) -> Tensor:
+    forward, backward = estimate.chunk(2)
+    return _opposite((forward - backward) / 2)
+
+
+def _opposite(velocity: Tensor) -> Tensor:
+    return torch.cat([velocity, -velocity])
+
+
+def _separate(estimate: Tensor) -> Tensor:
+    return estimate
+
+
+def _keep(field: Tensor, *_: Tensor) -> Tensor:
+    return field
+
+
+def _compose(pull: Callable[[Tensor, Tensor], Tensor], first: Displacement, then: Displacement) -> Displacement:
+    return then + pull(first, then)
+
+
+def _half_voxel_off(image: Image, displacement: Displacement) -> Image:
+    """The authors' sampler: reads at p S/(S - 1) - 1/2 instead of p, and zero outside."""
+    positions = displacement + identity(spatial(displacement), like=displacement)
+    factors = [size / max(size - 1, 1) for size in spatial(image)]
+    return sample(image, scale_components(positions, factors) - 0.5, padding="zeros")
+
+
+def _means(image: Image, factor: int) -> Image:
+    return image if factor == 1 else _means(average_pool(image), factor // 2)
+
+
+def _every(image: Image, factor: int) -> Image:
+    return nn.functional.interpolate(image, scale_factor=1 / factor)
+
+
+_GEOMETRIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Image, int], Image]]] = {
+    "aligned": (warp, _means),
+    "aligned nearest": (warp, _every),
+    "aligned zeros": (partial(warp, padding="zeros"), _every),
+    "released": (_half_voxel_off, _every),
+}
