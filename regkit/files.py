@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,10 +38,9 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
     """
+    stream = io.BytesIO(Path(path).read_bytes())
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        content = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         raise ValueError(
             f"a checkpoint must be a whole file of tensors and plain values, received {path} "

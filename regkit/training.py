@@ -7,6 +7,7 @@ draw random numbers without changing it.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import math
 import signal
@@ -66,7 +67,8 @@ def train(
     device = next(model.parameters()).device
     found = model.training
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _processes(device) as (rank, world):
+    rank, world = _processes(device)
+    with torch.random.fork_rng(devices):
         run = _Run(model, source, recipe, rank, world)
         if path is not None and path.exists():
             run.history = resuming.restore(path, model, run.optimiser, recipe, world)
@@ -210,18 +212,17 @@ def _images(item: Item) -> tuple[Image, Image]:
     return images
 
 
-@contextmanager
-def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """This process's rank and the number of processes; joins the group that torchrun describes, and leaves it again."""
-    joining = distributed.is_available() and distributed.is_torchelastic_launched() and not distributed.is_initialized()
-    if joining:
+def _processes(device: torch.device) -> tuple[int, int]:
+    """This process's rank and the number of processes; joins the group that torchrun describes, until the exit."""
+    if not distributed.is_available():
+        return 0, 1
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    grouped = distributed.is_available() and distributed.is_initialized()
-    try:
-        yield (distributed.get_rank(), distributed.get_world_size()) if grouped else (0, 1)
-    finally:
-        if joining:
-            distributed.destroy_process_group()
+        atexit.register(distributed.destroy_process_group)
+    if not distributed.is_initialized():
+        return 0, 1
+    distributed.barrier()  # what the first process wrote in a training before is there for all
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 @contextmanager

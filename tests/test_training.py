@@ -1,0 +1,461 @@
+"""The training loop: the same numbers for a seed, however often it stops and however many processes share it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from regkit.data import ShapePairs
+from regkit.fields import warp
+from regkit.layers import configured, conv
+from regkit.training import History, Recipe, mode, seed_everything, steps, train
+from regkit.types import Dim, Registration
+
+PAIRS = {2: ShapePairs(7, size=(9, 11), seed=1), 3: ShapePairs(5, dim=3, size=(7, 9, 8), seed=1)}
+
+
+@configured
+class Tiny(nn.Module):
+    """A registration model with every kind of state: weights, statistics, dropout, a generator of its own."""
+
+    def __init__(self, dim: Dim = 2, *, width: int = 4, weight: float = 0.1, noise: bool = True) -> None:
+        super().__init__()
+        self.first, self.head = conv(dim, 2, width), conv(dim, width, dim)
+        self.norm = (nn.BatchNorm2d if dim == 2 else nn.BatchNorm3d)(width) if noise else nn.Identity()
+        self.dropout = nn.Dropout(0.2 if noise else 0)
+        self.generator = torch.Generator().manual_seed(11)
+        self.weight, self.noise = weight, 0.01 * noise
+        self.terms: list[dict[str, torch.Tensor]] = []
+
+    def forward(self, moving, fixed):
+        features = self.dropout(torch.relu(self.norm(self.first(torch.cat([moving, fixed], 1)))))
+        return Registration(self.head(features), levels=(features,))
+
+    def objective(self, registration, moving, fixed):
+        displacement = registration.displacement
+        noise = torch.randn(displacement.shape, generator=self.generator) * self.noise
+        similarity = (warp(moving, displacement + noise) - fixed).square().mean()
+        return {"similarity": similarity, "size": self.weight * displacement.square().mean()}
+
+
+def tiny(dim: Dim = 2, **options) -> Tiny:
+    torch.manual_seed(5)
+    return Tiny(dim, **options)
+
+
+def state(model: Tiny) -> dict[str, torch.Tensor]:
+    return {**model.state_dict(), "generator": model.generator.get_state()}
+
+
+def assert_same(first: Tiny, second: Tiny) -> None:
+    for name, value in state(first).items():
+        assert torch.equal(value, state(second)[name]), name
+
+
+def quiet(model, recipe, source=None, **options) -> History:
+    return train(model, PAIRS[2] if source is None else source, recipe, progress=False, **options)
+
+
+RECIPE = Recipe(steps=7, learning_rate=1e-2, batch=3, seed=4, schedule="cosine", clip=1.0)
+
+
+# ---------------------------------------------------------------------------------------------- the loop
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_loss_falls(dim):
+    history = quiet(tiny(dim, noise=False), Recipe(steps=60, learning_rate=2e-2, batch=4), PAIRS[dim])
+    assert len(history) == 60 and np.mean(history.loss[-10:]) < 0.8 * np.mean(history.loss[:10])
+
+
+def test_one_step_is_adam_on_the_sum_of_the_terms():
+    model, byhand = tiny(noise=False), tiny(noise=False)
+    pair = PAIRS[2][2]
+    history = quiet(model, Recipe(steps=1, learning_rate=0.03), [pair])
+    terms = byhand.objective(byhand(pair.moving, pair.fixed), pair.moving, pair.fixed)
+    (terms["similarity"] + terms["size"]).backward()
+    torch.optim.Adam(byhand.parameters(), lr=0.03).step()
+    byhand.generator.set_state(model.generator.get_state())
+    assert_same(model, byhand)
+    assert history.terms == {name: [value.item()] for name, value in terms.items()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_is_a_function_of_its_seed(precision):
+    recipe = Recipe(steps=4, batch=2, seed=1, precision=precision)
+    models = [tiny(), tiny(), tiny()]
+    histories = []
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        torch.manual_seed(len(histories))  # what was drawn before does not matter
+        histories.append(quiet(model, Recipe(**{**vars(recipe), "seed": seed})))
+    assert_same(models[0], models[1])
+    assert histories[0].terms == histories[1].terms != histories[2].terms
+
+
+def test_training_leaves_mode_and_global_random_state_as_they_were():
+    model, before = tiny().eval(), torch.get_rng_state()
+    seen = []
+    quiet(model, Recipe(steps=2), callback=lambda step, history: seen.append(model.training))
+    assert torch.equal(torch.get_rng_state(), before) and not model.training and seen == [True, True]
+
+
+def test_callbacks_see_each_step_and_cannot_disturb_the_training():
+    disturbed, alone, seen = tiny(), tiny(), []
+
+    def callback(step, history):
+        seen.append((step, len(history)))
+        disturbed.eval()
+        torch.rand(step + 1)
+
+    quiet(disturbed, RECIPE, callback=callback)
+    quiet(alone, RECIPE)
+    assert_same(disturbed, alone)
+    assert seen == [(step, step + 1) for step in range(7)]
+
+
+def test_every_epoch_takes_each_pair_once_in_a_new_order():
+    taken = []
+
+    class Watched(list):
+        def __getitem__(self, index):
+            taken.append(index)
+            return super().__getitem__(index)
+
+    quiet(tiny(), Recipe(steps=7, batch=3), Watched(PAIRS[2]))  # 21 draws of 7 pairs: 3 epochs
+    epochs = [taken[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_function_may_be_the_source():
+    drawn = []
+
+    def source(step, generator):
+        moving, fixed = torch.rand(2, 3, 1, 9, 11, generator=generator)
+        drawn.append((step, moving))
+        return moving, fixed
+
+    quiet(tiny(), Recipe(steps=3), source)
+    quiet(tiny(), Recipe(steps=3), source)
+    assert [step for step, _ in drawn] == [0, 1, 2, 0, 1, 2]
+    assert torch.equal(drawn[1][1], drawn[4][1]) and not torch.equal(drawn[0][1], drawn[1][1])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_bfloat16_reaches_the_quality_of_float32_with_displacements_in_float32(dim):
+    types = set()
+
+    class Watched(Tiny):
+        def objective(self, registration, moving, fixed):
+            types.update([registration.displacement.dtype, registration.levels[0].dtype])
+            assert isinstance(registration, Registration)
+            return super().objective(registration, moving, fixed)
+
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(5)
+        recipe = Recipe(steps=60, learning_rate=2e-2, batch=4, precision=precision)
+        losses.append(quiet(Watched(dim, noise=False), recipe, PAIRS[dim]).loss)
+    assert types == {torch.float32} and losses[0] != losses[1]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)  # 8 bits of the displacement
+    assert np.mean(losses[1][-10:]) < 1.1 * np.mean(losses[0][-10:])  # trajectories part, the level stays
+
+
+def test_the_schedules_are_their_formulas():
+    rates = {name: [Recipe(steps=4, learning_rate=2.0, schedule=name).rate(step) for step in range(4)] for name in
+             ("constant", "cosine", "polynomial")}  # fmt: skip
+    assert rates["constant"] == [2.0] * 4
+    assert rates["cosine"] == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5])
+    assert rates["polynomial"] == pytest.approx([2, 2 * 0.75**0.9, 2 * 0.5**0.9, 2 * 0.25**0.9])
+
+
+def test_the_schedule_and_the_clip_reach_the_optimiser():
+    constant, cosine, clipped = tiny(), tiny(), tiny()
+    quiet(constant, Recipe(steps=3))
+    quiet(cosine, Recipe(steps=3, schedule="cosine"))
+    quiet(clipped, Recipe(steps=3, clip=1e-9))  # below Adam's epsilon of 1e-8: the weights hardly move
+    start = tiny().first.weight
+    assert not torch.equal(constant.first.weight, cosine.first.weight)
+    assert (clipped.first.weight - start).abs().max() < 0.5 * (constant.first.weight - start).abs().max()
+
+
+# ---------------------------------------------------------------------------------------------- stop and go on
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[Tiny, History]:
+    model = tiny()
+    return model, quiet(model, RECIPE)
+
+
+def go_on(path: Path, whole: tuple[Tiny, History]) -> None:
+    """A new process would make a new model, here with other weights, and continue."""
+    model = Tiny()
+    model.generator.manual_seed(99)
+    history = quiet(model, RECIPE, checkpoint=path)
+    assert_same(model, whole[0])
+    assert history.terms == whole[1].terms and len(history.seconds) == 7
+
+
+def stop_after(step: int, error: BaseException):
+    def callback(now, history):
+        if now == step:
+            raise error
+
+    return callback
+
+
+@pytest.mark.parametrize("stop", [0, 3, 5])
+def test_a_crashed_training_goes_on_to_the_same_bits(tmp_path, whole, stop):
+    path = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError, match="crash"):
+        quiet(tiny(), RECIPE, checkpoint=path, every=2, callback=stop_after(stop, RuntimeError("crash")))
+    if stop == 0:
+        assert not path.exists()
+        quiet(tiny(), RECIPE, checkpoint=path)  # starts afresh
+    go_on(path, whole)
+
+
+def test_an_interrupted_training_returns_its_history_and_goes_on(tmp_path, whole):
+    path, model = tmp_path / "run.pt", tiny()
+    history = quiet(model, RECIPE, checkpoint=path, callback=stop_after(3, KeyboardInterrupt()))
+    assert len(history) == 4 and history.terms == {name: values[:4] for name, values in whole[1].terms.items()}
+    go_on(path, whole)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_ends_after_that_step(tmp_path, whole):
+    path, calls = tmp_path / "run.pt", []
+
+    class Interrupted(list):
+        def __getitem__(self, index):
+            calls.append(index)
+            if len(calls) == 8:  # the third step's second pair
+                signal.raise_signal(signal.SIGINT)
+            return super().__getitem__(index)
+
+    handler = signal.getsignal(signal.SIGINT)
+    history = quiet(tiny(), RECIPE, Interrupted(PAIRS[2]), checkpoint=path)
+    assert len(history) == 3 and signal.getsignal(signal.SIGINT) is handler
+    go_on(path, whole)
+
+
+def test_a_second_ctrl_c_interrupts_at_once_and_harms_nothing(tmp_path, whole):
+    path, model = tmp_path / "run.pt", tiny()
+    objective, calls = model.objective, []
+
+    def impatient(*images):
+        terms = objective(*images)  # the model's generator and statistics have moved on by now
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return terms
+
+    model.objective = impatient
+    assert len(quiet(model, RECIPE, checkpoint=path)) == 3
+    go_on(path, whole)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, whole):
+    path = tmp_path / "run.pt"
+    quiet(tiny(), RECIPE, checkpoint=path)
+    before = path.read_bytes()
+    go_on(path, whole)
+    assert path.read_bytes() == before
+
+
+def test_a_constant_rate_lets_a_training_grow(tmp_path):
+    short, long = (Recipe(steps=n, batch=2) for n in (3, 6))
+    grown, whole = tiny(), tiny()
+    quiet(grown, short, checkpoint=tmp_path / "run.pt")
+    grown = Tiny()
+    quiet(grown, long, checkpoint=tmp_path / "run.pt")
+    quiet(whole, long)
+    assert_same(grown, whole)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ({}, {"learning_rate": 0.5}, r"recipe.learning_rate: 0.01 in the file, 0.5 now"),
+        ({}, {"steps": 9}, r"recipe.steps: 7 in the file, 9 now"),
+        ({}, {"seed": 5}, r"recipe.seed"),
+        ({"weight": 0.2}, {}, r"model.weight: 0.1 in the file, 0.2 now"),
+        ({"width": 5}, {}, r"shape of first.weight: \(4, 2, 3, 3\) in the file, \(5, 2, 3, 3\) now"),
+        ({"noise": False}, {}, r"norm.running_mean: \(4,\) in the file, None now"),
+    ],
+)
+def test_another_training_does_not_go_on_from_the_file(tmp_path, model, changes, message):
+    path, changed = tmp_path / "run.pt", tiny(**model)
+    quiet(tiny(), RECIPE, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
+    before, content = {name: value.clone() for name, value in state(changed).items()}, path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        quiet(changed, Recipe(**{**vars(RECIPE), **changes}), checkpoint=path)
+    assert all(torch.equal(value, state(changed)[name]) for name, value in before.items())
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("part", [0, 0.1, 0.9, 0.999])
+def test_damaged_and_foreign_files_are_refused(tmp_path, part):
+    path = tmp_path / "run.pt"
+    quiet(tiny(), RECIPE, checkpoint=path)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(ValueError, match="must be a whole file"):
+        quiet(tiny(), RECIPE, checkpoint=path)
+    torch.save({"weights": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="goes on from a file of the format"):
+        quiet(tiny(), RECIPE, checkpoint=path)
+
+
+def test_training_works_outside_the_main_thread(whole):
+    model = tiny()
+    thread = threading.Thread(target=quiet, args=(model, RECIPE))
+    thread.start()
+    thread.join()
+    assert_same(model, whole[0])
+
+
+# ---------------------------------------------------------------------------------------------- non-finite numbers
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_is_named_and_the_model_unharmed(value):
+    model, sound = tiny(), tiny()
+    objective, calls = model.objective, []
+
+    def broken(*images):
+        calls.append(1)
+        terms = objective(*images)
+        return {**terms, "size": terms["size"] * value} if len(calls) == 4 else terms
+
+    model.objective = broken
+    with pytest.raises(FloatingPointError, match=r"received size = (nan|inf) at step 3 .*unharmed"):
+        quiet(model, RECIPE)
+    quiet(sound, RECIPE, callback=stop_after(2, KeyboardInterrupt()))
+    assert_same(model, sound)
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    model = tiny(noise=False)
+    model.objective = lambda registration, *images: {"root": (registration.displacement * 0).square().sum().sqrt()}
+    before = model.head.weight.clone()
+    with pytest.raises(FloatingPointError, match=r"gradient must be finite, received the norm nan at step 0"):
+        quiet(model, Recipe(steps=1))
+    assert torch.equal(model.head.weight, before)
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from test_training import PAIRS, Recipe, Tiny, train
+import os
+rank = int(os.environ["RANK"])
+torch.manual_seed(5 + rank)  # the first process's weights count
+model = Tiny(noise=False)
+recipe = Recipe(steps=4, learning_rate=1e-2, batch=2, seed=4, clip=0.05)
+stop = lambda step, history: (_ for _ in ()).throw(KeyboardInterrupt) if step == 1 else None
+train(model, PAIRS[2], recipe, checkpoint=sys.argv[2] + "/run.pt", progress=False, callback=stop)
+model = Tiny(noise=False)
+history = train(model, PAIRS[2], recipe, checkpoint=sys.argv[2] + "/run.pt", progress=False)
+torch.save({"weights": model.state_dict(), "terms": history.terms}, f"{sys.argv[2]}/{rank}.pt")
+"""
+
+
+def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(tmp_path / "program.py"), str(Path(__file__).parent), str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # torchrun takes its processes along
+    assert process.returncode == 0, errors
+    alone = tiny(noise=False)
+    history = quiet(alone, Recipe(steps=4, learning_rate=1e-2, batch=4, seed=4, clip=0.05))
+    for rank in range(2):
+        result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, value in alone.state_dict().items():
+            assert torch.allclose(result["weights"][name], value, atol=1e-6), name  # sums in another order
+        for name, values in history.terms.items():
+            assert result["terms"][name] == pytest.approx(values, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- recipes and histories
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Recipe(steps=-1), ValueError, "steps must be 0 or more"),
+        (lambda: Recipe(learning_rate=0), ValueError, "learning_rate must be a positive number"),
+        (lambda: Recipe(batch=0), ValueError, "batch must be at least 1"),
+        (lambda: Recipe(schedule="linear"), ValueError, "schedule must be one of"),
+        (lambda: Recipe(clip=0), ValueError, "clip must be a positive number or None"),
+        (lambda: Recipe(precision="float16"), ValueError, "precision must be one of"),
+        (lambda: quiet(tiny(), RECIPE, every=0), ValueError, "every must be at least 1"),
+        (lambda: quiet(tiny(), RECIPE, []), ValueError, "at least one pair"),
+        (lambda: quiet(tiny(), RECIPE, [torch.ones(1)]), TypeError, r"a Pair or \(moving, fixed\)"),
+        (lambda: History.from_json("[1, 2]"), ValueError, "a history is an object"),
+        (lambda: History.from_json('{"terms": {"a": [1]}, "seconds": []}'), ValueError, "each of its 0 steps"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("terms", [{}, {"a": 1.0}, {"a": torch.ones(2)}])
+def test_an_objective_returns_named_scalars(terms):
+    model = tiny()
+    model.objective = lambda *images: terms
+    with pytest.raises(TypeError, match="dict of scalar tensors by name"):
+        quiet(model, RECIPE)
+
+
+def test_histories_survive_json_and_refuse_other_terms():
+    history = History()
+    history.append({"a": 0.1, "b": 1 / 3}, 0.5)
+    history.append({"a": 0.2, "b": 2e-30}, 0.25)
+    again = History.from_json(history.to_json())
+    assert again == history and len(again) == 2 and again.loss == [0.1 + 1 / 3, 0.2]
+    assert json.loads(history.to_json())["terms"]["a"] == [0.1, 0.2]
+    with pytest.raises(ValueError, match="the same terms"):
+        history.append({"a": 1.0}, 0.1)
+
+
+def test_the_progress_bar_names_the_terms(capsys):
+    train(tiny(), PAIRS[2], Recipe(steps=2))
+    shown = capsys.readouterr().err
+    assert "similarity=" in shown and "size=" in shown and "2/2" in shown
+
+
+def test_the_mode_is_that_of_the_environment(monkeypatch):
+    monkeypatch.delenv("REGKIT_MODE", raising=False)
+    assert mode() == "full" and steps(fast=4, full=40) == 40
+    monkeypatch.setenv("REGKIT_MODE", "fast")
+    assert mode() == "fast" and steps(fast=4, full=40) == 4
+    monkeypatch.setenv("REGKIT_MODE", "slow")
+    with pytest.raises(ValueError, match="REGKIT_MODE must be one of"):
+        steps(fast=4, full=40)
+
+
+def test_seed_everything_seeds_all_three_generators():
+    draws = []
+    for _ in range(2):
+        seed_everything(3)
+        draws.append((random.random(), np.random.random_sample(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
