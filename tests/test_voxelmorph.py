@@ -42,14 +42,25 @@ def test_starts_near_the_identity_at_any_size(shape: tuple[int, ...], output: st
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (16, 32, 16)])
-def test_the_plain_network_is_a_u_net_with_two_convolutions_at_half_size(shape: tuple[int, ...]) -> None:
-    """Each level's features have the size that its depth says, and the image itself is the outermost skip."""
+def test_features_have_the_sizes_of_their_levels(shape: tuple[int, ...]) -> None:
+    """And the images themselves are the outermost skip."""
     model, sizes = awake(len(shape)), []
     for layer in (*model.unet.encoder, *model.unet.decoder, *model.unet.tail):
         layer.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1] / shape[-1]))
     model(*small_pair(shape))
     assert sizes == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 1, 1]
     assert model.unet.tail[0].in_channels == 32 + 2
+
+
+def test_activations_are_leaky_with_slope_a_fifth() -> None:
+    model, seen = awake(2), []
+    chain = [model.unet.encoder[0], model.unet.encoder[1]], [model.unet.tail[-1], model.head]
+    for before, after in chain:
+        before.register_forward_hook(lambda _, __, output: seen.append(torch.maximum(output, output / 5)))
+        after.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(*small_pair((32, 48)))
+    for expected, received in zip(seen[::2], seen[1::2], strict=True):
+        torch.testing.assert_close(received, expected)
 
 
 @pytest.mark.parametrize("shape", [(19, 26), (13, 18, 17)])
