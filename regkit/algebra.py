@@ -1,12 +1,14 @@
-"""Small algebra at every voxel, and the fixed-point solver: what fields.py and SITReg share, with no notion of images."""
+"""Small algebra at every voxel, and the fixed-point solver; nothing here knows what an image is."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_SMALLEST_DETERMINANT = 1e-6
 
 
 def determinant(columns: Sequence[Tensor]) -> Tensor:
@@ -14,72 +16,72 @@ def determinant(columns: Sequence[Tensor]) -> Tensor:
 
     columns: dim tensors (B, dim, *space); component i of a column is its row i. Returns (B, 1, *space).
     """
+    first, *others = (column.unbind(1) for column in columns)
     if len(columns) == 2:
-        a, b = columns
-        return a[:, :1] * b[:, 1:] - a[:, 1:] * b[:, :1]
-    a, b, c = columns
-    rest = [b[:, i] * c[:, j] - b[:, j] * c[:, i] for i, j in ((1, 2), (2, 0), (0, 1))]
-    return (a[:, 0] * rest[0] + a[:, 1] * rest[1] + a[:, 2] * rest[2])[:, None]
+        (second,) = others
+        return (first[0] * second[1] - first[1] * second[0])[:, None]
+    second, third = others
+    cross = [second[i] * third[j] - second[j] * third[i] for i, j in ((1, 2), (2, 0), (0, 1))]
+    return (first[0] * cross[0] + first[1] * cross[1] + first[2] * cross[2])[:, None]
 
 
-def solve_transposed(columns: Sequence[Tensor], right: Tensor) -> Tensor:
-    """w with Aᵀ w = g at every voxel, by Cramer's rule; shapes as in `determinant`, right and result (B, dim, *space).
+def solve(columns: Sequence[Tensor], right: Tensor) -> Tensor:
+    """w with A w = right at every voxel, by Cramer's rule; columns as in `determinant`, the others (B, dim, *space).
 
-    Where A is singular (|det A| < 1e-6) the determinant is taken as ±1e-6, so that a fold gives a large number, not NaN.
+    Where |det A| < 1e-6 it is taken as ±1e-6, so that a fold gives a large number and not NaN.
     """
-    dim = len(columns)
-    rows = [torch.stack([column[:, i] for column in columns], 1) for i in range(dim)]  # the columns of Aᵀ
-    det = determinant(rows)
-    det = torch.where(det.abs() < 1e-6, torch.where(det < 0, -1e-6, 1e-6).to(det), det)
-    return torch.cat([determinant([*rows[:i], right, *rows[i + 1 :]]) for i in range(dim)], 1) / det
+    numerators = [determinant([*columns[:i], right, *columns[i + 1 :]]) for i in range(len(columns))]
+    whole = determinant(columns)
+    whole = torch.where(whole < 0, whole.clamp(max=-_SMALLEST_DETERMINANT), whole.clamp(min=_SMALLEST_DETERMINANT))
+    return torch.cat(numerators, 1) / whole
+
+
+class Solution(NamedTuple):
+    """What a solver found: the value, and the largest error that is left in each item of the batch, (B,)."""
+
+    value: Tensor
+    left: Tensor
 
 
 def fixed_point(
     function: Callable[[Tensor], Tensor], start: Tensor, tolerance: float, max_iterations: int, memory: int
-) -> Tensor:
+) -> Solution:
     """y = F(x) with max|y - x| < tolerance, by Anderson acceleration of x <- F(x); each batch item for itself.
 
-    The first two evaluations are plain. Then x is the combination Σ α_j y_j of the latest `memory` values whose
-    residuals r_j = y_j - x_j nearly cancel: min |Σ α_j r_j|² + tolerance² |α|², Σ α_j = 1. memory=1 is the plain iteration.
+    The next x is the combination Σ α_j y_j of the latest `memory` values whose residuals r_j = y_j - x_j nearly cancel:
+    min |Σ α_j r_j|² + tolerance² |α|² with Σ α_j = 1. Two evaluations come before the first test, `max_iterations` are
+    the most; memory=1 is the plain iteration. An item keeps its value from when it is done.
     Source: Walker and Ni, 2011; the numbers are those of SITReg's deformation inversion layer.
     """
-    inputs, outputs = [start], [function(start)]
-    inputs.append(outputs[0])
-    outputs.append(function(inputs[1]))
-    for _ in range(2, max_iterations):
-        residual = (outputs[-1] - inputs[-1]).flatten(1).abs().amax(1)  # (B,)
-        done = (residual < tolerance).view(-1, *[1] * (start.dim() - 1))
-        if done.all():
-            return outputs[-1]
-        inputs, outputs = inputs[-memory:], outputs[-memory:]
-        mixed = _anderson_mix(inputs, outputs, tolerance)
-        inputs.append(torch.where(done, inputs[-1], mixed))
-        outputs.append(torch.where(done, outputs[-1], function(inputs[-1])))
-    left = float((outputs[-1] - inputs[-1]).abs().max())
-    if not left < tolerance:
-        warnings.warn(
-            f"the fixed point was not reached: {left:.3g} is left after {max_iterations} iterations where {tolerance:g} "
-            f"was asked; most often the field folds: look at jacobian_determinant, or raise max_iterations.",
-            RuntimeWarning,
-            stacklevel=5,
+    batch, shape = start.shape[0], (-1, *[1] * (start.dim() - 1))
+    values: list[Tensor] = []
+    residuals: list[Tensor] = []
+    gram = start.new_zeros(batch, memory, memory, dtype=torch.float64)  # r_i · r_j
+    done = torch.zeros(batch, dtype=torch.bool, device=start.device)
+    point, solution = start, Solution(start, start.new_zeros(batch))
+    for count in range(max_iterations):
+        value = function(point)
+        residual = value - point
+        left = residual.flatten(1).abs().amax(1)
+        solution = Solution(
+            torch.where(done.view(shape), solution.value, value), torch.where(done, solution.left, left)
         )
-    return outputs[-1]
+        done = (solution.left < tolerance) & (count > 0)
+        if done.all():
+            break
+        slot = count % memory  # the oldest makes room
+        values[slot : slot + 1], residuals[slot : slot + 1] = [value], [residual]
+        products = torch.stack([(residual * other).flatten(1).sum(1) for other in residuals], 1).double()
+        gram[:, slot, : len(values)] = gram[:, : len(values), slot] = products
+        weights = _mixing_weights(gram[:, : len(values), : len(values)], tolerance).to(value.dtype)
+        point = weights[:, 0].view(shape) * values[0]
+        for j in range(1, len(values)):
+            point.addcmul_(weights[:, j].view(shape), values[j])
+    return solution
 
 
-def _anderson_mix(inputs: list[Tensor], outputs: list[Tensor], tolerance: float) -> Tensor:
-    """Σ α_j y_j with the α that minimise the mixed residual."""
-    count, batch = len(inputs), inputs[0].shape[0]
-    if count == 1:
-        return outputs[0]
-    residuals = [(y - x).flatten(1) for x, y in zip(inputs, outputs, strict=True)]
-    system = torch.zeros(batch, count + 1, count + 1, dtype=torch.float64, device=inputs[0].device)
-    system[:, 0, 1:] = system[:, 1:, 0] = 1
-    for i in range(count):
-        for j in range(i, count):
-            system[:, 1 + i, 1 + j] = system[:, 1 + j, 1 + i] = (residuals[i] * residuals[j]).sum(1).double()
-        system[:, 1 + i, 1 + i] += tolerance**2
-    right = system.new_zeros(batch, count + 1, 1)
-    right[:, 0] = 1
-    alpha = torch.linalg.solve(system, right)[:, 1:, 0].to(inputs[0].dtype)  # (B, count)
-    shape = (-1, *[1] * (inputs[0].dim() - 1))
-    return sum((alpha[:, j].view(shape) * outputs[j] for j in range(1, count)), alpha[:, 0].view(shape) * outputs[0])
+def _mixing_weights(gram: Tensor, tolerance: float) -> Tensor:
+    """α that minimises αᵀ G α + tolerance² |α|² with Σ α_j = 1: proportional to (G + tolerance² I)⁻¹ 1; (B, count)."""
+    regular = gram + tolerance**2 * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    weights = torch.linalg.solve_ex(regular, torch.ones_like(gram[:, :, :1]))[0][:, :, 0]
+    return weights / weights.sum(1, keepdim=True)

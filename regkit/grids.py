@@ -13,16 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regkit.algebra import determinant
-from regkit.types import Coordinates, Displacement, Image, check_displacement, check_image, spatial
+from regkit.types import Coordinates, Displacement, Image, at_least_float32, check_displacement, check_image, spatial
 
-_SLAB_VOXELS = 2**16  # what stays in a core's cache
+_SLAB_VOXELS = 2**15  # what stays in a core's cache
+
+
+def ramps(shape: Sequence[int], *, like: Tensor) -> list[Tensor]:
+    """The coordinate along each axis of a grid, shaped to broadcast over it: dim tensors (1, …, n, …, 1), voxels."""
+    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 counts to 256 only
+    return [
+        torch.arange(n, dtype=dtype, device=like.device).view([-1 if i == axis else 1 for i in range(len(shape))])
+        for axis, n in enumerate(shape)
+    ]
 
 
 def identity(shape: Sequence[int], *, like: Tensor | None = None) -> Coordinates:
-    """The coordinates of every voxel of a grid: (1, dim, *shape), voxels; dtype and device as `like`."""
-    options = {} if like is None else {"dtype": like.dtype, "device": like.device}
-    axes = [torch.arange(n, **options) if like is not None else torch.arange(n, dtype=torch.float32) for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+    """The coordinates of every voxel of a grid: (1, dim, *shape), voxels; device as `like`, float32 or finer."""
+    like = torch.empty(0) if like is None else like
+    return torch.stack(torch.broadcast_tensors(*ramps(shape, like=like)))[None]
+
+
+def slabs(tensor: Tensor) -> list[slice]:
+    """Cuts of the first spatial axis of (B, C, *space) into what a processor's cache holds; one cut elsewhere."""
+    length = tensor.shape[2]
+    if tensor.device.type != "cpu":
+        return [slice(0, length)]
+    planes = max(1, _SLAB_VOXELS * length // max(tensor[:, 0].numel(), 1))
+    return [slice(start, min(start + planes, length)) for start in range(0, length, planes)]
 
 
 # ---------------------------------------------------------------------------------------------- Jacobians
@@ -30,14 +47,9 @@ def identity(shape: Sequence[int], *, like: Tensor | None = None) -> Coordinates
 
 def difference(field: Tensor, axis: int) -> Tensor:
     """Central difference along a spatial axis, one-sided at both ends; same shape, change per voxel."""
-    n = field.shape[axis + 2]
-    if n == 1:
+    if field.shape[axis + 2] == 1:
         return torch.zeros_like(field)
-    before, after = field.narrow(axis + 2, 0, n - 1), field.narrow(axis + 2, 1, n - 1)
-    steps = after - before  # (…, n - 1, …)
-    ends = steps.narrow(axis + 2, 0, 1), steps.narrow(axis + 2, n - 2, 1)
-    inner = (steps.narrow(axis + 2, 0, n - 2) + steps.narrow(axis + 2, 1, n - 2)) / 2
-    return torch.cat([ends[0], inner, ends[1]], axis + 2)
+    return torch.gradient(field, dim=axis + 2)[0]
 
 
 def jacobian_determinant(displacement: Displacement) -> Tensor:
@@ -45,40 +57,56 @@ def jacobian_determinant(displacement: Displacement) -> Tensor:
 
     |J| = det(I + ∂u_i/∂x_j), by `difference`: central inside, one-sided at the borders.
     displacement: (B, dim, *space), voxels. Returns (B, 1, *space), no unit. Differentiable.
+
+    Raises:
+        TypeError, ValueError: not a displacement.
     """
     check_displacement(displacement)
-    dim, length = displacement.shape[1], displacement.shape[2]
-    planes = max(1, _SLAB_VOXELS * length // max(displacement[0, 0].numel(), 1))
-    slabs = []
-    for start in range(0, length, planes):  # a few planes at a time stay in the cache
-        low, stop = max(start - 1, 0), min(start + planes, length)
-        slab = displacement[:, :, low : min(stop + 1, length)]
-        columns = [difference(slab, axis)[:, :, start - low : stop - low] for axis in range(dim)]
-        for axis in range(dim):
-            columns[axis][:, axis] += 1
-        slabs.append(determinant(columns))
-    return torch.cat(slabs, 2)
+    displacement = at_least_float32(displacement)
+    results = []
+    for part in slabs(displacement):
+        low = max(part.start - 1, 0)  # one plane more on either side, for the central difference
+        slab = displacement[:, :, low : part.stop + 1]
+        inside = slice(part.start - low, part.stop - low)
+        columns = [difference(slab, axis)[:, :, inside] for axis in range(displacement.shape[1])]
+        for axis, column in enumerate(columns):
+            column[:, axis] += 1
+        results.append(determinant(columns))
+    return torch.cat(results, 2)
 
 
 # ---------------------------------------------------------------------------------------------- sizes and units
 
 
 def resize(image: Image, shape: Sequence[int]) -> Image:
-    """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape)."""
+    """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape).
+
+    Raises:
+        TypeError, ValueError: not an image; a size for each spatial axis is missing or not positive.
+    """
     check_image(image)
     if len(shape) != image.dim() - 2 or min(shape) < 1:
         raise ValueError(
             f"shape must be {image.dim() - 2} positive sizes for an image of shape {tuple(image.shape)}, "
             f"received {tuple(shape)}; give one for each spatial axis."
         )
-    return F.interpolate(image, tuple(shape), mode="bilinear" if len(shape) == 2 else "trilinear", align_corners=True)
+    return _interpolate(image, size=tuple(shape), align_corners=True)
+
+
+def _interpolate(image: Tensor, *, align_corners: bool, size: tuple[int, ...] | None = None) -> Tensor:
+    """Linear interpolation to a size, or to twice the size."""
+    mode = "bilinear" if image.dim() == 4 else "trilinear"
+    factor = 2 if size is None else None
+    return F.interpolate(image, size, factor, mode, align_corners)
 
 
 def resize_displacement(displacement: Displacement, shape: Sequence[int]) -> Displacement:
     """The same map on a grid of another size: resampled, and scaled by (new - 1)/(old - 1) voxels along each axis."""
     check_displacement(displacement)
-    factors = [(new - 1) / max(old - 1, 1) for new, old in zip(shape, spatial(displacement), strict=True)]
-    return scale_components(resize(displacement, shape), factors)
+    resized = resize(at_least_float32(displacement), shape)
+    return scale_components(
+        resized, [(new - 1) / max(old - 1, 1) for new, old in zip(shape, spatial(displacement), strict=True)]
+    )
 
 
 def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners"] = "cells") -> Displacement:
@@ -88,29 +116,59 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
     check_displacement(displacement)
-    mode = "bilinear" if displacement.dim() == 4 else "trilinear"
-    return 2 * F.interpolate(displacement, scale_factor=2, mode=mode, align_corners=alignment == "corners")
+    if alignment not in ("cells", "corners"):
+        raise ValueError(
+            f"alignment must be cells or corners, received {alignment!r}; pooled grids are aligned by cells."
+        )
+    return 2 * _interpolate(at_least_float32(displacement), align_corners=alignment == "corners")
 
 
 def scale_components(displacement: Displacement, factors: Sequence[float]) -> Displacement:
     """Multiply component i by factors[i]."""
-    return displacement * displacement.new_tensor(factors).view(1, -1, *[1] * len(factors))
+    parts = zip(displacement.split(1, 1), factors, strict=True)
+    return torch.cat([component * factor for component, factor in parts], 1)
 
 
 def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
     matrix: (B, dim, dim + 1), the columns of A and then t; voxels, axes in array order. Returns (B, dim, *shape).
+
+    Raises:
+        ValueError: the matrix does not fit the shape.
     """
+    return _affine_displacement_at(identity(shape, like=matrix), matrix, shape)
+
+
+def move_affinely(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Coordinates:
+    """φ(x) = A (x - c) + c + t at any positions x; matrix, centre and errors as of `affine_displacement`.
+
+    coordinates: (B or 1, dim, *any), voxels. Returns (B, dim, *any), voxels.
+    """
+    return coordinates + _affine_displacement_at(coordinates, matrix, shape)
+
+
+def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    """(A - I) (x - c) + t, without a matrix product, which autocast would round to half precision."""
     dim = len(shape)
     if matrix.dim() != 3 or matrix.shape[1:] != (dim, dim + 1):
         raise ValueError(
             f"matrix must be (batch, {dim}, {dim + 1}) for the shape {tuple(shape)}, received {tuple(matrix.shape)}; "
             f"put the translation in the last column."
         )
-    centred = identity(shape, like=matrix) - matrix.new_tensor([(n - 1) / 2 for n in shape]).view(1, -1, *[1] * dim)
-    moved = torch.einsum("bij,bj...->bi...", matrix[:, :, :dim], centred.expand(len(matrix), *centred.shape[1:]))
-    return moved - centred + matrix[:, :, dim].view(-1, dim, *[1] * dim)
+    matrix = at_least_float32(matrix)
+    change = matrix - torch.eye(dim, dim + 1, dtype=matrix.dtype, device=matrix.device)
+    *columns, result = (part.view(-1, dim, *[1] * (coordinates.dim() - 2)) for part in change.unbind(2))
+    for axis, (column, size) in enumerate(zip(columns, shape, strict=True)):
+        result = result + column * (coordinates[:, axis : axis + 1] - (size - 1) / 2)
+    return result
+
+
+def reads_inside(displacement: Displacement) -> Tensor:
+    """Whether x + u(x) lies within the grid: (B, 1, *space), boolean."""
+    positions = displacement + identity(spatial(displacement), like=displacement)
+    last = positions.new_tensor(spatial(displacement)).sub(1).view(1, -1, *[1] * (displacement.dim() - 2))
+    return ((positions >= 0) & (positions <= last)).all(1, keepdim=True)
 
 
 def voxels_to_normalized(displacement: Displacement, *, align_corners: bool = True) -> Displacement:

@@ -74,6 +74,11 @@ def spatial(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape[2:])
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where that is finer: half precision would put positions off by voxels."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def check_image(image: Tensor, name: str = "image") -> None:
     """Raise unless `image` is a floating-point (B, C, *space) tensor with two or three non-empty spatial axes."""
     if not isinstance(image, Tensor):
