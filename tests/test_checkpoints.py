@@ -215,6 +215,13 @@ write_atomically(sys.argv[1], bytes(100))
     assert good.read_bytes() == b"new"
 
 
+def test_who_reads_the_old_file_reads_all_of_it(good):
+    before = good.read_bytes()
+    with good.open("rb") as reader:
+        write_atomically(good, b"new")
+        assert reader.read() == before and good.read_bytes() == b"new"
+
+
 def test_files_are_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").write_bytes(b"1")
     write_atomically(tmp_path / "ours", b"1")
