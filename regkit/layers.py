@@ -63,6 +63,11 @@ def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **optio
     return (nn.Conv2d if dim == 2 else nn.Conv3d)(in_channels, out_channels, kernel, **options)
 
 
+def convolve(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The convolution of `conv` with these weights: (B, C, *space) to (B, len(weight), *space)."""
+    return (F.conv2d if features.dim() == 4 else F.conv3d)(features, weight, bias, padding=weight.shape[-1] // 2)
+
+
 def conv_transposed(dim: Dim, in_channels: int, out_channels: int, kernel: int = 2, **options: Any) -> nn.Module:
     """A transposed convolution in `dim` dimensions that doubles the size: stride 2 unless `stride` is given."""
     options.setdefault("stride", 2)
@@ -89,13 +94,14 @@ def linear_upsample(features: Tensor, *, align_corners: bool = False) -> Tensor:
     return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align_corners)
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """The image with its border voxels repeated at the far end of each axis, up to a size divisible by `multiple`."""
+def pad_to_multiple(image: Tensor, multiple: int, *, mode: Literal["replicate", "constant"] = "replicate") -> Tensor:
+    """The image with its border voxels ("constant": zeros) added at the far ends, to a size divisible by `multiple`."""
     missing = [-size % multiple for size in spatial(image)]
     widths = [width for size in reversed(missing) for width in (0, size)]
-    return F.pad(image, widths, mode="replicate") if any(missing) else image
+    return F.pad(image, widths, mode=mode) if any(missing) else image
 
 
 def crop(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """The first `shape` voxels along each spatial axis: undoes `pad_to_multiple`."""
-    return tensor[(..., *(slice(0, size) for size in shape))]
+    index: tuple[Any, ...] = (..., *(slice(0, size) for size in shape))
+    return tensor[index]

@@ -1,0 +1,298 @@
+"""SITReg: two images meet in the middle; symmetric by algebra, free of folds by composing small safe steps."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from regkit import losses
+from regkit.fields import identity, invert, warp
+from regkit.grids import reads_inside
+from regkit.layers import average_pool, configured, conv, convolve, pad_to_multiple
+from regkit.splines import control_bound, upsample_controls
+from regkit.symmetry import MEETINGS, UPDATES, HalfwayAffine, NoAffine, around, composed, moved, swap
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+
+_SAFETY = 0.99  # of the bound on control values
+Block = Callable[[Sequence[int]], nn.Sequential]
+Limit = Callable[[Tensor], Tensor]
+_PAPER: dict[str, Any] = {"limit": "gamma", "spline": "prefiltered", "normalization": "after"}
+_FOUR_LEVELS: dict[str, Any] = {"channels": (8, 40, 40, 40), "update_channels": (16, 72, 72, 72)}
+_DATASETS: dict[str, dict[str, Any]] = {
+    "oasis": {},
+    "oasis_alternative": {"gamma": 0.3, **_FOUR_LEVELS},
+    "oasis_raw": {"channels": (8, *[36] * 5, 48, 64, 88), "update_channels": (16, *[62] * 5), "affine": "halfway"},
+    "lpba40": {"channels": (8, *[36] * 6), "update_channels": (16, *[62] * 6)},
+}
+
+
+@dataclass(frozen=True)
+class SITRegistration(Registration):
+    """A Registration with the half-way maps: warp(moving, halfway_moving[k]) and warp(fixed, halfway_fixed[k]) meet.
+
+    These are L and R after each level, coarse to fine, (B, dim, *space), voxels, without affine.
+    deformable: displacement and inverse without the affine stage, which is what the objective keeps smooth.
+    """
+
+    halfway_moving: tuple[Displacement, ...] = ()
+    halfway_fixed: tuple[Displacement, ...] = ()
+    deformable: tuple[Displacement, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one level computes, for moving and fixed stacked along the batch.
+
+    control: c₁₂ and c₂₁, (2B, dim, *level), voxels of the level. step: v₁₂ and v₂₁. halfway: L and R. halfway_inverse:
+    Lᵢ and Rᵢ; these are (2B, dim, *space), voxels. affine: A and A⁻¹, (2B, dim, dim + 1), about the centre, or None.
+    """
+
+    control: Tensor
+    step: Displacement
+    halfway: Displacement
+    halfway_inverse: Displacement
+    affine: Tensor | None
+
+    def maps(self, side: int) -> tuple[Displacement, Displacement]:
+        """L and Rᵢ for side 0, R and Lᵢ for side 1."""
+        return self.halfway.chunk(2)[side], self.halfway_inverse.chunk(2)[1 - side]
+
+    def displacement(self, side: int) -> Displacement:
+        """f₁₂ = A ∘ L ∘ Rᵢ ∘ A for side 0, f₂₁ = A⁻¹ ∘ R ∘ Lᵢ ∘ A⁻¹ for side 1."""
+        maps = self.maps(side)
+        return composed(*maps) if self.affine is None else around(maps, self.affine.chunk(2)[side])
+
+
+# ---------------------------------------------------------------------------------------------- networks
+
+
+def _block(channels: Sequence[int], *, dim: Dim, groups: int, normalization: str) -> nn.Sequential:
+    """A 3-convolution and ReLU for each step in `channels`; GroupNorm "before" or "after" each ReLU, or "none"."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, (before, after) in enumerate(pairwise(channels)):
+        layers[f"conv{i}"] = conv(dim, before, after)
+        layers[f"relu{i}"] = nn.ReLU()
+        if normalization != "none":
+            layers[f"norm{i}"] = nn.GroupNorm(groups, after)
+        if normalization == "before":
+            layers.move_to_end(f"relu{i}")
+    return nn.Sequential(layers)
+
+
+class Down(nn.Module):
+    """One level coarser: (h, skip) to (block(s), s), s = project(pool(skip)) + reduce(h); odd axes end in a zero."""
+
+    def __init__(self, dim: Dim, before: int, after: int, convolutions: int, block: Block):
+        super().__init__()
+        self.reduce = conv(dim, before, after, 2, stride=2, padding=0)
+        self.project = conv(dim, before, after, 1)
+        self.block = block([after] * (convolutions + 1))
+
+    def forward(self, features: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        features, skip = (pad_to_multiple(part, 2, mode="constant") for part in (features, skip))
+        skip = self.project(average_pool(skip)) + self.reduce(features)
+        return self.block(skip), skip
+
+
+class Features(nn.Module):
+    """h_0 … h_n of an image, fine to coarse: (B, C, *space) to (B, C_k, *ceil(space / 2^k))."""
+
+    def __init__(self, dim: Dim, channels: Sequence[int], counts: Sequence[int], block: Block):
+        super().__init__()
+        self.project = conv(dim, channels[0], channels[1], 1)
+        self.block = block([channels[1]] * (counts[0] + 1))
+        steps = zip(pairwise(channels[1:]), counts[1:], strict=True)
+        self.down = nn.ModuleList(Down(dim, before, after, count, block) for (before, after), count in steps)
+
+    def forward(self, image: Image) -> list[Tensor]:
+        skip = self.project(image)
+        levels = [self.block(skip)]
+        for down in self.down:
+            features, skip = down(levels[-1], skip)
+            levels.append(features)
+        return levels
+
+
+class Update(nn.Module):
+    """c = limit(u(cat(z_a - z_b, z_a + z_b))), for (a, b) and (b, a) at once: (2B, C, *level) to (2B, dim, *level).
+
+    The first convolution is linear, so its answers to difference and sum are computed once and added or subtracted.
+    """
+
+    def __init__(self, dim: Dim, before: int, width: int, block: Block, limit: Limit):
+        super().__init__()
+        self.block = block([2 * before, width, width])
+        self.head = conv(dim, width, dim, 1)
+        self.limit = limit
+
+    def forward(self, features: Tensor) -> Tensor:
+        first, second = features.chunk(2)
+        entry, *rest = self.block.children()
+        weight, bias = (entry.get_parameter(name) for name in ("weight", "bias"))
+        of_difference, of_sum = weight.chunk(2, 1)
+        odd, even = convolve(first - second, of_difference), convolve(first + second, of_sum, bias)
+        hidden = torch.cat([even + odd, even - odd])
+        for layer in rest:
+            hidden = layer(hidden)
+        return self.limit(self.head(hidden))
+
+
+def _tanh(values: Tensor, largest: float) -> Tensor:
+    return largest * torch.tanh(values)
+
+
+def _limit(kind: str, gamma: float, factor: int, dim: Dim) -> Limit:
+    """What bounds the control values of a level."""
+    if kind == "none":
+        return nn.Identity()
+    return partial(_tanh, largest=gamma if kind == "gamma" else _SAFETY * control_bound(factor, dim))
+
+
+@configured
+class SITReg(nn.Module):
+    """Symmetric, inverse consistent, topology preserving registration (Honkamaa and Marttinen).
+
+    L = R = identity, then at each level, coarse to fine, both images' features are compared in the middle and
+    U = v₁₂ ∘ v₂₁⁻¹ moves them towards each other: L ← L ∘ U, R ← R ∘ U⁻¹. f₁₂ = L ∘ R⁻¹, f₂₁ = R ∘ L⁻¹ (equations 4-8).
+    Loss: ½ (lncc(moving ∘ f₁₂, fixed) + lncc(fixed ∘ f₂₁, moving)) + ½ λ (diffusion(f₁₂) + diffusion(f₂₁)).
+
+    Model card
+        Parameters: 1,234,615 in 3D (the paper's 1.2 M), 421,322 in 2D; `paper(dataset="oasis_raw")` 2,464,872.
+        Reach: at most 4 limit_k 2^k voxels along an axis from level k, in all 48 voxels in 3D and 59 in 2D by default.
+        Guaranteed by construction: exchanging the images exchanges the maps bit for bit (at least to 1e-6 voxel); each
+        step v has |J| >= 0.01 for any weights; two equal images give the identity up to `tolerance` for each inversion.
+        Not guaranteed: the whole map is stored on the grid after each composition, so a few folds are possible (Table
+        1: 11 of 4.4 million voxels), and displacement and inverse undo each other up to interpolation. With
+        limit="gamma" and spline="prefiltered" (the paper's program) a step may fold in 3D; with limit="none" anywhere.
+        Any size; no batch statistics, no dropout. Intensities should be in [0, 1].
+
+    dim: 2 or 3. in_channels: of each image. channels: features of each level, the finest first.
+    update_channels: of the update networks, the finest first; as many as levels K that deform (Tables A1, A2). Coarser
+        levels of `channels` serve the affine stage only.
+    convolutions: of each feature level; one number stands for all. groups: of each GroupNorm.
+    limit: of control values: "bound" 0.99 of the largest safe value, "gamma" the same `gamma` at each level (Tables A1
+        and A2: 0.15 and 0.3), "none". spline: "plain" B-spline, or "prefiltered", which passes through the control
+        values (the paper's program).
+    normalization: "before" the ReLU or "after" it (the paper's program). update_normalization: in the update networks.
+    update: "inversion" as above; "velocity" exp(w₁₂ - w₂₁) (Table A5, memory); "one_sided" v₁₂, which is not symmetric.
+    meeting: "halfway", or at the "fixed" image: R stays the identity, which is not symmetric.
+    affine: "halfway" predicts A, and f₁₂ = A ∘ L ∘ R⁻¹ ∘ A (Table A2). affine_voxels: of the coarsest level, in all.
+    as_released: leave out the affine network's first layer, whose result the released program discards.
+    solver, tolerance: of the inversions; largest error in voxels. smoothness: λ (Table A1: 1, 1.5, 2). window: of lncc.
+
+    Raises:
+        ValueError: numbers of levels that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        dim: Dim = 2,
+        *,
+        in_channels: int = 1,
+        channels: tuple[int, ...] = (8, 36, 36, 36, 36),
+        update_channels: tuple[int, ...] = (16, 62, 62, 62, 62),
+        convolutions: int | tuple[int, ...] = 2,
+        groups: int = 2,
+        limit: Literal["bound", "gamma", "none"] = "bound",
+        gamma: float = 0.15,
+        spline: Literal["plain", "prefiltered"] = "plain",
+        normalization: Literal["before", "after"] = "before",
+        update_normalization: Literal["none", "before", "after"] = "none",
+        update: Literal["inversion", "velocity", "one_sided"] = "inversion",
+        meeting: Literal["halfway", "fixed"] = "halfway",
+        affine: Literal["none", "halfway"] = "none",
+        affine_voxels: int = 1,
+        as_released: bool = False,
+        solver: Literal["anderson", "plain", "newton"] = "anderson",
+        tolerance: float = 1e-2,
+        smoothness: float = 1.0,
+        window: int = 7,
+    ):
+        super().__init__()
+        counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else convolutions
+        _check_levels(channels, update_channels, counts, affine)
+        self.dim, self.spline, self.smoothness, self.window = dim, spline, smoothness, window
+        self.factors = partial(UPDATES[update], inverse=partial(invert, tolerance=tolerance, method=solver))
+        self.kept = MEETINGS[meeting]
+        block = partial(_block, dim=dim, groups=groups)
+        self.features = Features(dim, (in_channels, *channels), counts, partial(block, normalization=normalization))
+        block = partial(block, normalization=update_normalization)
+        self.updates = nn.ModuleList(
+            Update(dim, before, width, block, _limit(limit, gamma, 2**level, dim))
+            for level, (before, width) in enumerate(zip(channels, update_channels, strict=False))
+        )
+        halfway = partial(HalfwayAffine, dim, channels[-1] * affine_voxels, as_released)
+        stages: dict[str, Callable[[], nn.Module]] = {"none": NoAffine, "halfway": halfway}
+        self.affine = stages[affine]()
+
+    @classmethod
+    def paper(cls, dim: Dim = 3, *, dataset: str = "oasis", **changes: Any) -> SITReg:
+        """The paper's program for oasis, oasis_alternative, oasis_raw or lpba40; `changes` go to the constructor."""
+        return cls(dim, **_PAPER | _DATASETS[dataset] | changes)
+
+    @classmethod
+    def released(cls, dim: Dim = 3, **changes: Any) -> SITReg:
+        """The later release's configuration for OASIS: four levels, the safe limit, the norm before the ReLU."""
+        return cls(dim, **_FOUR_LEVELS | {"as_released": True} | changes)
+
+    def forward(self, moving: Image, fixed: Image) -> SITRegistration:
+        """Register, in both directions."""
+        levels, halves = [], []
+        for stage in self.stages(moving, fixed):
+            levels.append(stage.displacement(0))
+            halves.append(stage.halfway.chunk(2))
+        lefts, rights = zip(*halves, strict=True)
+        inverse, smooth = stage.displacement(1), tuple(composed(*stage.maps(side)) for side in (0, 1))
+        return SITRegistration(levels[-1], inverse, None, tuple(levels), lefts, rights, smooth)
+
+    def stages(self, moving: Image, fixed: Image) -> Iterator[Stage]:
+        """The levels one by one, coarse to fine."""
+        check_pair(moving, fixed, self.dim)
+        shape = spatial(moving)
+        features = self.features(torch.cat(torch.broadcast_tensors(moving, fixed)))
+        affine = self.affine(features[-1], shape)
+        halfway: tuple[Displacement, ...] = ()
+        halfway_inverse: tuple[Displacement, ...] = ()
+        for level in reversed(range(len(self.updates))):
+            positions = partial(moved, maps=halfway, affine=affine, shape=shape)
+            control = self.updates[level](_look_up(features[level], positions, 2**level))
+            step = upsample_controls(control, shape, 2**level, spline=self.spline)
+            factors = self.factors(step)
+            halfway = (composed(*halfway, *self.kept(factors)),)
+            halfway_inverse = (composed(*self.kept(tuple(map(swap, factors))), *halfway_inverse),)
+            yield Stage(control, step, *halfway, *halfway_inverse, affine)
+
+    def objective(self, registration: SITRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
+        """½ lncc and ½ λ diffusion, both of both directions, by name; their sum is the loss."""
+        assert registration.inverse is not None
+        displacement, (smooth, smooth_inverse) = registration.displacement, registration.deformable
+        similarity = self._lncc(moving, fixed, displacement) + self._lncc(fixed, moving, registration.inverse)
+        roughness = losses.diffusion(smooth) + losses.diffusion(smooth_inverse)
+        return {"lncc": similarity / 2, "diffusion": self.smoothness * roughness / 2}
+
+    def _lncc(self, image: Image, other: Image, displacement: Displacement) -> Tensor:
+        """-lncc of both images, set to zero where the map reads outside."""
+        inside = reads_inside(displacement).to(displacement.dtype)
+        return losses.lncc(warp(image, displacement) * inside, other * inside, window=self.window)
+
+
+def _look_up(features: Tensor, positions: Any, factor: int) -> Tensor:
+    """h ∘ A ∘ L on the grid of h, whose voxel i sits at factor * i + (factor - 1)/2; `positions` in full voxels."""
+    grid = factor * identity(spatial(features), like=at_least_float32(features[:1, :1])) + (factor - 1) / 2
+    return warp(features, (positions(grid) - grid) / factor)
+
+
+def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Sequence[int], affine: str) -> None:
+    fits = len(channels) >= len(updates) if affine == "halfway" else len(channels) == len(updates)
+    if not updates or not fits or len(counts) != len(channels):
+        raise ValueError(
+            f"each level has its channels, convolutions and update network (coarser levels without one need an affine "
+            f"stage), received {len(channels)}, {len(counts)} and {len(updates)} with affine={affine!r}; give as many."
+        )
