@@ -1,6 +1,52 @@
-"""regkit"""
+"""regkit: learn deep-learning image registration by touching it.
+
+The map, from the ground up (each line imports only from lines above it):
+
+    types        Image, Labels, Displacement; Pair (what to register) and Registration (what was found)
+    fields       the one convention; sample, warp, compose, exponential, invert, Jacobians, sizes, units
+    losses       similarities; penalties: smoothness; symmetry: inverse consistency, ICON and GradICON
+    metrics      Dice, surface distances, landmark error; regularity: folds, statistics of |J|, consistency
+    layers       what two or more networks share
+    models       VoxelMorph, GradICON, SITReg, SACBNet, SPNet, SMGICNet: one paper, one file
+    checkpoints  save, load, and the authors' published weights
+    training     one loop for all; runs: recipes and histories
+    data         shapes and deformations with known answers
+    figures      static plots; widgets: interactive ones, on the same drawing code (both need the course extra)
+    course       the notebooks; check: their exercises
+
+The flow: pair in, registration out, functions after.
+
+    pair = regkit.data.synthetic_pair(dim=2, seed=0)
+    model = regkit.models.VoxelMorph(dim=2)
+    registration = model(pair.moving, pair.fixed)
+    warped = regkit.warp(pair.moving, registration.displacement)
+    terms = model.objective(registration, pair.moving, pair.fixed)
+"""
 
 __version__ = "0.1.0"
-from regkit import fields as fields
+
+from regkit import checkpoints, data, fields, losses, metrics, models, training
+from regkit.checkpoints import load, save
 from regkit.fields import compose, exponential, invert, jacobian_determinant, warp
+from regkit.training import train
 from regkit.types import Pair, Registration
+
+__all__ = [
+    "Pair",
+    "Registration",
+    "checkpoints",
+    "compose",
+    "data",
+    "exponential",
+    "fields",
+    "invert",
+    "jacobian_determinant",
+    "load",
+    "losses",
+    "metrics",
+    "models",
+    "save",
+    "train",
+    "training",
+    "warp",
+]

@@ -1,9 +1,9 @@
 """The course's machinery: one percent script per tutorial, the notebooks made from it, its modes, and the way in.
 
-A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in), `solution`
-and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no instructor's notes)
-and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with the same two cells,
-made here, so that each notebook opens in Colab by itself.
+A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in),
+`solution` and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no
+instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with
+the same two cells, made here, so that each notebook opens in Colab by itself.
 """
 
 from __future__ import annotations

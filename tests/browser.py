@@ -16,7 +16,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -84,17 +86,22 @@ def run_notebook(opened: Page, address: str, *, seconds: float) -> None:
     opened.set_default_timeout(seconds * 1000)
     opened.goto(address)
     opened.wait_for_selector(".jp-Notebook .jp-Cell")
-    opened.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
+    opened.wait_for_function(
+        "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
+    )
     opened.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
 def cell_errors(opened: Page) -> list[str]:
-    """The errors in the notebook's cells and in regkit's widgets."""
+    """The errors in the notebook's cells, in regkit's widgets, and in what draws them."""
     return opened.evaluate(
         """() => {
             const cells = [...window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells];
             const failed = cells.flatMap(cell => cell.outputs ?? []).filter(output => output.output_type == 'error');
-            const shown = [...document.querySelectorAll('.regkit-error')].map(element => element.textContent);
-            return [...failed.map(output => `${output.ename}: ${output.evalue}`), ...shown.filter(text => text)];
+            const areas = [...document.querySelectorAll('.jp-OutputArea')].map(area => area.textContent);
+            const alerts = [...document.querySelectorAll('.jp-OutputArea [role=alert]')].map(area => area.textContent);
+            const broken = areas.filter(text => /javascript error|Error displaying widget/i.test(text));
+            const told = failed.map(output => `${output.ename}: ${output.evalue}`);
+            return [...told, ...alerts, ...broken].filter(text => text);
         }"""
     )
