@@ -1,0 +1,10 @@
+"""Checks of the course's exercises: `check.<exercise>(answer)` says amber (blank), green, or red with a hint.
+
+A check never raises. It holds its reference and a catalogue of known mistakes, each of which must draw a hint of its
+own; the tests hold it to that. One module for each tutorial.
+"""
+
+from regkit.check.exercise import Exercise, Verdict
+from regkit.check.t00_first_light import LANDMARKS, landmark_pair, landmarks
+
+__all__ = ["LANDMARKS", "Exercise", "Verdict", "landmark_pair", "landmarks"]

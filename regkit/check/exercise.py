@@ -1,0 +1,60 @@
+"""What an exercise is, and how an answer is judged."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Colour = Literal["amber", "green", "red"]
+_SHADES: dict[Colour, tuple[str, str]] = {
+    "amber": ("#8a5a00", "○ not answered yet"),
+    "green": ("#0b6b3a", "✓ right"),
+    "red": ("#a3123a", "✗ not yet"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says: a colour and one sentence. Shown in colour in a notebook, as text elsewhere."""
+
+    colour: Colour
+    message: str
+
+    def __str__(self) -> str:
+        return f"{_SHADES[self.colour][1]}: {self.message}"
+
+    def _repr_html_(self) -> str:
+        shade, word = _SHADES[self.colour]
+        return (
+            f'<div role="status" style="border-left: 6px solid {shade}; padding: .4em .8em">'
+            f'<b style="color: {shade}">{word}</b> {html.escape(self.message)}</div>'
+        )
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: the rules that judge an answer, its reference, and the catalogue of mistakes.
+
+    prepare: turns what the learner typed into what the rules take; its errors become the hint.
+    rules: (is this mistake made?, hint) in the order they are tried; the first that applies is told.
+    reference: makes a right answer. mistakes: name to a maker of a wrong answer.
+    """
+
+    task: str
+    praise: str
+    prepare: Callable[[Any], Any]
+    rules: tuple[tuple[Callable[[Any], bool], str], ...]
+    reference: Callable[[], Any]
+    mistakes: Mapping[str, Callable[[], Any]]
+
+    def __call__(self, answer: Any) -> Verdict:
+        if answer is None or answer is ...:
+            return Verdict("amber", self.task)
+        try:
+            prepared = self.prepare(answer)
+            hint = next((hint for made, hint in self.rules if made(prepared)), None)
+        except Exception as error:
+            return Verdict("red", f"the answer could not be read ({error}). {self.task}")
+        return Verdict("red", hint) if hint else Verdict("green", self.praise)
