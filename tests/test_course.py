@@ -43,9 +43,14 @@ def texts(path):
 
 def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
     course.build(tutorials)
-    learner, instructor = texts(tutorials / "00_first_light.ipynb"), texts(tutorials / "instructor/00_first_light.ipynb")
+    learner, instructor = (
+        texts(tutorials / "00_first_light.ipynb"),
+        texts(tutorials / "instructor/00_first_light.ipynb"),
+    )
     assert "answer = ..." in learner and "answer = shared + 1" not in learner and "They will answer 1." not in learner
-    assert "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
+    assert (
+        "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
+    )
     assert "00_first_light.ipynb" in learner[0] and course.TAG in learner[1]
 
 
