@@ -1,0 +1,273 @@
+"""How good is a registration: overlap, surfaces and landmarks; folds and consistency, from regularity.py.
+
+The only file that knows millimetres: `spacing` is the size of a voxel along each axis. Points are in voxels.
+The pairs of a batch are measured one by one and averaged. Results are plain numbers and carry no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from regkit.fields import warp_labels, warp_points
+from regkit.regularity import (
+    Folds,
+    JacobianStatistics,
+    checked,
+    choose,
+    cycle_consistency,
+    folds,
+    inverse_consistency,
+    jacobian_statistics,
+)
+from regkit.types import (
+    Displacement,
+    Labels,
+    Pair,
+    Registration,
+    check_finite,
+    check_labels,
+    check_same_grid,
+    check_spacing,
+)
+
+__all__ = [
+    "Folds",
+    "JacobianStatistics",
+    "LandmarkError",
+    "SurfaceDistance",
+    "assd",
+    "cycle_consistency",
+    "dice",
+    "evaluate",
+    "folds",
+    "hd95",
+    "inverse_consistency",
+    "jacobian_statistics",
+    "surface_distances",
+    "tre",
+]
+
+Absent = Literal["skip", "zero"]
+Spacing = float | tuple[float, ...]
+_DENSE_LABELS = 512  # so many label numbers in a row are counted without renumbering them
+_CHUNK = 2**16  # voxels counted at a time: they stay in the cache
+
+
+@dataclass(frozen=True)
+class SurfaceDistance:
+    """Between two surfaces of one structure, mm: 95th percentile of the distances, and their average."""
+
+    hd95: float
+    assd: float
+
+
+@dataclass(frozen=True)
+class LandmarkError:
+    """Of the distances of all landmarks, mm."""
+
+    mean: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """The voxels of a surface: positions (N, dim) in mm; alone (N,), whether the other surface lacks the voxel."""
+
+    positions: np.ndarray
+    alone: np.ndarray
+
+
+def dice(
+    first: Labels, second: Labels, *, labels: Sequence[int] | None = None, absent: Absent = "skip"
+) -> dict[int, float]:
+    """Overlap of each structure: 2 |A ∩ B| / (|A| + |B|), from 0 to 1.
+
+    first, second: (B, 1, *space), integers. labels: the structures to measure; by default all that occur, without 0.
+    absent: a structure that occurs in neither is left out ("skip", SITReg) or counts as 0 ("zero", the programs of
+    SACB-Net and SPnet). One that occurs in one of the two counts as 0 either way.
+
+    Raises:
+        TypeError, ValueError: float labels, different grids, no structure to measure.
+    Source: Dice 1945; SPnet, evaluation (SACB-Net adds 1e-5 to the denominator).
+    """
+    missing = choose("absent", absent, {"skip": None, "zero": 0.0})
+    items = []
+    for one, other in _items(first, second):
+        values, joint = _joint_histogram(one.flatten(), other.flatten())
+        counts = torch.stack([values, joint.diagonal(), joint.sum(0) + joint.sum(1)], 1).tolist()
+        items.append({value: 2 * shared / total for value, shared, total in counts if total})
+    return {label: float(value) for label, value in _average(items, labels, missing).items()}
+
+
+def surface_distances(
+    first: Labels, second: Labels, *, spacing: Spacing, labels: Sequence[int] | None = None
+) -> dict[int, SurfaceDistance]:
+    """How far apart the surfaces of each structure are, in mm.
+
+    S_A are the centres of A's voxels with a face towards another label or the image's border,
+    d(a, S_B) = min_b |a - b|, and D_AB = {d(a, S_B): a in S_A}.
+    hd95 = max(P95(D_AB), P95(D_BA)); assd = mean(D_AB ∪ D_BA).
+    first, second, labels: as for `dice`. A structure that occurs in one of the two is infinitely far away; one that
+    occurs in neither is left out.
+
+    Raises:
+        TypeError, ValueError: float labels, different grids, no structure to measure, non-positive spacing.
+    Source: SACB-Net, Tables 1 to 3. The numbers are MONAI's; tools that weight by the surface's area differ a little.
+    """
+    check_labels(first, "first")
+    sizes = check_spacing(spacing, first.dim() - 2)
+    items = []
+    for one, other in _items(first, second):
+        here, there = _surfaces(one, other, sizes, background=0 in (labels or ()))
+        wanted = {*here, *there} if labels is None else {*here, *there} & set(labels)
+        items.append({label: _distances(here.get(label), there.get(label)) for label in wanted})
+    return {label: SurfaceDistance(*map(float, pair)) for label, pair in _average(items, labels, None).items()}
+
+
+def hd95(first: Labels, second: Labels, *, spacing: Spacing, labels: Sequence[int] | None = None) -> dict[int, float]:
+    """The 95th-percentile Hausdorff distance of each structure, mm: see `surface_distances`."""
+    return {key: value.hd95 for key, value in surface_distances(first, second, spacing=spacing, labels=labels).items()}
+
+
+def assd(first: Labels, second: Labels, *, spacing: Spacing, labels: Sequence[int] | None = None) -> dict[int, float]:
+    """The average symmetric surface distance of each structure, mm: see `surface_distances`."""
+    return {key: value.assd for key, value in surface_distances(first, second, spacing=spacing, labels=labels).items()}
+
+
+def _items(first: Labels, second: Labels) -> Iterator[tuple[Tensor, Tensor]]:
+    """The label maps (*space) of each pair."""
+    check_labels(first, "first")
+    check_labels(second, "second")
+    check_same_grid(first, second, ("first", "second"))
+    for one, other in zip(*torch.broadcast_tensors(first, second), strict=True):
+        yield one[0], other[0]
+
+
+def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, missing: Any) -> dict[int, Any]:
+    """The mean over the pairs that have a structure, for every structure that is wanted."""
+    result = {}
+    for label in sorted(set().union(*items) - {0}) if labels is None else labels:
+        values = [item.get(label, missing) for item in items]
+        if present := [value for value in values if value is not None]:
+            result[label] = np.mean(present, axis=0)
+    if not result:
+        wanted = "no label but background 0" if labels is None else f"none of {list(labels)}"
+        raise ValueError(
+            f"at least one structure to measure must occur in the labels, received {wanted}; check the numbers of the "
+            f"labels, and how they were read."
+        )
+    return result
+
+
+def _joint_histogram(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Label numbers (n,), and how many voxels have number i in `first` and number j in `second` (n, n)."""
+    low = min(int(first.min()), int(second.min()))
+    high = max(int(first.max()), int(second.max()))
+    dense = high - low < _DENSE_LABELS
+    values = torch.arange(low, high + 1, device=first.device) if dense else torch.cat([first, second]).unique()
+    count = len(values)
+    joint = torch.zeros(count**2, dtype=torch.long, device=first.device)
+    size = max(_CHUNK, count**2)
+    for one, other in zip(first.split(size), second.split(size), strict=True):
+        rows, columns = ((x - low if dense else torch.bucketize(x, values)).int() for x in (one, other))
+        joint += torch.bincount(torch.add(columns, rows, alpha=count), minlength=count**2)
+    return values, joint.view(count, count)
+
+
+def _rim(labels: Tensor) -> Tensor:
+    """Where a voxel of a map (*space) has a face towards another label or the image's border."""
+    rim = torch.zeros_like(labels, dtype=torch.bool)
+    for axis, size in enumerate(labels.shape):
+        change = labels.narrow(axis, 1, size - 1) != labels.narrow(axis, 0, size - 1)
+        rim.narrow(axis, 0, size - 1).logical_or_(change)
+        rim.narrow(axis, 1, size - 1).logical_or_(change)
+        rim.select(axis, 0).fill_(True)
+        rim.select(axis, size - 1).fill_(True)
+    return rim
+
+
+def _surfaces(
+    first: Tensor, second: Tensor, spacing: Sequence[float], *, background: bool
+) -> tuple[dict[int, _Surface], dict[int, _Surface]]:
+    """The surfaces of the structures in two maps (*space), by label."""
+    rims = [_rim(x) if background else _rim(x).logical_and_(x != 0) for x in (first, second)]
+    shared = (first == second).logical_and_(rims[0]).logical_and_(rims[1])
+    found = []
+    for labels, rim in zip((first, second), rims, strict=True):
+        points = rim.nonzero()
+        numbers, order = labels[points.unbind(1)].sort(stable=True)
+        points = points[order]
+        values, counts = numbers.unique_consecutive(return_counts=True)
+        cuts = counts.cumsum(0)[:-1].tolist()
+        positions = np.split(points.cpu().numpy() * np.asarray(spacing), cuts)
+        alone = np.split(~shared[points.unbind(1)].cpu().numpy(), cuts)
+        found.append(
+            dict(zip(values.tolist(), map(_Surface, positions, alone), strict=False))
+        )  # np.split of none: one part
+    return found[0], found[1]
+
+
+def _distances(first: _Surface | None, second: _Surface | None) -> tuple[float, float]:
+    """95th percentile and mean of the distances between two surfaces, one of which may be missing."""
+    if first is None or second is None:
+        return float("inf"), float("inf")
+    both = []
+    for here, there in ((first, second), (second, first)):
+        tree = cKDTree(there.positions, leafsize=32, balanced_tree=False)  # quick to build: it answers once
+        both.append(np.zeros(len(here.alone)))
+        both[-1][here.alone] = tree.query(here.positions[here.alone])[0]
+    return max(np.percentile(distances, 95) for distances in both), np.concatenate(both).mean()
+
+
+def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor, *, spacing: Spacing) -> LandmarkError:
+    """Target registration error: |s (p + u(p) - q)| of landmarks p in the fixed and q in the moving image, in mm.
+
+    displacement: (B, dim, *space), voxels. fixed_points, moving_points: (B, N, dim), voxels. spacing s: mm per voxel.
+    The displacement of nothing, torch.zeros_like(displacement), gives the error before registration.
+
+    Raises:
+        TypeError, ValueError: points of different shapes, none, or not finite; non-positive spacing.
+    Source: GradICON, Table 2 (mean, and 25, 50 and 75 %).
+    """
+    field = checked(displacement, "displacement")
+    sizes = check_spacing(spacing, field.shape[1])
+    for name, points in (("fixed_points", fixed_points), ("moving_points", moving_points)):
+        if not isinstance(points, Tensor) or points.shape != fixed_points.shape or not points.numel():
+            raise ValueError(
+                f"fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0, received "
+                f"{name} {getattr(points, 'shape', type(points).__name__)}; list the same landmarks in both."
+            )
+    check_finite(moving_points, "moving_points")
+    carried = warp_points(fixed_points.to(field), field)
+    distances = ((carried - moving_points.to(field)) * field.new_tensor(sizes)).norm(dim=-1).flatten()
+    quartiles = distances.quantile(distances.new_tensor([0.25, 0.5, 0.75])).tolist()
+    return LandmarkError(distances.mean().item(), *quartiles)
+
+
+def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str, float]:
+    """The usual numbers of one registration, by name; only those that can be taken.
+
+    dice_before, dice: mean over all structures, where the pair has labels. folds_percent, jacobian_std_log: see
+    `jacobian_statistics`. inverse_consistency: voxels, where the registration has an inverse.
+    """
+    found = registration if isinstance(registration, Registration) else Registration(registration)
+    statistics = jacobian_statistics(found.displacement)
+    check_same_grid(pair.fixed, found.displacement, ("fixed", "displacement"))
+    result = {"folds_percent": statistics.folds_percent, "jacobian_std_log": statistics.std_log}
+    if found.inverse is not None:
+        result["inverse_consistency"] = inverse_consistency(found.displacement, found.inverse)
+    if pair.moving_labels is not None and pair.fixed_labels is not None:
+        warped = warp_labels(pair.moving_labels, found.displacement)
+        before, after = dice(pair.moving_labels, pair.fixed_labels), dice(warped, pair.fixed_labels)
+        result |= {"dice_before": fmean(before.values()), "dice": fmean(after.values())}
+    return result
