@@ -16,7 +16,7 @@ from regkit.grids import identity, slabs
 from regkit.sampler import map_jacobian, read, spread
 from regkit.types import Coordinates, Displacement, at_least_float32, check_displacement, check_finite, spatial
 
-_EASY_STEPS = 3  # plain steps, which are cheap and settle most voxels, before Newton's
+_EASY_STEPS, _EASY_ERROR = 3, 0.25  # first steps in which errors below this, in voxels, are left to the plain step
 
 
 def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
@@ -45,7 +45,7 @@ def _newton(displacement: Tensor, tolerance: float, max_iterations: int) -> Solu
 def _newton_points(
     displacement: Tensor, goal: Coordinates, start: Coordinates, tolerance: float, max_iterations: int
 ) -> Solution:
-    """y <- y - e, then y <- y - (I + Du(y))⁻¹ e with e = y + u(y) - x, for the points where |e| is not yet small.
+    """y <- y - (I + Du(y))⁻¹ e with e = y + u(y) - x, for the points where |e| is not yet small; at first y - e may do.
 
     displacement: (1, dim, *space). goal x, start y: (1, dim, N, 1[, 1]), voxels.
     """
@@ -59,8 +59,10 @@ def _newton_points(
             break
         places = places[wrong]
         position, error, goal = (part[:, :, wrong] for part in (position, error, goal))
-        easy = count <= _EASY_STEPS
-        position = position - (error if easy else solve(map_jacobian(displacement, position).unbind(2), error))
+        hard = (size[wrong] > (_EASY_ERROR if count <= _EASY_STEPS else 0)).nonzero()[:, 0]
+        jacobian = map_jacobian(displacement, position[:, :, hard])
+        error[:, :, hard] = solve(jacobian.unbind(2), error[:, :, hard])
+        position = position - error
         found[:, :, places] = position
     return Solution(found, size)
 
@@ -102,7 +104,7 @@ def invert(
     """The inverse map's displacement: z with z(x) = -u(x + z(x)), so compose(u, z) = 0.
 
     displacement: (B, dim, *space), voxels, of a map without folds. Returns float32 or finer. Each item of the batch
-    is solved for itself. The gradient is that of the exact solution; only `displacement` and the result are kept for it.
+    is solved for itself. The gradient is that of the exact solution; only `displacement` and the result are kept.
     tolerance: the last step |z + u(x + z)| is smaller, in voxels. max_iterations: evaluations of u at most; where they
     do not suffice a RuntimeWarning says what error is left. method: "anderson" is SITReg's, "plain" the same without
     acceleration; "newton" is the fastest: it solves a small linear system at the voxels that three plain steps leave.

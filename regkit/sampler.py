@@ -120,6 +120,7 @@ def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
 
 
 def interpolate(image: Tensor, field: Tensor, relative: bool, mode: Interpolation, padding: Padding) -> Tensor:
+    """image[field(x)], or image[x + field(x)] if relative, in the image's dtype; computed in float32 or finer."""
     if mode not in (*_MODES, "cubic") or padding not in _PADDINGS:
         raise ValueError(
             f"mode must be linear, nearest or cubic and padding border or zeros, received {mode!r} and {padding!r}; "
