@@ -179,7 +179,7 @@ def _joint_histogram(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     joint = torch.zeros(count**2, dtype=torch.long, device=first.device)
     size = max(_CHUNK, count**2)
     for one, other in zip(first.split(size), second.split(size), strict=True):
-        rows, columns = ((x - low if dense else torch.bucketize(x, values)).int() for x in (one, other))
+        rows, columns = ((x.long() - low if dense else torch.bucketize(x, values)).int() for x in (one, other))
         joint += torch.bincount(torch.add(columns, rows, alpha=count), minlength=count**2)
     return values, joint.view(count, count)
 
@@ -211,9 +211,8 @@ def _surfaces(
         cuts = counts.cumsum(0)[:-1].tolist()
         positions = np.split(points.cpu().numpy() * np.asarray(spacing), cuts)
         alone = np.split(~shared[points.unbind(1)].cpu().numpy(), cuts)
-        found.append(
-            dict(zip(values.tolist(), map(_Surface, positions, alone), strict=False))
-        )  # np.split of none: one part
+        parts = map(_Surface, positions, alone)
+        found.append(dict(zip(values.tolist(), parts, strict=False)))  # nothing, split, is one empty part
     return found[0], found[1]
 
 

@@ -65,6 +65,16 @@ def test_dice_is_that_of_monai(dim: int, dtype: torch.dtype) -> None:
     assert min(found.values()) < 0.95
 
 
+def test_labels_of_few_bits() -> None:
+    """The difference of two int8 numbers need not fit into int8, and booleans are not subtracted at all."""
+    first, second = label_pair(2)
+    names = torch.tensor([0, -128, -100, 3, 100, 127], dtype=torch.int8)
+    expected = metrics.dice(first, second)
+    found = metrics.dice(names[first], names[second])
+    assert found == {int(names[label]): value for label, value in expected.items()}
+    assert metrics.dice(first == 2, second == 2) == {1: expected[2]}
+
+
 @dims
 def test_dice_is_that_of_simpleitk(dim: int) -> None:
     first, second = label_pair(dim)
