@@ -225,10 +225,9 @@ class SACBNet(nn.Module):
         for level in LEVELS:
             if str(level) in blocks:
                 self.blocks[str(level)] = SACB(dim, channels[level - 1], counts[level], mean, cluster)
-        fine = channels[0]  # level 1
-        self.refine = units(dim, fine, fine, fine)
+        fine = channels[0]
+        self.refine, head = units(dim, fine, fine, fine), conv(dim, fine, dim)
         self.regress = units(dim, 2 * fine, fine, fine)
-        head = conv(dim, fine, dim)
         self.regress.extend([head, {"none": nn.Identity(), "softsign": nn.Softsign()}[last]])
         if not as_released:
             for value in head.parameters():
