@@ -36,7 +36,7 @@ class Learning(Scene):
 
     def controls(self) -> dict[str, Control]:
         """Which of the frames."""
-        return {"frame": Slider("time", 0, 0, max(len(self.frames) - 1, 1))}
+        return {"frame": Slider("frame", 0, 0, max(len(self.frames) - 1, 1))}
 
     def render(self, state: State) -> Picture:
         """Three panels side by side."""

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+CONTROLS = (".noUi-handle", ".widget-dropdown select")
 SETTINGS = {  # draw every cell, also those out of sight; ask nothing
     "notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',
     "apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false", "checkForUpdates": false}',
@@ -105,3 +106,32 @@ def cell_errors(opened: Page) -> list[str]:
             return [...told, ...alerts, ...broken].filter(text => text);
         }"""
     )
+
+
+def widget_areas(opened: Page) -> list[Locator]:
+    """The outputs that hold a picture with controls."""
+    areas = opened.locator(".jp-OutputArea-child:has(img.widget-image)").all()
+    return [area for area in areas if area.locator(", ".join(CONTROLS)).count()]
+
+
+def move_a_control(opened: Page, area: Locator) -> None:
+    """Move the first visible slider, else the first choice, and wait until one of the area's pictures is another."""
+    pictures = area.locator("img.widget-image")
+
+    def shown() -> list[str | None]:
+        return [picture.get_attribute("src") for picture in pictures.all()]
+
+    before = shown()
+    slider, choice = (area.locator(kind).locator("visible=true") for kind in CONTROLS)
+    if slider.count():
+        slider.first.scroll_into_view_if_needed()
+        slider.first.focus()
+        high = float(slider.first.get_attribute("aria-valuenow")) >= float(slider.first.get_attribute("aria-valuemax"))
+        opened.keyboard.press("ArrowLeft" if high else "ArrowRight")
+    else:
+        choice.first.select_option(index=1)
+    end = time.monotonic() + 5
+    while shown() == before:
+        if time.monotonic() > end:
+            raise AssertionError("a picture must change when its control moves; it stayed as it was for 5 s")
+        opened.wait_for_timeout(50)

@@ -90,7 +90,7 @@ WEIGHT = 0.002  # λ
 
 
 def pull(image, displacement):
-    """warped[x] = image[x + u(x)], by PyTorch's own sampler, which wants (x, y) order and units of [-1, 1]."""
+    """warped[x] = image[x + u(x)]; PyTorch's sampler wants (x, y) order and units of [-1, 1]."""
     size = image.shape[-1]
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     places = torch.stack([rows, columns]) + displacement  # (B, 2, H, W), voxels
@@ -112,7 +112,9 @@ def loss_by_hand(registration, moving, fixed):
 
 # %%
 torch.manual_seed(0)
-network = models.VoxelMorph(dim=2, output="velocity", weight=WEIGHT, decoder_channels=(32, 32, 32, 32, 16))
+network = models.VoxelMorph(
+    dim=2, output="velocity", weight=WEIGHT, decoder_channels=(32, 32, 32, 32, 16)
+)
 registration = network(pair.moving, pair.fixed)
 terms = network.objective(registration, pair.moving, pair.fixed)
 
@@ -120,7 +122,11 @@ by_hand = loss_by_hand(registration, pair.moving, pair.fixed)
 assert torch.allclose(sum(terms.values()), by_hand, rtol=1e-4)
 warped = regkit.warp(pair.moving, registration.displacement)
 assert torch.allclose(warped, pull(pair.moving, registration.displacement), atol=1e-5)
-print({name: round(value.item(), 5) for name, value in terms.items()}, "by hand:", round(by_hand.item(), 5))
+print(
+    {name: round(value.item(), 5) for name, value in terms.items()},
+    "by hand:",
+    round(by_hand.item(), 5),
+)
 
 # %% [markdown]
 # ## Watch it learn
@@ -134,9 +140,8 @@ watch = timelapse.TimeLapse(network, pair)
 watch
 
 # %%
-recipe = training.Recipe(
-    steps=training.steps(fast=100, full=1200), batch=8, learning_rate=3e-3, schedule="cosine", seed=0
-)
+steps = training.steps(fast=100, full=1200)
+recipe = training.Recipe(steps=steps, batch=8, learning_rate=3e-3, schedule="cosine")
 history = training.train(network, pairs, recipe, callback=watch)
 figures.show_history(history)
 
@@ -153,7 +158,8 @@ network.eval()
 with torch.no_grad():
     found = network(test.moving, test.fixed)
 score = metrics.evaluate(found, test)
-print(f"Dice {score['dice_before']:.3f} before, {score['dice']:.3f} after; folds {score['folds_percent']:.3f} %")
+print(f"Dice {score['dice_before']:.3f} before, {score['dice']:.3f} after;", end=" ")
+print(f"folds {score['folds_percent']:.3f} %")
 
 needed = {"fast": 0.65, "full": 0.97}[training.mode()]
 assert score["dice"] > needed > score["dice_before"]
@@ -182,10 +188,11 @@ explorer
 grid = regkit.fields.identity((64, 64))[0]
 covered = pair.moving_labels[0, 0] > 0
 uncovered = (pair.fixed_labels[0, 0] > 0) & ~covered
-to_middle = grid[:, covered].mean(1)[:, None] - grid[:, uncovered]  # from each such voxel to the triangle's middle
+to_middle = grid[:, covered].mean(1)[:, None] - grid[:, uncovered]
 arrows = registration.displacement[0][:, uncovered]
 inward = ((arrows * to_middle).sum(0) > 0).float().mean().item()
-print(f"{100 * inward:.0f} % of these arrows point inward; you said: {my_prediction}")
+said = "nothing yet" if my_prediction is ... else my_prediction
+print(f"{100 * inward:.0f} % of these arrows point inward; you said: {said}")
 assert inward > 0.5
 
 # %% [markdown]
@@ -213,8 +220,9 @@ def overlap(displacement):
     return metrics.dice(warped_labels, pair.fixed_labels)[1]
 
 
-displacement = registration.displacement
-backwards, nothing, as_found = overlap(-displacement), overlap(torch.zeros_like(displacement)), overlap(displacement)
+as_found = overlap(registration.displacement)
+backwards = overlap(-registration.displacement)
+nothing = overlap(torch.zeros_like(registration.displacement))
 print(f"Dice: backwards {backwards:.3f}, nothing {nothing:.3f}, as found {as_found:.3f}")
 assert backwards < nothing < as_found
 
@@ -236,9 +244,9 @@ for panel, image, title in zip(axes, (known.fixed, known.moving), ("fixed", "mov
     panel.grid(alpha=0.25)
 for number, (row, column) in enumerate(check.LANDMARKS.tolist(), start=1):
     axes[0].plot(column, row, "o", color="#d55e00", fillstyle="none")
-    axes[0].annotate(
-        f"{number} ({row:.0f}, {column:.0f})", (column, row), xytext=(5, 5), textcoords="offset points", color="#e69f00"
-    )
+    note = {"facecolor": "#222222", "edgecolor": "none", "alpha": 0.7, "pad": 1.5}
+    place = f"{number}: ({row:.0f}, {column:.0f})"
+    axes[0].text(column - 2, row, place, color="#ffb000", ha="right", va="center", bbox=note)
 
 # %% tags=["exercise"]
 my_landmarks = ...  # [(row, column), (row, column), (row, column)]
@@ -259,7 +267,9 @@ with torch.no_grad():
     guess = network(known.moving, known.fixed).displacement
 truth = regkit.fields.warp_points(check.LANDMARKS[None], known.displacement)
 error = {
-    "doing nothing": metrics.tre(torch.zeros_like(guess), check.LANDMARKS[None], truth, spacing=1).mean,
+    "doing nothing": metrics.tre(
+        torch.zeros_like(guess), check.LANDMARKS[None], truth, spacing=1
+    ).mean,
     "the network": metrics.tre(guess, check.LANDMARKS[None], truth, spacing=1).mean,
 }
 if my_landmarks is not ...:

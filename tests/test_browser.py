@@ -1,0 +1,29 @@
+"""The tutorials as a learner sees them: JupyterLab in headless Chromium, all cells run, a control moved."""
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the test extra is not installed")
+
+import browser  # noqa: E402
+from test_course import ROOT, SOURCES  # noqa: E402
+
+pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with browser.jupyterlab(ROOT / "tutorials", tmp_path_factory.mktemp("lab"), REGKIT_MODE="fast") as address:
+        yield address
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_tutorial_runs_in_the_browser_and_its_widgets_answer(lab, source):
+    errors = []
+    with browser.page(errors) as page:
+        browser.run_notebook(page, lab.format(f"{source.stem}.ipynb"), seconds=240)
+        assert browser.cell_errors(page) == []
+        pictures = page.locator(".jp-OutputArea img.widget-image")
+        assert pictures.count() > 0
+        for area in browser.widget_areas(page):
+            browser.move_a_control(page, area)
+        assert browser.cell_errors(page) == [] and errors == []
