@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     lab = commands.add_parser("lab", help="open the course in JupyterLab at the first tutorial")
     lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
-    lab.add_argument("--port", type=int, default=8888, help="port on this machine (default: 8888, or the next free one)")
+    lab.add_argument("--port", type=int, default=8888, help="port on this machine (8888, or the next free one)")
     commands.add_parser("notebooks", help="make the learners' and instructors' notebooks from tutorials/*.py")
     chosen = parser.parse_args(arguments)
     if chosen.command == "lab":
