@@ -1,0 +1,231 @@
+"""Losses: what training makes small. Plain functions of tensors; each returns one number and can be differentiated.
+
+Similarities compare warped and fixed images (B, C, *space) and are written here. Penalties read displacements or maps;
+they are written in penalties.py and offered here too. Half precision is computed in float32, also under autocast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from regkit.layers import average_pool
+from regkit.penalties import bending, diffusion, evaluation_points, gradicon, gradicon_of_maps, icon, icon_of_maps
+from regkit.types import Image, check_image, check_same_grid, spatial
+from regkit.windows import BoxCorrelation, gaussian_blur
+
+__all__ = [
+    "AdaptiveTerms",
+    "adaptive_ncc",
+    "adaptive_ncc_terms",
+    "bending",
+    "dice",
+    "diffusion",
+    "evaluation_points",
+    "gaussian_blur",
+    "gradicon",
+    "gradicon_of_maps",
+    "icon",
+    "icon_of_maps",
+    "lncc",
+    "lncc_gaussian",
+    "mse",
+    "ncc",
+]
+
+Weighting = Literal["greedy", "parameter-free", "mean"]
+
+
+def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one dtype, float32 at least. Raises unless they are images of one shape on one device."""
+    check_image(warped, "warped")
+    check_image(fixed, "fixed")
+    check_same_grid(warped, fixed, ("warped", "fixed"))
+    if warped.shape != fixed.shape:
+        raise ValueError(
+            f"warped and fixed must have one shape, received {tuple(warped.shape)} and {tuple(fixed.shape)}; "
+            f"repeat the single one with .expand(batch, channels, *space)."
+        )
+    dtype = torch.promote_types(torch.promote_types(warped.dtype, fixed.dtype), torch.float32)
+    return warped.to(dtype), fixed.to(dtype)
+
+
+def mse(warped: Image, fixed: Image, *, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference: mean (X - Y)²; with a mask w the mean over samples of Σ w (X - Y)² / Σ w.
+
+    mask: (B or 1, 1, *space), weights from 0 to 1. Source: GradICON's SSD and, with a mask warped along with the
+    moving image, its "only interpolated" form.
+    """
+    warped, fixed = _comparable(warped, fixed)
+    squared = (warped - fixed).square()
+    if mask is None:
+        return squared.mean()
+    check_same_grid(warped, mask, ("warped", "mask"))
+    weights = mask.to(squared).expand_as(squared).flatten(1)
+    return ((weights * squared.flatten(1)).sum(1) / weights.sum(1)).mean()
+
+
+def _ncc_per_sample(warped: Image, fixed: Image) -> Tensor:
+    """1 - NCC of every sample, its mean over the channels: (B,)."""
+    scores = []
+    for image in (warped, fixed):
+        flat = image.flatten(2)
+        centred = flat - flat.mean(2, keepdim=True)
+        scores.append(centred / centred.square().mean(2, keepdim=True).clamp_min(1e-12).sqrt())
+    return 1 - (scores[0] * scores[1]).mean((1, 2))
+
+
+def ncc(warped: Image, fixed: Image) -> Tensor:
+    """Global normalised cross-correlation: 1 - mean(X̂ Ŷ), X̂ = (X - mean)/std for each sample and channel; in [0, 2].
+
+    The variance is at least 1e-12, so a constant image gives 1. Source: GradICON.
+    """
+    return _ncc_per_sample(*_comparable(warped, fixed)).mean()
+
+
+def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5) -> Tensor:
+    """Local normalised cross-correlation, squared, over box windows: -mean cross²/(v_X v_Y + ε); in [-1, 0].
+
+    cross = S(XY) - S(X)S(Y)/N, v_X = S(X²) - S(X)²/N: sums S over the window around each voxel, N = window^dim. Outside
+    the image lie zeros, and N counts them. Any odd window; flat windows give 0, so two equal images reach -1 only where
+    they have structure. Differentiable once. 3D: about 5 image volumes of memory (8 where both images need gradients).
+
+    Raises:
+        TypeError, ValueError: not two images of one shape, an even window, or one larger than the image.
+    Source: VoxelMorph; window 9 in SACB-Net, 7 in SITReg, 9, 7, 5, 3 from fine to coarse in SPnet and SM-GICNet (whose
+    program has epsilon 1e-8).
+    """
+    warped, fixed = _comparable(warped, fixed)
+    if window < 3 or window % 2 == 0 or window > min(spatial(warped)):
+        raise ValueError(
+            f"window must be odd, at least 3 and no larger than the image, received {window} for an image of "
+            f"{spatial(warped)}; 9 is usual, 3 to 7 on small grids."
+        )
+    if epsilon <= 0:
+        raise ValueError(f"epsilon must be positive, received {epsilon}; 1e-5 is usual for intensities in [0, 1].")
+    wanted = [torch.is_grad_enabled() and image.requires_grad for image in (warped, fixed)]
+    return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
+
+
+def lncc_gaussian(
+    warped: Image,
+    fixed: Image,
+    *,
+    sigma: float = 5.0,
+    squared: bool = False,
+    normalise_border: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Local normalised cross-correlation over Gaussian windows: 1 - mean cov/√((v_X + 1e-5)(v_Y + 1e-5)); in [0, 2].
+
+    cov = G(XY) - G(X)G(Y), v_X = max(G(X²) - G(X)², 0), G the blur of `sigma` voxels cut at 2 sigma. Signed; `squared`
+    squares the ratio. Outside the image lie zeros; `normalise_border` divides each G by G(1) instead of seeing an edge
+    there. mask: (B or 1, 1, *space); the mean is then over the voxels where G(mask) > 0.999.
+    Source: GradICON's LNCC, squared LNCC and "only interpolated" LNCC.
+    """
+    warped, fixed = _comparable(warped, fixed)
+    weight = gaussian_blur(torch.ones_like(warped[:1, :1]), sigma) if normalise_border else 1.0
+
+    def local_mean(image: Tensor) -> Tensor:
+        return gaussian_blur(image, sigma) / weight
+
+    means = local_mean(warped), local_mean(fixed)
+    variances = [
+        (local_mean(image.square()) - mean.square()).clamp_min(0) + 1e-5
+        for image, mean in zip((warped, fixed), means, strict=True)
+    ]
+    ratio = (local_mean(warped * fixed) - means[0] * means[1]) / (variances[0] * variances[1]).sqrt()
+    ratio = ratio.square() if squared else ratio
+    if mask is None:
+        return 1 - ratio.mean()
+    check_same_grid(warped, mask, ("warped", "mask"))
+    inside = (gaussian_blur(mask.to(ratio), sigma) > 0.999).to(ratio).expand_as(ratio)
+    return 1 - (ratio * inside).sum() / inside.sum()
+
+
+@dataclass(frozen=True)
+class AdaptiveTerms:
+    """What the adaptive NCC adds up, from the finest scale to the coarsest; Q = levels.
+
+    terms: s_i = 1 - NCC, (B, Q + 1). gammas: γ_1 … γ_Q, (B, Q). weights: of each term in the sum, (B, Q + 1); they add
+    up to 1 and carry no gradient.
+    """
+
+    terms: Tensor
+    gammas: Tensor
+    weights: Tensor
+
+
+def adaptive_ncc(
+    warped: Image,
+    fixed: Image,
+    *,
+    weighting: Weighting = "greedy",
+    levels: int = 4,
+    alpha: float = 0.1,
+    beta: float = 1.3,
+    offset: int = 0,
+) -> Tensor:
+    """Self-adaptive multi-scale NCC: coarse scales lead until they are solved. The mean over samples of g_Q.
+
+    g_0 = s_0, g_i = γ_i s_i + (1 - γ_i) g_{i-1}; s_i = 1 - NCC at scale i, fine to coarse; γ carries no gradient.
+    "parameter-free" (eq. 7): γ_i = clamp(s_i, 0, 1). "greedy" (eq. 8): γ_i = clamp(s_i/h_i, 0, 1), where scale i is
+    left for finer ones at h_i = α/β^(Q - i + offset). "mean" (Fig. 4): γ_i = 1/(i + 1). offset=1: as released.
+    Source: GradICON, section 5.2. `adaptive_ncc_terms` gives the parts.
+    """
+    parts = adaptive_ncc_terms(warped, fixed, weighting=weighting, levels=levels, alpha=alpha, beta=beta, offset=offset)
+    return (parts.weights * parts.terms).sum(1).mean()
+
+
+def adaptive_ncc_terms(
+    warped: Image,
+    fixed: Image,
+    *,
+    weighting: Weighting = "greedy",
+    levels: int = 4,
+    alpha: float = 0.1,
+    beta: float = 1.3,
+    offset: int = 0,
+) -> AdaptiveTerms:
+    """The terms of `adaptive_ncc` and how they are weighted: term i has γ_i Π_{j>i} (1 - γ_j), with γ_0 = 1."""
+    terms = _multiscale_ncc(*_comparable(warped, fixed), levels)
+    coarse = terms[:, 1:].detach()
+    scale = torch.arange(1, levels + 1, device=terms.device)
+    gammas = {
+        "parameter-free": lambda: coarse.clamp(0, 1),
+        "greedy": lambda: (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
+        "mean": lambda: (1 / (scale + 1.0)).to(terms).expand_as(coarse),
+    }[weighting]()
+    one = gammas.new_ones(len(gammas), 1)
+    left = torch.cat([one, (1 - gammas).flip(1)], 1).cumprod(1).flip(1)  # Π_{j>i} (1 - γ_j)
+    return AdaptiveTerms(terms, gammas, torch.cat([one, gammas], 1) * left)
+
+
+def _multiscale_ncc(warped: Image, fixed: Image, levels: int) -> Tensor:
+    """1 - NCC of the images, of both blurred, and of both pooled by 2^(i - 1) and blurred: (B, levels + 1)."""
+    if levels < 1 or min(spatial(warped)) < 2**levels:
+        raise ValueError(
+            f"levels must be at least 1 and leave 2 voxels on each axis, received {levels} for an image of "
+            f"{spatial(warped)}; use fewer levels or larger images."
+        )
+    terms = [_ncc_per_sample(warped, fixed)]
+    for level in range(levels):
+        if level:
+            warped, fixed = average_pool(warped), average_pool(fixed)
+        terms.append(_ncc_per_sample(*(gaussian_blur(image, 2.0, radius=2) for image in (warped, fixed))))
+    return torch.stack(terms, 1)
+
+
+def dice(warped: Tensor, fixed: Tensor) -> Tensor:
+    """Soft Dice loss of masks: 1 - mean (2 Σ XY + ε)/(Σ X + Σ Y + ε), over samples and structures; ε = 1e-5; in [0, 1].
+
+    warped, fixed: (B, structures, *space), from 0 to 1, such as one-hot labels warped linearly. A structure that is
+    in neither costs nothing. Source: the loss of VoxelMorph's and SITReg's label-supervised training.
+    """
+    warped, fixed = _comparable(warped, fixed)
+    overlap = (warped * fixed).flatten(2).sum(2)
+    size = (warped + fixed).flatten(2).sum(2)
+    return 1 - ((2 * overlap + 1e-5) / (size + 1e-5)).mean()

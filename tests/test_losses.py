@@ -1,0 +1,553 @@
+"""Losses: plain loops, laws, parity with the published programs, and messages."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from parity.recipe import image_pair
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from regkit import losses, windows
+from regkit.fields import affine_displacement, identity
+
+SHAPES = [(11, 14), (9, 12, 10)]
+GRADICON = np.load(Path(__file__).parent / "parity" / "gradicon.npz")
+
+
+def images(shape: tuple[int, ...], *, batch: int = 2, channels: int = 1, seed: int = 0, **options) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    options.setdefault("dtype", torch.float64)
+    return [torch.rand(batch, channels, *shape, generator=generator, **options) for _ in range(2)]
+
+
+def field(shape: tuple[int, ...], *, batch: int = 2, seed: int = 0, size: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return size * torch.randn(batch, len(shape), *shape, dtype=torch.float64, generator=generator)
+
+
+# ---------------------------------------------------------------------------------------------- similarities
+
+
+def plain_lncc(warped: Tensor, fixed: Tensor, window: int, epsilon: float) -> Tensor:
+    """The docstring's formula with dense sums."""
+    dim, channels = warped.dim() - 2, warped.shape[1]
+    kernel = warped.new_ones(channels, 1, *[window] * dim)
+
+    def total(image: Tensor) -> Tensor:
+        return (F.conv2d if dim == 2 else F.conv3d)(image, kernel, padding=window // 2, groups=channels)
+
+    count = window**dim
+    cross = total(warped * fixed) - total(warped) * total(fixed) / count
+    variances = [total(image**2) - total(image) ** 2 / count for image in (warped, fixed)]
+    return -(cross**2 / (variances[0] * variances[1] + epsilon)).mean()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("window", [3, 5, 7, 9])
+@pytest.mark.parametrize("slab", [(1, 1), (700, 200), (2**18, 2**18)])  # little, some, everything at once
+def test_lncc_is_the_plain_formula(shape, window, slab, monkeypatch):
+    monkeypatch.setitem(windows._SLAB_VOXELS, "cpu", slab)
+    pair = [image.requires_grad_() for image in images(shape, batch=3, channels=2)]
+    value, expected = losses.lncc(*pair, window=window), plain_lncc(*pair, window, 1e-5)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    gradients = torch.autograd.grad(3 * value, pair)
+    for gradient, target in zip(gradients, torch.autograd.grad(3 * expected, pair), strict=True):
+        torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_lncc_with_one_gradient_equals_that_of_two(own):
+    pair = images((9, 12, 10))
+    pair[own].requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.lncc(*pair, window=5), pair[own])
+    (expected,) = torch.autograd.grad(plain_lncc(*pair, 5, 1e-5), pair[own])
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 3, 5)])
+def test_lncc_gradcheck(shape):
+    pair = [image.requires_grad_() for image in images(shape)]
+    assert gradcheck(lambda a, b: losses.lncc(a, b, window=3), pair)
+
+
+def test_lncc_by_loops_with_zeros_outside_counted():
+    warped, fixed = images((5, 4), batch=1)
+    scores = []
+    for row, column in itertools.product(range(5), range(4)):
+        a, b = (F.pad(image, [1] * 4)[0, 0, row : row + 3, column : column + 3] for image in (warped, fixed))
+        cross = ((a - a.sum() / 9) * (b - b.sum() / 9)).sum()
+        scores.append(cross**2 / (((a - a.mean()) ** 2).sum() * ((b - b.mean()) ** 2).sum() + 1e-5))
+    torch.testing.assert_close(losses.lncc(warped, fixed, window=3), -torch.stack(scores).mean())
+
+
+@pytest.mark.parametrize("level", [1.0, 1000.0])
+@pytest.mark.parametrize("shape", [(40, 44), (22, 20, 24)])
+def test_lncc_is_exact_in_a_bright_flat_region(shape, level):
+    """Where sums of squares would cancel: structure of 1e-3 of the brightness, in float32, borders included.
+
+    The value of the plain formula in float32 is wrong by some percent here. In the gradient the first powers of
+    brightness still cancel: 1e3 times float32's 6e-8, in each of a few sums.
+    """
+    warped, fixed = (level * (1 + 1e-3 * (image - 0.5)).float() for image in images(shape, batch=1))
+    epsilon = 1e-5 * level**4 * 1e-6
+    warped.requires_grad_()
+    value = losses.lncc(warped, fixed, epsilon=epsilon)
+    precise = warped.detach().double().requires_grad_()
+    expected = plain_lncc(precise, fixed.double(), 9, epsilon)
+    torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=0)
+    rough = plain_lncc(warped.detach(), fixed, 9, epsilon).double()
+    assert abs(rough - expected) > 100 * abs(value - expected)
+    (gradient,), (target,) = torch.autograd.grad(value, warped), torch.autograd.grad(expected, precise)
+    assert (gradient - target).norm() < 1e-3 * target.norm()
+
+
+def test_lncc_of_a_flat_region_is_nothing():
+    flat = torch.full((1, 1, 24, 22, 20), 1234.567)
+    score = losses.lncc(flat.requires_grad_(), flat.detach())  # windows over the border see an edge
+    inside = plain_lncc(torch.zeros(1, 1, 24, 22, 20).double(), torch.zeros(1, 1, 24, 22, 20).double(), 9, 1e-5)
+    edges = 1 - 16 * 14 * 12 / (24 * 22 * 20)
+    assert inside == 0
+    assert score.item() == pytest.approx(-edges, rel=1e-6)
+    (gradient,) = torch.autograd.grad(score, flat)
+    assert gradient[..., 8:-8, 8:-8, 8:-8].abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("similarity", ["lncc", "ncc", "lncc_gaussian", "adaptive_ncc"])
+def test_correlations_do_not_see_brightness_and_contrast(shape, similarity):
+    """Exact where no border of zeros is inside a window; the local measures are therefore compared on padded images."""
+    warped, fixed = (F.pad(image - 0.5, [9] * 2 * len(shape)) for image in images(shape))
+    options = {
+        "lncc": {"epsilon": 1e-14},
+        "lncc_gaussian": {"sigma": 2.0},
+        "adaptive_ncc": {"levels": 3},
+    }.get(similarity, {})
+    measure = getattr(losses, similarity)
+    changed = 50.0 * warped + (7.0 if similarity == "ncc" else 0.0)
+    scale = 1.0 if similarity != "lncc_gaussian" else 100.0  # so that its fixed 1e-5 does not count
+    value = measure(scale * warped, scale * fixed, **options)
+    torch.testing.assert_close(measure(scale * changed, scale * fixed, **options), value, rtol=2e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(40, 44), (22, 20, 24)])
+def test_lncc_does_not_see_brightness_inside(shape):
+    warped, fixed = images(shape, batch=1)
+    inside = (..., *[slice(4, -4)] * len(shape))
+    gradients = []
+    for image in (warped, 3 * warped + 5):
+        image.requires_grad_()
+        (gradient,) = torch.autograd.grad(losses.lncc(image, fixed, epsilon=1e-12), image)
+        gradients.append(gradient)
+    deep = (..., *[slice(8, -8)] * len(shape))  # voxels that no window over the border reads
+    torch.testing.assert_close(3 * gradients[1][deep], gradients[0][deep], rtol=1e-6, atol=1e-12)
+    assert not torch.allclose(3 * gradients[1][inside], gradients[0][inside], rtol=1e-2)
+
+
+@pytest.mark.parametrize("similarity", ["mse", "ncc", "lncc", "lncc_gaussian", "adaptive_ncc", "dice"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_similarities_are_symmetric_scalars_lowest_for_equal_images(similarity, shape):
+    measure = getattr(losses, similarity)
+    options = {"levels": 3} if similarity == "adaptive_ncc" else {}
+    warped, fixed = images(shape)
+    value = measure(warped, fixed, **options)
+    assert value.dim() == 0
+    torch.testing.assert_close(measure(fixed, warped, **options), value, rtol=1e-12, atol=0)
+    sharp = (warped > 0.5).double()
+    assert measure(sharp, sharp, **options) < measure(sharp, fixed, **options)
+
+
+def test_similarities_by_hand():
+    warped, fixed = images((3, 4), channels=2)
+    difference = (warped - fixed).numpy()
+    assert losses.mse(warped, fixed).item() == pytest.approx((difference**2).mean())
+    mask = (torch.arange(12.0, dtype=torch.float64) / 12).view(1, 1, 3, 4)
+    weighted = [(mask[0].numpy() * d**2).sum() / (2 * mask.sum().item()) for d in difference]
+    assert losses.mse(warped, fixed, mask=mask).item() == pytest.approx(np.mean(weighted))
+    correlations = [np.corrcoef(warped[i, j].flatten(), fixed[i, j].flatten())[0, 1] for i, j in np.ndindex(2, 2)]
+    assert losses.ncc(warped, fixed).item() == pytest.approx(1 - np.mean(correlations))
+    a, b = warped.flatten(2), fixed.flatten(2)
+    expected = 1 - (2 * (a * b).sum(2) / (a.sum(2) + b.sum(2))).mean()
+    assert losses.dice(warped, fixed).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_ncc_and_dice_of_nothing():
+    flat, other = torch.full((1, 1, 6, 5), 0.3, requires_grad=True), images((6, 5), batch=1)[0].float()
+    score = losses.ncc(flat, other)
+    assert score.item() == pytest.approx(1, abs=1e-4)
+    assert torch.autograd.grad(score, flat)[0].isfinite().all()
+    empty = torch.zeros(1, 3, 6, 5)
+    assert losses.dice(empty, empty) == 0
+    assert losses.dice(empty, empty + 1).item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 8)])
+def test_other_similarities_gradcheck(shape):
+    pair = [image.requires_grad_() for image in images(shape, batch=1)]
+    options = {"eps": 1e-6, "atol": 1e-6, "fast_mode": True}
+    assert gradcheck(losses.ncc, pair, **options)
+    assert gradcheck(losses.dice, pair, **options)
+    assert gradcheck(lambda a, b: losses.lncc_gaussian(a, b, sigma=1.5, normalise_border=True), pair, **options)
+    assert gradcheck(lambda a, b: losses.adaptive_ncc(a, b, levels=2, weighting="mean"), pair, **options)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blur_is_a_convolution_with_zeros_outside(shape):
+    image = images(shape, channels=2)[0]
+    taps = torch.tensor([math.exp(-(step**2) / 8) for step in range(-4, 5)], dtype=torch.float64)
+    kernel = torch.ones((), dtype=torch.float64)
+    for _ in shape:
+        kernel = kernel[..., None] * taps / taps.sum()
+    kernel = kernel.expand(2, 1, *kernel.shape)
+    expected = (F.conv2d if len(shape) == 2 else F.conv3d)(image, kernel, padding=4, groups=2)
+    torch.testing.assert_close(losses.gaussian_blur(image, 2.0), expected, rtol=1e-12, atol=1e-12)
+    assert gradcheck(lambda x: losses.gaussian_blur(x, 2.0), image.requires_grad_(), fast_mode=True)
+
+
+def test_normalised_border_keeps_a_constant():
+    flat = torch.full((1, 1, 12, 13), 5.0, dtype=torch.float64)
+    other = images((12, 13), batch=1)[0]
+    assert losses.lncc_gaussian(flat, other, sigma=2.0, normalise_border=True).item() == pytest.approx(1, abs=1e-9)
+    assert losses.lncc_gaussian(flat, other, sigma=2.0).item() < 0.9
+
+
+# ---------------------------------------------------------------------------------------------- parity
+
+
+def fixture_pair(kind: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    first, second = image_pair((32, 40, 36), 11)
+    second = second if kind == "AB" else np.float32(0.8) * first + np.float32(0.2) * second
+    return tuple(torch.from_numpy(image)[None, None].to(dtype) for image in (first, second))
+
+
+def inside_mask(image: Tensor) -> Tensor:
+    mask = torch.zeros_like(image)
+    mask[..., 1:-1, 1:-1, 1:-1] = 1
+    return mask
+
+
+SIMILARITIES = {
+    "ssd": losses.mse,
+    "ncc": losses.ncc,
+    "lncc2": lambda a, b: losses.lncc_gaussian(a, b, sigma=2),
+    "lncc5": lambda a, b: losses.lncc_gaussian(a, b, sigma=5),
+    "sqlncc2": lambda a, b: losses.lncc_gaussian(a, b, sigma=2, squared=True),
+    "blurssd2": lambda a, b: losses.mse(losses.gaussian_blur(a, 2), losses.gaussian_blur(b, 2)),
+    "adaptive_g15": lambda a, b: losses.adaptive_ncc(a, b, beta=1.5, offset=1),
+    "adaptive_g13": lambda a, b: losses.adaptive_ncc(a, b, offset=1),
+    "ssdinterp": lambda a, b: losses.mse(a, b, mask=inside_mask(a)),
+    "lnccinterp2": lambda a, b: losses.lncc_gaussian(a, b, sigma=2, mask=inside_mask(a)),
+}
+
+
+@pytest.mark.parametrize("kind", ["AB", "AC"])
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize(("dtype", "suffix", "tolerance"), [(torch.float64, "f64", 2e-5), (torch.float32, "f32", 1e-4)])
+def test_similarities_are_those_of_gradicons_program(kind, name, dtype, suffix, tolerance):
+    value = SIMILARITIES[name](*fixture_pair(kind, dtype)).item()
+    assert value == pytest.approx(float(GRADICON[f"sim_{kind}_{name}_{suffix}"]), rel=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["AB", "AC"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("official13", {"offset": 1}), ("paper8", {}), ("paper7", {"weighting": "parameter-free"})],
+)
+def test_adaptive_terms_weights_and_values(kind, name, options):
+    pair = fixture_pair(kind)
+    parts = losses.adaptive_ncc_terms(*pair, **options)
+    np.testing.assert_allclose(parts.terms[0], GRADICON[f"sim_{kind}_adaptive_terms_f64"], rtol=2e-5)
+    np.testing.assert_allclose(parts.gammas[0], GRADICON[f"sim_{kind}_adaptive_gamma_{name}_f64"], rtol=2e-5)
+    recursion = parts.terms[0, 0]
+    for term, gamma in zip(parts.terms[0, 1:], parts.gammas[0], strict=True):
+        recursion = gamma * term + (1 - gamma) * recursion
+    value = losses.adaptive_ncc(*pair, **options)
+    torch.testing.assert_close(value, recursion)
+    assert parts.weights.sum().item() == pytest.approx(1)
+    assert value.item() == pytest.approx(float(GRADICON[f"sim_{kind}_adaptive_{name}_f64"]), rel=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["AB", "AC"])
+def test_adaptive_weights_carry_no_gradient(kind):
+    warped, fixed = fixture_pair(kind)
+    warped.requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.adaptive_ncc(warped, fixed, offset=1), warped)
+    expected = float(GRADICON[f"sim_{kind}_adaptive_g13_grad_norm_f64"])
+    assert gradient.norm().item() == pytest.approx(expected, rel=2e-5)
+
+
+def test_adaptive_versions():
+    pair = images((33, 36), batch=3)
+    parts = losses.adaptive_ncc_terms(*pair, weighting="mean")
+    torch.testing.assert_close(losses.adaptive_ncc(*pair, weighting="mean"), parts.terms.mean())
+    opposite = losses.adaptive_ncc_terms(pair[0], -pair[0], weighting="parameter-free")
+    assert opposite.terms.min() > 1
+    assert (opposite.gammas == 1).all()
+    assert torch.equal(opposite.weights, torch.tensor([0.0, 0, 0, 0, 1]).double().expand(3, 5))
+    alone = torch.stack([losses.adaptive_ncc(a[None], b[None]) for a, b in zip(*pair, strict=True)]).mean()
+    torch.testing.assert_close(losses.adaptive_ncc(*pair), alone)  # each sample has its own weights
+
+
+# ---------------------------------------------------------------------------------------------- smoothness
+
+
+def plain_diffusion(displacement: Tensor) -> Tensor:
+    axes = range(2, displacement.dim())
+    return torch.stack([displacement.diff(dim=axis).square().mean() for axis in axes]).mean()
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (2, 13), (5, 7, 6), (8, 3, 2)])
+@pytest.mark.parametrize("slab", [1, 100, 2**16])
+def test_diffusion_is_the_plain_formula(shape, slab, monkeypatch):
+    monkeypatch.setattr("regkit.penalties._SLAB_VOXELS", slab)
+    displacement = field(shape).requires_grad_()
+    value, expected = losses.diffusion(displacement), plain_diffusion(displacement)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(5 * value, displacement)
+    (target,) = torch.autograd.grad(5 * expected, displacement)
+    torch.testing.assert_close(gradient, target, rtol=1e-10, atol=1e-16)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_smoothness_of_affine_maps(shape):
+    dim = len(shape)
+    matrix = torch.eye(dim, dim + 1, dtype=torch.float64)[None].clone()
+    matrix[0, :, dim] = 3.0
+    assert losses.diffusion(affine_displacement(matrix, shape)).item() == pytest.approx(0, abs=1e-20)
+    matrix[0, 0, 1] = 0.5  # a shear: one of dim components moves along one of dim axes
+    shear = affine_displacement(matrix, shape)
+    assert losses.diffusion(shear).item() == pytest.approx(0.25 / dim**2)
+    assert losses.bending(shear).item() == pytest.approx(0, abs=1e-20)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bending_of_parabolas(shape):
+    dim = len(shape)
+    coordinates = identity(shape).double()
+    displacement = torch.zeros(1, dim, *shape, dtype=torch.float64)
+    displacement[:, 0] = coordinates[:, 1] ** 2  # ∂_11 = 2
+    assert losses.bending(displacement).item() == pytest.approx(4 / dim / dim**2)
+    displacement[:, 0] = 3 * coordinates[:, 0] * coordinates[:, 1]  # ∂_01 = ∂_10 = 3
+    assert losses.bending(displacement).item() == pytest.approx(2 * 9 / dim / dim**2)
+    assert gradcheck(losses.bending, field((3, 4), batch=1).requires_grad_())
+
+
+def test_an_axis_of_one_voxel_is_smooth():
+    displacement = field((6, 1, 5)).requires_grad_()
+    value = losses.diffusion(displacement)
+    expected = sum(displacement.diff(dim=axis).square().mean() for axis in (2, 4)) / 3
+    torch.testing.assert_close(value, expected)
+    assert torch.autograd.grad(value, displacement)[0].isfinite().all()
+
+
+# ---------------------------------------------------------------------------------------------- inverse consistency
+
+
+def same(points: Tensor) -> Tensor:
+    return points
+
+
+def test_ripples_cost_gradicon_the_same_at_every_frequency():
+    """φ_AB adds a sin(2πk x) along one axis, at the threshold a = 1/(2πk) where it folds."""
+    shape, size = (256, 256), 255.0
+    points = identity(shape).double()
+    for waves, expected in zip(
+        (1, 2, 4, 8, 16),
+        ((0.2510, 1.26e-2), (0.2509, 3.15e-3), (0.2512, 7.88e-4), (0.2510, 1.97e-4), (0.2515, 4.9e-5)),
+        strict=True,
+    ):
+        amplitude = 1 / (2 * math.pi * waves)
+
+        def ripple(p: Tensor, a: float = amplitude, k: int = waves) -> Tensor:
+            moved = p.clone()
+            moved[:, 0] += size * a * torch.sin(2 * math.pi * k * p[:, 0] / size)
+            return moved
+
+        assert losses.gradicon_of_maps(ripple, same, points, shape).item() == pytest.approx(expected[0], rel=0.01)
+        assert losses.icon_of_maps(ripple, same, points, shape).item() == pytest.approx(expected[1], rel=0.01)
+        assert losses.icon_of_maps(ripple, same, points, shape).item() == pytest.approx(amplitude**2 / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [(65, 50), (17, 21, 19)])
+def test_translations_cost_icon_but_not_gradicon(shape):
+    """Each axis moves by 0.1 of its extent, whatever its length: ICON 2 t², GradICON nothing, in float32."""
+    steps = torch.tensor([0.1 * (size - 1) for size in shape]).view(1, -1, *[1] * len(shape))
+    translation = steps.expand(1, len(shape), *shape)
+    still = torch.zeros_like(translation)
+    assert losses.icon(translation, still).item() == pytest.approx(0.02, rel=1e-4)
+    assert losses.gradicon(translation, still).item() < 1e-8
+    assert losses.icon(translation, -translation).item() < 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scaling_costs_gradicon_its_squared_excess(shape):
+    points = losses.evaluation_points(shape).double()
+    value = losses.gradicon_of_maps(lambda p: 1.1 * p, same, points, shape)
+    assert value.item() == pytest.approx(0.01, rel=1e-6)
+    both = losses.gradicon_of_maps(same, lambda p: 1.1 * p, points, shape, orders="both")
+    assert both.item() == pytest.approx(0.02, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fields_against_loops(shape):
+    """Every voxel on its own, with the composition written out."""
+    dim = len(shape)
+    first, second = field(shape, batch=1, size=0.3), field(shape, batch=1, seed=1, size=0.3)
+    extent = torch.tensor([size - 1.0 for size in shape], dtype=torch.float64)
+
+    def interpolate(displacement: Tensor, place: Tensor) -> Tensor:
+        place = torch.minimum(place.clamp_min(0), extent)
+        base = torch.minimum(place.floor(), extent - 1)
+        value = torch.zeros(dim, dtype=torch.float64)
+        for corner in itertools.product((0, 1), repeat=dim):
+            part = place - base
+            weight = math.prod(float(part[k] if c else 1 - part[k]) for k, c in enumerate(corner))
+            value += weight * displacement[(0, slice(None), *(int(b) + c for b, c in zip(base, corner, strict=True)))]
+        return value
+
+    def error(outer: Tensor, inner: Tensor, place: Tensor) -> Tensor:
+        middle = place + interpolate(inner, place)
+        return (place - middle - interpolate(outer, middle)) / extent
+
+    voxels = [torch.tensor(voxel, dtype=torch.float64) for voxel in np.ndindex(*shape)][:: 7 if dim == 3 else 1]
+    points = torch.stack(voxels, 1).view(1, dim, *[1] * (dim - 1), -1)
+    there = torch.stack([error(first, second, voxel) for voxel in voxels])
+    back = torch.stack([error(second, first, voxel) for voxel in voxels])
+    expected = (there**2).mean() + (back**2).mean()
+    torch.testing.assert_close(losses.icon(first, second, points=points), expected)
+    ahead = [
+        torch.stack([error(first, second, voxel + 1e-3 * extent * axis) for voxel in voxels])
+        for axis in torch.eye(dim, dtype=torch.float64)
+    ]
+    expected = sum((((e - there) / 1e-3) ** 2).mean() for e in ahead)
+    torch.testing.assert_close(losses.gradicon(first, second, points=points), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orders(shape):
+    pair = field(shape), field(shape, seed=1)
+    torch.testing.assert_close(losses.icon(*pair), losses.icon(*reversed(pair)))
+    one, reverse = losses.gradicon(*pair), losses.gradicon(*reversed(pair))
+    assert abs(one - reverse) > 1e-3 * one
+    torch.testing.assert_close(losses.gradicon(*pair, orders="both"), one + reverse)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 5, 4)])
+def test_consistency_gradcheck(shape):
+    """Between voxels, where linear interpolation has a derivative; delta so large that numerical differences work."""
+    torch.manual_seed(0)
+    pair = [field(shape, batch=2, seed=seed, size=0.2).requires_grad_() for seed in (0, 1)]
+    points = losses.evaluation_points(shape, noise=0.3).double()
+    assert gradcheck(lambda a, b: losses.icon(a, b, points=points), pair, fast_mode=True)
+    assert gradcheck(lambda a, b: losses.gradicon(a, b, points=points, delta=0.03), pair, fast_mode=True)
+
+
+def test_evaluation_points():
+    torch.manual_seed(0)
+    shape = (41, 60, 51)
+    assert torch.equal(losses.evaluation_points(shape, noise=0), identity(shape))
+    points = losses.evaluation_points(shape)
+    spread = (points - identity(shape)).flatten(2).std(2)[0]
+    torch.testing.assert_close(spread, torch.tensor([40 / 51, 59 / 51, 50 / 51]), rtol=0.02, atol=0)
+    sparse = losses.evaluation_points(shape, noise=2, stride=2, like=torch.zeros(1, dtype=torch.float16))
+    assert sparse.shape == (1, 3, 21, 30, 26)
+    assert sparse.dtype == torch.float32
+    moved = sparse - identity(shape)[..., ::2, ::2, ::2]
+    torch.testing.assert_close(moved.flatten(2).std(2)[0], 2 * spread, rtol=0.04, atol=0)
+
+
+# ---------------------------------------------------------------------------------------------- precision and messages
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    warped, fixed = (image.to(dtype).requires_grad_() for image in images((32, 36)))
+    displacements = [field((12, 13), seed=seed).to(dtype).requires_grad_() for seed in (0, 1)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = {name: getattr(losses, name)(warped, fixed) for name in ("mse", "ncc", "lncc", "lncc_gaussian", "dice")}
+        terms["adaptive_ncc"] = losses.adaptive_ncc(warped, fixed)
+        terms |= {name: getattr(losses, name)(*displacements) for name in ("icon", "gradicon")}
+        terms |= {name: getattr(losses, name)(displacements[0]) for name in ("diffusion", "bending")}
+    precise = [image.detach().float() for image in (warped, fixed)]
+    precise_displacements = [displacement.detach().float() for displacement in displacements]
+    for name, value in terms.items():
+        inputs = precise if name in ("mse", "dice") or "ncc" in name else precise_displacements
+        expected = getattr(losses, name)(*(inputs[:1] if name in ("diffusion", "bending") else inputs))
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    total = sum(terms.values())
+    for tensor in (warped, fixed, *displacements):
+        (gradient,) = torch.autograd.grad(total, tensor, retain_graph=True)
+        assert gradient.dtype == dtype
+
+
+def test_layouts_do_not_matter():
+    warped, fixed = images((9, 12, 10), channels=3)
+    expected = losses.lncc(warped, fixed, window=5)
+    other = warped.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    value = losses.lncc(other, fixed.movedim(0, -1).contiguous().movedim(-1, 0), window=5)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(value, other)
+    (target,) = torch.autograd.grad(plain_lncc(other, fixed, 5, 1e-5), other)
+    torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-15)
+
+
+TWO_IMAGES = [losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.dice]
+
+
+@pytest.mark.parametrize("measure", TWO_IMAGES)
+def test_images_must_fit(measure):
+    image = torch.rand(2, 1, 32, 32)
+    with pytest.raises(ValueError, match=r"share one grid, received \(32, 32\) and \(32, 31\); resize"):
+        measure(image, torch.rand(2, 1, 32, 31))
+    with pytest.raises(ValueError, match=r"one shape, received \(2, 1, 32, 32\) and \(1, 1, 32, 32\); repeat"):
+        measure(image, image[:1])
+    with pytest.raises(ValueError, match="one shape"):
+        measure(image, torch.rand(2, 3, 32, 32))
+    with pytest.raises(TypeError, match=r"warped must be floating point, received torch.int64; convert"):
+        measure(image.long(), image)
+    with pytest.raises(ValueError, match="add the batch and channel axes"):
+        measure(image[0, 0], image)
+    with pytest.raises(TypeError, match="received ndarray"):
+        measure(image.numpy(), image)
+
+
+@pytest.mark.parametrize(("window", "shape"), [(4, (9, 9)), (1, (9, 9)), (9, (9, 8)), (5, (9, 4, 9))])
+def test_windows_must_be_odd_and_fit(window, shape):
+    image = torch.rand(1, 1, *shape)
+    with pytest.raises(ValueError, match=f"window must be odd, .* received {window} for an image of"):
+        losses.lncc(image, image, window=window)
+
+
+def test_numbers_must_be_possible():
+    image = torch.rand(1, 1, 12, 12)
+    with pytest.raises(ValueError, match="epsilon must be positive, received 0"):
+        losses.lncc(image, image, epsilon=0)
+    with pytest.raises(ValueError, match=r"sigma must be positive .* received -1"):
+        losses.lncc_gaussian(image, image, sigma=-1)
+    with pytest.raises(ValueError, match=r"levels must be .* received 4 for an image of"):
+        losses.adaptive_ncc(image, image)
+    with pytest.raises(ValueError, match="3 voxels on each axis"):
+        losses.bending(torch.zeros(1, 2, 2, 5))
+
+
+@pytest.mark.parametrize("penalty", [losses.diffusion, losses.bending])
+def test_displacements_must_fit(penalty):
+    with pytest.raises(ValueError, match="one channel for each of its 2 spatial axes"):
+        penalty(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(TypeError, match="floating point"):
+        penalty(torch.zeros(1, 2, 8, 8, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("penalty", [losses.icon, losses.gradicon])
+def test_two_displacements_must_fit(penalty):
+    with pytest.raises(ValueError, match="displacement_AB and displacement_BA must share one grid"):
+        penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 9))
+    with pytest.raises(ValueError, match="displacement_BA must have one channel"):
+        penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8))
