@@ -51,7 +51,7 @@ class SPNet(nn.Module):
     rare, not excluded.
 
     Args:
-        dim: 2 or 3 spatial axes. channels: of each image.
+        dim: 2 or 3 spatial axes. in_channels: of each image.
         levels: of the pyramid, n in table 5; the coarsest has 1/2^(levels - 1) of the size.
         integrate: False is "w/o SVF" in table 4: the estimators give displacements.
         image_encoding: False is "w/o MIE": no features straight from the shrunken images.
@@ -70,7 +70,7 @@ class SPNet(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        channels: int = 1,
+        in_channels: int = 1,
         levels: Literal[1, 2, 3, 4] = 4,
         integrate: bool = True,
         image_encoding: bool = True,
@@ -84,7 +84,7 @@ class SPNet(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.stride = dim, 2 ** (levels - 1)
-        self.encoder = Encoder(dim, channels, levels, image_encoding)
+        self.encoder = Encoder(dim, in_channels, levels, image_encoding)
         self.estimators = nn.ModuleList(Estimator(dim, self.encoder, level) for level in range(levels))
         self.estimated = 2 if bidirectional and symmetric else 1  # directions that the estimators are asked for
         self.compared = 2 if symmetric else 1  # directions whose similarity counts

@@ -49,11 +49,16 @@ class UNet(nn.Module):
         return features
 
 
+def _move(displacement: Displacement) -> Registration:
+    return Registration(displacement, levels=(displacement,))
+
+
 def _integrate(velocity: Displacement) -> Registration:
-    return Registration(exponential(velocity), exponential(-velocity), velocity)
+    displacement = exponential(velocity)
+    return Registration(displacement, exponential(-velocity), velocity, levels=(displacement,))
 
 
-_OUTPUTS: dict[str, Callable[[Displacement], Registration]] = {"displacement": Registration, "velocity": _integrate}
+_OUTPUTS: dict[str, Callable[[Displacement], Registration]] = {"displacement": _move, "velocity": _integrate}
 
 
 @configured

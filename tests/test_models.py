@@ -1,0 +1,93 @@
+"""What all networks share: one flow, typed switches, files that rebuild them, and a loss that falls."""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_type_hints
+
+import pytest
+import torch
+
+import regkit
+from regkit import models
+from regkit.data import ShapePairs, synthetic_pair
+from regkit.training import Recipe, train
+from regkit.types import Registration
+
+SMALL = {  # the same networks, narrow, so that 200 steps take seconds
+    "VoxelMorph": {"encoder_channels": (8, 16), "decoder_channels": (16, 8, 8), "output": "velocity"},
+    "GradICON": {"encoder_channels": (8, 16), "decoder_channels": (8, 8), "levels": (1, 0)},
+    "SITReg": {"channels": (4, 8, 8), "update_channels": (8, 8, 8), "window": 5},
+    "SACBNet": {"width": 1, "clusters": 3},
+    "SPNet": {"levels": 3},
+    "SMGICNet": {"channels": 8, "levels": 2},
+}
+FALLS = 0.2  # of its size at the start: an error falls to 0.8, a correlation of -0.5 to -0.6
+NAMES = sorted(models.__all__)
+
+
+def objective(model: torch.nn.Module, pair: regkit.Pair) -> float:
+    with torch.no_grad():
+        return float(sum(model.objective(model(pair.moving, pair.fixed), pair.moving, pair.fixed).values()))
+
+
+def test_all_methods_are_there():
+    assert set(NAMES) == set(SMALL) == {"VoxelMorph", "GradICON", "SITReg", "SACBNet", "SPNet", "SMGICNet"}
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readmes_flow(name, dim):
+    torch.manual_seed(0)
+    pair = synthetic_pair(dim, size=(33, 38) if dim == 2 else (33, 34, 38))
+    model = getattr(models, name)(dim=dim)
+    registration = model(pair.moving, pair.fixed)
+    assert isinstance(registration, Registration)
+    warped = regkit.warp(pair.moving, registration.displacement)
+    terms = model.objective(registration, pair.moving, pair.fixed)
+    assert warped.shape == pair.fixed.shape and all(isinstance(term, str) for term in terms)
+    assert all(value.shape == () and value.isfinite() for value in terms.values())
+    assert torch.equal(registration.levels[-1], registration.displacement)
+    sizes = [level.shape[2] for level in registration.levels]
+    assert sizes == sorted(sizes)  # coarse to fine
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_switch_is_a_typed_keyword(name):
+    constructor = getattr(models, name).__init__
+    hints = get_type_hints(constructor)
+    parameters = list(inspect.signature(constructor).parameters.values())[1:]
+    assert parameters[0].name == "dim" and parameters[0].default == 2
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters[1:])
+    assert {parameter.name for parameter in parameters} <= set(hints)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_rebuilds_the_model(name, tmp_path):
+    torch.manual_seed(0)
+    model = getattr(models, name)(2, **SMALL[name]).eval()
+    regkit.save(model, tmp_path / "model.safetensors", metrics={"dice": 0.5})
+    again = regkit.load(tmp_path / "model.safetensors")
+    pair = synthetic_pair(2, size=(33, 38))
+    with torch.no_grad():
+        assert torch.equal(again(pair.moving, pair.fixed).displacement, model(pair.moving, pair.fixed).displacement)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_200_steps_on_shapes_lower_the_loss(name):
+    torch.manual_seed(0)
+    model = getattr(models, name)(2, **SMALL[name])
+    pairs = ShapePairs(16, size=32)
+    before = objective(model, pairs[:])
+    train(model, pairs, Recipe(steps=200, batch=2, learning_rate=3e-3), progress=False)
+    assert objective(model, pairs[:]) < before - FALLS * abs(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_3d_pair_is_learned(name):
+    torch.manual_seed(0)
+    model = getattr(models, name)(3, **SMALL[name])
+    pair = ShapePairs(4, dim=3, size=24)[1]
+    before = objective(model, pair)
+    train(model, [pair], Recipe(steps=40, learning_rate=3e-3), progress=False)
+    assert objective(model, pair) < before - FALLS * abs(before)
