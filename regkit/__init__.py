@@ -4,14 +4,16 @@ The map, from the ground up (each line imports only from lines above it):
 
     types        Image, Labels, Displacement; Pair (what to register) and Registration (what was found)
     fields       the one convention; sample, warp, compose, exponential, invert, Jacobians, sizes, units
-    losses       similarities; penalties: smoothness; symmetry: inverse consistency, ICON and GradICON
-    metrics      Dice, surface distances, landmark error; regularity: folds, statistics of |J|, consistency
+                 (on algebra, grids, sampler, inversion)
+    losses       similarities, smoothness, ICON and GradICON (on windows, penalties)
+    metrics      Dice, surface distances, landmark error; folds, statistics of |J|, consistency (on regularity)
     layers       what two or more networks share
     models       VoxelMorph, GradICON, SITReg, SACBNet, SPNet, SMGICNet: one paper, one file
-    checkpoints  save, load, and the authors' published weights
-    training     one loop for all; runs: recipes and histories
+                 (on splines, symmetry, clusters: SITReg's and SACB-Net's mathematics)
+    checkpoints  save, load, and the authors' published weights (on files, official)
+    training     one loop for all; recipes and histories (on runs, resuming)
     data         shapes and deformations with known answers
-    figures      static plots; widgets: interactive ones, on the same drawing code (both need the course extra)
+    figures      static plots; widgets: interactive ones; timelapse: a training (all on drawing, pictures, scenes)
     course       the notebooks; check: their exercises
 
 The flow: pair in, registration out, functions after.

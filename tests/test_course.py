@@ -118,6 +118,14 @@ def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
     assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
 
 
+def test_the_readmes_python_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert len(names["history"]) == 10 and names["warped"].shape == names["pair"].fixed.shape
+
+
 def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
     lines = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)
