@@ -135,7 +135,7 @@ def _scale(picture: Picture, values: NDArray[Any]) -> int:
     return scale
 
 
-def _draw_lines(picture: Picture, paths: Iterable[NDArray[Any]], width: float, paint: Colour) -> Picture:
+def draw_lines(picture: Picture, paths: Iterable[NDArray[Any]], width: float, paint: Colour) -> Picture:
     """Lines with smooth edges through points (N, 2) given as (row, column) in pixels."""
     height, breadth = picture.shape[:2]
     mask = PillowImage.new("L", (breadth * _OVERSAMPLING, height * _OVERSAMPLING))
@@ -182,7 +182,7 @@ def render_grid(
     places = (places + 0.5) * scale
     rows, columns = ((size - 1) % every // 2 for size in field.shape[1:])
     lines = [*places[rows::every], *np.swapaxes(places, 0, 1)[columns::every]]
-    return _draw_lines(picture, lines, width, LINE)
+    return draw_lines(picture, lines, width, LINE)
 
 
 def render_arrows(
@@ -202,7 +202,7 @@ def render_arrows(
     tip, head = start + shaft, shaft / np.maximum(length, 1) * np.minimum(0.4 * length, 5 * width)
     side = 0.6 * head[:, ::-1] * (1, -1)
     paths = np.stack([start, tip, tip - head + side, tip, tip - head - side], 1)
-    return _draw_lines(picture, paths, width, LINE)
+    return draw_lines(picture, paths, width, LINE)
 
 
 def render_folds(picture: Picture, determinant: Any) -> Picture:
@@ -227,7 +227,7 @@ def render_point(picture: Picture, place: Sequence[int], shape: Sequence[int]) -
 # ---------------------------------------------------------------------------------------------- legends
 
 
-def _write(picture: Picture, texts: Iterable[tuple[float, float, str, str]], paint: Colour = INK) -> Picture:
+def write(picture: Picture, texts: Iterable[tuple[float, float, str, str]], paint: Colour = INK) -> Picture:
     """The picture with texts (row, column, anchor, text); anchors are Pillow's: l m r, then a m d."""
     sheet = PillowImage.fromarray(picture)
     pen = ImageDraw.Draw(sheet)
@@ -243,7 +243,7 @@ def render_bar(table: Picture, limits: Limits, *, width: int, unit: str = "") ->
     picture[:12] = table[np.linspace(0, len(table) - 1, width).round().astype(int)]
     picture[[0, 11], :] = picture[:12, [0, -1]] = INK
     middle = f"{(low + high) / 2:g}{' ' + unit if unit else ''}"
-    return _write(
+    return write(
         picture, [(15, 0, "la", f"{low:g}"), (15, width / 2, "ma", middle), (15, width - 1, "ra", f"{high:g}")]
     )
 
@@ -255,7 +255,7 @@ def render_jacobian_bar(*, limits: Limits = JACOBIAN_LIMITS, width: int) -> Pict
     swatch[:12, :48] = FOLD
     swatch[[0, 11], :48] = swatch[:12, [0, 47]] = INK
     bar = render_bar(JACOBIANS, limits, width=width - 60, unit="= same size")
-    return np.concatenate([_write(swatch, [(15, 0, "la", "folds")]), bar], 1)
+    return np.concatenate([write(swatch, [(15, 0, "la", "folds")]), bar], 1)
 
 
 @functools.cache
@@ -271,7 +271,7 @@ def render_wheel(limit: float, *, width: int, side: int = 80) -> Picture:
     picture = np.full((side, width, 3), PAPER, np.uint8)
     picture[:, :side] = _disc(limit, side)
     lines = ["centre: u = 0", f"rim: {limit:g} voxels or more", "colour: direction from x to x + u(x)"]
-    return _write(picture, [(side / 2 + 18 * i, side + 10, "lm", line) for i, line in enumerate(lines, -1)])
+    return write(picture, [(side / 2 + 18 * i, side + 10, "lm", line) for i, line in enumerate(lines, -1)])
 
 
 def render_histogram(
@@ -294,7 +294,7 @@ def render_histogram(
         at = int(np.clip((mark - low) / (high - low) * width, 1, width - 1))
         body[:, at - 1 : at + 1] = POINT
     title = f"highest bar: {counts.max()} voxels{' (log scale)' if logarithmic else ''}"
-    body = _write(body, [(3, width - 6, "ra", title)], PAPER)
+    body = write(body, [(3, width - 6, "ra", title)], PAPER)
     axis = np.full((20, width, 3), PAPER, np.uint8)
     ticks = [(3, (tick - low) / (high - low) * width, "ma", f"{tick:g}") for tick in (0, 1, 2)]
-    return np.concatenate([body, _write(axis, [*ticks, (3, 0, "la", "|J| <= -1"), (3, width - 1, "ra", ">= 3")])])
+    return np.concatenate([body, write(axis, [*ticks, (3, 0, "la", "|J| <= -1"), (3, width - 1, "ra", ">= 3")])])

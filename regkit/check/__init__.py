@@ -6,5 +6,6 @@ own; the tests hold it to that. One module for each tutorial.
 
 from regkit.check.exercise import Exercise, Verdict
 from regkit.check.t00_first_light import LANDMARKS, landmark_pair, landmarks
+from regkit.check.t01_where_is_a_pixel import small_to_full
 
-__all__ = ["LANDMARKS", "Exercise", "Verdict", "landmark_pair", "landmarks"]
+__all__ = ["LANDMARKS", "Exercise", "Verdict", "landmark_pair", "landmarks", "small_to_full"]

@@ -1,0 +1,71 @@
+"""One point in four systems: the numbers are torch's and nibabel's, and the picture follows the point."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from regkit import drawing, places
+
+AFFINE = nibabel.affines.from_matvec([[-2, 0, 0], [0, 2, -0.4], [0, 0.3, 2.2]], [31, -20, 7])
+VOLUME = np.random.default_rng(0).random((13, 9, 5))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 8)])
+def test_normalised_positions_are_those_of_torch(shape, align_corners):
+    image = torch.arange(float(np.prod(shape))).view(1, 1, *shape)
+    place = tuple(size - 2 for size in shape)
+    axes = range(len(shape) - 1, -1, -1)
+    numbers = [places.to_normalized(place[axis], shape[axis], align_corners=align_corners) for axis in axes]
+    grid = torch.tensor(numbers).view(1, *[1] * len(shape), len(shape))
+    read = F.grid_sample(image, grid, align_corners=align_corners)
+    assert torch.allclose(read.squeeze(), image[(0, 0, *place)], atol=1e-4)
+
+
+def test_the_words_give_the_point_in_every_system():
+    view = places.place_viewer(VOLUME, AFFINE, number=3)
+    view.set(row=4.5, column=2.25)
+    words = view.scene.describe(view.state)
+    assert "Index [5, 2, 3]" in words and "Voxel (4.5, 2.25, 3)" in words
+    assert "corners (-0.4375, -0.2500), edges (-0.3889, -0.2308)" in words
+    right, anterior, superior = AFFINE[:3, :3] @ (4.5, 2.25, 3) + AFFINE[:3, 3]
+    assert f"R {right:+.2f}, A {anterior:+.2f}, S {superior:+.2f} mm" in words
+    assert view.errors == []
+
+
+def test_every_control_moves_the_point_and_comes_back():
+    view = places.place_viewer(VOLUME, AFFINE, number=0)
+    for control in view.controls.values():
+        before, value = view.image.value, control.value
+        for end in (control.min, control.max, value + 0.25):
+            control.value = end
+            assert view.image.value != before
+        control.value = value
+        assert view.image.value == before
+    assert view.errors == [] and all(control.description for control in view.controls.values())
+
+
+def test_the_close_up_shows_the_voxels_around_the_point_and_paper_outside():
+    view = places.place_viewer(VOLUME, AFFINE, number=2)
+    scale = drawing.integer_scale((13, 9))
+    left = 9 * scale + places._GUTTER
+    corner = view.render({"row": 0.0, "column": 0.0})[: 5 * places._ZOOM, left:]
+    centres = corner[8 :: places._ZOOM, 8 :: places._ZOOM, 0].astype(int)  # near each voxel's corner: no line, no cross
+    assert (centres[:2] == 255).all() and (centres[:, :3] == 255).all()
+    assert np.allclose(centres[2:, 3:], 255 * VOLUME[:3, :4, 2], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: places.place_viewer(VOLUME, AFFINE[:3], number=0), "4 x 4"),
+        (lambda: places.place_viewer(VOLUME * np.nan, AFFINE, number=0), "finite"),
+    ],
+)
+def test_bad_input_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

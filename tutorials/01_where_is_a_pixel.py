@@ -1,0 +1,393 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Where is a pixel?
+#
+# *Four programs give four different numbers for one point, and all four are right. Mix two of them and your
+# registration is wrong by half a voxel, or shows the wrong side of a patient.*
+#
+# **Goals.** After this notebook you can say where a point is as an index, in voxels, in normalised units and in
+# millimetres; you can turn each into the others; and you can recognise a half-pixel bug by its symptom.
+#
+# **Before you start.** Arrays and their indices, multiplying a matrix with a vector. Tutorial 00 helps, but is not
+# needed.
+#
+# **CPU.** Measured on two cores: about 6 s of computing in either mode. Nothing is trained here.
+
+# %%
+from importlib import resources
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nibabel.affines import apply_affine
+
+from regkit import check, course, fields, places
+
+course.begin(seconds={"fast": 6, "full": 6})
+
+# %% [markdown]
+# ## A real scan, and one point in it
+#
+# This is a real MRI scan of a head; it comes with nibabel, the library that reads it. Below is one plane of the array,
+# exactly as it lies in memory: `volume[:, :, 12]`, axis 0 down, axis 1 to the right. The person lies on the side,
+# because nobody has told the plot what the axes *mean*.
+
+# %%
+scan = nibabel.load(resources.files("nibabel") / "tests/data/example4d.nii.gz")
+volume = scan.get_fdata()[..., 0] / 800  # (128, 96, 24), brain tissue between 0.4 and 1
+point = np.array([70.0, 62.0, 12.0])  # in a bright, fluid-filled chamber of the brain
+
+figure, axes = plt.subplots(figsize=(4.6, 5.6))
+shown = axes.imshow(volume[:, :, 12], cmap="gray", vmin=0, vmax=1)
+axes.plot(point[1], point[0], "+", color="#ffb000", markersize=18, markeredgewidth=2)
+axes.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)", title="as it lies in memory")
+figure.colorbar(shown, label="intensity")
+assert volume[70, 62, 12] > volume[:, :, 12].mean()
+# %% [markdown]
+# Where is the cross? Here is what four pieces of software would answer:
+#
+# | who | says | unit and origin |
+# |---|---|---|
+# | your array | `[70, 62, 12]` | **index**: whole numbers, which box of memory |
+# | regkit | (70.0, 62.0, 12.0) | **voxel**: real numbers; voxel *centres* are whole, a voxel reaches ±0.5 around them |
+# | torch's sampler | numbers from -1 to 1, axes reversed | **normalised**: in one of *two* conventions |
+# | the scanner | numbers in mm | **mm**: from an origin in the scanner, along the patient's body |
+#
+# ### Predict
+#
+# Start with the sampler, `torch.nn.functional.grid_sample`. Take an image of 5 × 5 voxels whose corner voxels sit at
+# ±1, and ask for its value at `(0.5, -1)`. Which `(row, column)` will be read? Commit to an answer.
+
+# %% tags=["exercise"]
+my_prediction = ...  # (row, column)
+
+# %% tags=["solution"]
+my_prediction = (0, 3)
+
+# %%
+numbered = torch.arange(25.0).view(1, 1, 5, 5)  # the value 10 sits in row 2, column 0
+value = F.grid_sample(numbered, torch.tensor([[[[0.5, -1.0]]]]), align_corners=True).item()
+place_read = divmod(round(value), 5)
+print(f"the value {value:g} was read, from (row, column) = {place_read}; you said: {my_prediction}")
+assert place_read == (0, 3)
+
+# %% [markdown]
+# The **last** axis comes first. `grid_sample` wants (x, y), and x runs along the columns. And in between -1 and 1 there
+# are 4 steps, not 5: 0.5 is three of the four steps.
+
+# %% [markdown] tags=["instructor"]
+# Expect (3, 0) from those who think (row, column), and (0, 4) or "between 3 and 4" from those who divide by 5. Both
+# mistakes are in published code. Ask the second group for the edges of the image: with `align_corners=False` the
+# edges are at ±1, and 0.5 would be column 3.25.
+
+# %% [markdown]
+# ## All four systems in 20 lines
+#
+# Along an axis of $N$ voxels, at voxel position $p$:
+#
+# $$\text{corners: } c = \frac{2p}{N-1} - 1 \qquad\quad \text{edges: } e = \frac{2p+1}{N} - 1$$
+#
+# *Corners* (`align_corners=True`, regkit's convention) puts ±1 at the **centres** of the first and last voxel. *Edges*
+# (`align_corners=False`, torch's default) puts ±1 where the image **ends**, half a voxel further out. (The formulas are
+# those of torch's documentation of `grid_sample`.)
+#
+# Millimetres need the scan's **affine**, a 4 × 4 matrix from its header: $\text{mm} = A\,p + b$.
+
+
+# %%
+def normalised(voxel, size, align_corners):
+    return 2 * voxel / (size - 1) - 1 if align_corners else (2 * voxel + 1) / size - 1
+
+
+def millimetres(voxel, affine):
+    return affine[:3, :3] @ voxel + affine[:3, 3]
+
+
+def read(image, row, column):
+    """The value between voxel centres: a mean of the nearest four, the nearer the heavier."""
+    top, left = int(row), int(column)
+    down, right = row - top, column - left
+    above = (1 - right) * image[top, left] + right * image[top, left + 1]
+    below = (1 - right) * image[top + 1, left] + right * image[top + 1, left + 1]
+    return (1 - down) * above + down * below
+
+
+# %% [markdown]
+# Is it right? Four referees: torch's sampler in both conventions, regkit, and nibabel.
+
+# %%
+plane = torch.from_numpy(volume[:, :, 12])[None, None]  # (1, 1, 128, 96)
+row, column = 70.25, 62.6  # a point between voxel centres
+by_hand = read(plane[0, 0], row, column)
+
+for align_corners in (True, False):
+    # The last axis comes first.
+    x = normalised(column, 96, align_corners)
+    y = normalised(row, 128, align_corners)
+    assert x == places.to_normalized(column, 96, align_corners=align_corners)
+    grid = torch.tensor([[[[x, y]]]], dtype=plane.dtype)
+    sampled = F.grid_sample(plane, grid, align_corners=align_corners).squeeze()
+    assert torch.isclose(sampled, by_hand, atol=1e-6)
+    print(f"align_corners={align_corners!s:5}: ({x:+.4f}, {y:+.4f})")
+
+# regkit: voxels, axes in order, nothing to flip.
+coordinates = torch.tensor([row, column], dtype=plane.dtype).view(1, 2, 1, 1)
+assert torch.isclose(fields.sample(plane, coordinates).squeeze(), by_hand, atol=1e-6)
+assert np.allclose(millimetres(point, scan.affine), apply_affine(scan.affine, point))
+print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, superior")
+
+# %% [markdown]
+# Two conventions, one value: both are right as long as **both ends** of the wire agree. regkit keeps everything in
+# voxels, with the axes in order, and only one of its files (`sampler.py`) ever sees a normalised number.
+#
+# ## One point in four systems
+#
+# Move the point. At the right is a close-up of the voxels around it; below, rulers along axis 1. Three things to try:
+#
+# * Move by 0.25: the *voxel* number follows at once. When does the *index* change?
+# * Go to axis 1 = 0, then to 95. Which of the two normalised rulers reaches ±1 at a voxel's centre?
+# * Move along axis 0 only, and watch R, A and S in the last line. Then along axis 1: why do *two* of them change?
+
+# %%
+viewer = places.place_viewer(volume, scan.affine, number=12)
+viewer
+
+# %% [markdown]
+# The answer to the last question is in the affine: this head was scanned in **tilted** planes, so that one step along
+# axis 1 leads towards the forehead *and* upwards.
+
+# %%
+origin = apply_affine(scan.affine, [0, 0, 0])
+steps = apply_affine(scan.affine, np.eye(3)) - origin  # one row for each axis, in mm
+lengths = np.linalg.norm(steps, axis=1)
+for axis in range(3):
+    right, anterior, superior = steps[axis]
+    print(f"one voxel along axis {axis}: R {right:+.2f}, A {anterior:+.2f}, S {superior:+.2f} mm")
+print("lengths:", lengths.round(2), "mm")
+
+assert steps[1, 1] > 1.9 and steps[1, 2] > 0.3  # axis 1 leads forwards and upwards
+assert np.allclose(lengths, scan.header.get_zooms()[:3], atol=1e-3)  # the spacing
+
+# %% [markdown]
+# The *lengths* of these steps are the **spacing**: 2 × 2 × 2.2 mm. An error of one voxel is not the same error along
+# every axis, which is why distances are measured in mm.
+#
+# ## Left is a sign
+#
+# Step by step along axis 0 the first number *falls*: this array runs towards the patient's **left**. Nothing in the
+# picture tells you so. A brain looks nearly the same in a mirror; only the affine knows.
+
+# %%
+right = apply_affine(scan.affine, [[i, 0, 12] for i in range(128)])[:, 0]
+anterior = apply_affine(scan.affine, [[0, j, 12] for j in range(96)])[:, 1]
+
+figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="compressed")
+axes[0].imshow(volume[:, :, 12].T, cmap="gray", vmin=0, vmax=1, origin="lower")
+axes[0].plot(*point[:2], "+", color="#ffb000", markersize=18, markeredgewidth=2)
+axes[0].set(title="by index: a mirror image", xlabel="axis 0 (voxels)", ylabel="axis 1 (voxels)")
+axes[1].pcolormesh(right, anterior, volume[:, :, 12].T, cmap="gray", vmin=0, vmax=1)
+axes[1].plot(*millimetres(point, scan.affine)[:2], "+", color="#ffb000", markersize=18, mew=2)
+axes[1].set(title="in mm: the patient's right is at the right", xlabel="R (mm)", ylabel="A (mm)")
+axes[1].set_aspect("equal")
+
+letters = "".join(nibabel.aff2axcodes(scan.affine))
+determinant = np.linalg.det(scan.affine[:3, :3])
+print(f"the axes of this array lead towards {letters}; determinant {determinant:.1f}")
+assert letters == "LAS" and determinant < 0  # a mirror between array and body
+
+# %% [markdown]
+# There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior; DICOM, ITK and
+# ANTs count towards **L**eft, **P**osterior, **S**uperior. To go from one to the other, flip the first two
+# signs. Forget it, and the point is nowhere near the head:
+
+# %%
+ras = apply_affine(scan.affine, point)
+lps = ras * [-1, -1, 1]
+off = np.linalg.norm(ras - lps)
+print(f"RAS {ras.round(1)} and LPS {lps.round(1)} are one point.")
+print(f"Read in the wrong system it is {off:.0f} mm away.")
+assert np.isclose(off, 2 * np.hypot(*ras[:2])) and lps[1] < anterior.min()  # outside the picture
+
+# %% [markdown] tags=["instructor"]
+# Ask: "how would you notice a flip of left and right in a registration result?" Dice hardly changes, since brains are
+# symmetric. One sure way is a capsule taped to one side of the head, another is to trust the header and test the code
+# that reads it. Tutorial 12 has a flipped affine to diagnose.
+
+# %% [markdown]
+# ## A difference has no origin
+#
+# A **displacement** is the difference of two positions, so constant terms drop out: $2u/(N-1)$, without the $-1$.
+# The same for mm: $A\,u$, without $b$.
+
+# %%
+start, end = torch.tensor([40.0, 30.0]), torch.tensor([43.0, 28.5])
+everywhere = (end - start).view(1, 2, 1, 1).expand(1, 2, 128, 96)  # one arrow at each voxel
+converted = fields.voxels_to_normalized(everywhere)[0, :, 0, 0]  # axes in order
+size = torch.tensor([128, 96])
+expected = normalised(end, size, True) - normalised(start, size, True)
+print(
+    "u =", (end - start).tolist(), "voxels =", [f"{part:.4f}" for part in converted], "normalised"
+)
+assert torch.allclose(converted, expected)
+
+# %% [markdown]
+# ## Break it
+#
+# The half-pixel bug: the grid is made with one convention and read with the other. One forgotten keyword is enough;
+# newer versions of torch warn about it, most other code does not.
+
+# %%
+height, width = 128, 96
+rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+grid = torch.stack([normalised(columns, width, True), normalised(rows, height, True)], -1)
+grid = grid[None].to(plane.dtype)
+right_way = F.grid_sample(plane, grid, align_corners=True)
+wrong_way = F.grid_sample(plane, grid, align_corners=False)
+
+# Where "edges" looks, when it is handed "corners":
+read_at = ((normalised(torch.arange(width), width, True) + 1) * width - 1) / 2
+error = read_at - torch.arange(width)
+
+figure, axes = plt.subplots(1, 3, figsize=(12.5, 4), layout="compressed")
+axes[0].imshow(wrong_way[0, 0], cmap="gray", vmin=0, vmax=1)
+axes[0].set(
+    title="'identity', read the wrong way", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)"
+)
+shown = axes[1].imshow((wrong_way - right_way)[0, 0], cmap="PuOr", vmin=-0.3, vmax=0.3)
+axes[1].set(title="minus the image", xlabel="axis 1 (voxels)")
+figure.colorbar(shown, ax=axes[1], label="difference of intensity")
+axes[2].plot(error, color="#0072b2")
+axes[2].axhline(0, color="gray", linewidth=0.8)
+axes[2].set(
+    title="how far off it reads",
+    xlabel="axis 1 (voxels)",
+    ylabel="error (voxels)",
+    ylim=(-0.6, 0.6),
+)
+
+assert torch.allclose(right_way, plane, atol=1e-5) and not torch.allclose(
+    wrong_way, plane, atol=0.1
+)
+assert np.isclose(error[0], -0.5) and np.isclose(error[-1], 0.5) and abs(error[width // 2]) < 0.01
+
+# %% [markdown]
+# **Symptom:** the picture looks perfect. The error is nothing in the middle, where you look and where most tests put
+# their dot, and half a voxel at the border. The image has been magnified by $N/(N-1)$. **It adds up:** a network that
+# warps ten times loses five voxels at the rim.
+#
+# **Mend:** name the convention in every call, test with a dot in a *corner*, and use odd, non-square images.
+
+# %%
+at_the_rim = torch.tensor(0.0)
+for _ in range(10):
+    at_the_rim = ((normalised(at_the_rim, width, True) + 1) * width - 1) / 2
+print(f"after ten passes, voxel 0 is read at {at_the_rim:.2f}")
+assert at_the_rim < -5
+
+# %% [markdown]
+# ## Exercise: find the half-pixel bug
+#
+# A colleague is in a hurry: landmarks are searched in a small copy of the image, where each voxel is the **mean of
+# 4 × 4** full voxels, and taken back to the full image by `to_full`. The tests pass: "the point is about right". Yet
+# each landmark is off, always by the same amount. Run it:
+
+
+# %%
+def to_full(place):
+    """The colleague's line: from voxels of the small image to voxels of the full image."""
+    return 4 * place
+
+
+def middle(image):
+    """The brightness-weighted mean position, in voxels of the image."""
+    grid = fields.identity(image.shape[2:], like=image)
+    return (grid * image).sum((2, 3))[0] / image.sum()
+
+
+truth = torch.tensor([37.0, 21.0])
+blob = torch.exp(
+    -((fields.identity((64, 64)) - truth.view(1, 2, 1, 1)) ** 2).sum(1, keepdim=True) / 30
+)
+small = F.avg_pool2d(blob, 4)  # (1, 1, 16, 16)
+found = middle(small)
+bug = to_full(found) - truth
+
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="compressed")
+for panel, image, place, title in (
+    (axes[0], small, found, "small"),
+    (axes[1], blob, to_full(found), "full"),
+):
+    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.plot(place[1], place[0], "+", color="#ffb000", markersize=16, markeredgewidth=2)
+    panel.set(
+        title=f"{title}, with the landmark found",
+        xlabel="axis 1 (voxels)",
+        ylabel="axis 0 (voxels)",
+    )
+print("true:", truth.tolist())
+print("found in the small image:", [f"{part:.3f}" for part in found])
+print("taken back to the full image, off by:", [f"{part:.2f}" for part in bug])
+assert torch.allclose(bug, torch.full((2,), bug[0].item()), atol=0.01) and bug.abs().min() > 1
+
+# %% [markdown]
+# Mend the line. (A row of 8 squares on paper helps; no need to guess.)
+
+# %% tags=["exercise"]
+my_to_full = ...  # for example: lambda place: 4 * place
+
+
+# %% tags=["solution"]
+def mended(place):
+    return 4 * place + 1.5
+
+
+my_to_full = mended
+
+# %%
+check.small_to_full(my_to_full)
+
+# %%
+if my_to_full is not ...:
+    print("your landmark:", [f"{part:.2f}" for part in my_to_full(found)], "true:", truth.tolist())
+
+# %% [markdown]
+# regkit's `fields.upsample`, which takes a coarse network level to the next finer one, has this rule built in: its
+# `alignment="cells"` is for grids made by pooling. Here is the same rule for a factor of 2, seen in a ramp of positions:
+
+# %%
+coarse = fields.identity((8, 8)) / 2  # half of each position; `upsample` doubles the values
+finer = fields.upsample(coarse)[0, 1, 5]  # along axis 1
+print("the fine voxels 2 to 7 lie at the coarse places", finer[2:8].tolist())
+# Fine voxel f lies at the coarse place (f - 0.5) / 2.
+assert torch.allclose(finer[2:-2], (torch.arange(2.0, 14.0) - 0.5) / 2)
+
+# %% [markdown] tags=["instructor"]
+# Nearly all will write 2 first ("half of four"). The check says why not: they count from the edge of voxel 0, which is
+# at -0.5. Those who answer $63/15$ have understood corners, and not that pooling keeps edges. A good question for
+# the room: for which factor is the colleague's line right? (Only for 1; striding, `image[::4]`, is another matter:
+# there `4 * place` is exact.)
+
+# %% [markdown]
+# ## Take away
+#
+# > * **Index** = which box. **Voxel** = real numbers, centres at whole numbers, the image reaches from -0.5 to
+# >   $N - 0.5$. **Normalised** = -1 to 1, *corners or edges*, axes reversed. **mm** = affine, RAS or LPS.
+# > * A convention is never wrong; **two conventions in one program** are. Convert at the door, by named functions.
+# > * The half-pixel bug is invisible in the middle. **Test at the corners, on odd, non-square images.**
+# > * Pooling keeps **edges** ($f\,p + (f-1)/2$), `resize` with `align_corners` keeps **corners**.
+# > * Left and right are one sign in the affine, and a picture does not show it.
+#
+# **Next.** Now that a place has an address: if every voxel gets an arrow to the right, which way does the *image* go?
