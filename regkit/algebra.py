@@ -21,8 +21,11 @@ def determinant(columns: Sequence[Tensor]) -> Tensor:
         (second,) = others
         return (first[0] * second[1] - first[1] * second[0])[:, None]
     second, third = others
-    cross = [second[i] * third[j] - second[j] * third[i] for i, j in ((1, 2), (2, 0), (0, 1))]
-    return (first[0] * cross[0] + first[1] * cross[1] + first[2] * cross[2])[:, None]
+    result = torch.zeros((), dtype=columns[0].dtype, device=columns[0].device)
+    for row, i, j in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        cross = torch.addcmul(second[i] * third[j], second[j], third[i], value=-1)
+        result = torch.addcmul(result, first[row], cross)
+    return result[:, None]
 
 
 def solve(columns: Sequence[Tensor], right: Tensor) -> Tensor:

@@ -1,0 +1,153 @@
+"""What is refused, and that the message names the rule, what was received, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regkit import Pair, fields, types
+
+IMAGE = torch.rand(1, 1, 5, 7)
+FIELD = torch.zeros(1, 2, 5, 7)
+LABELS = torch.zeros(1, 1, 5, 7, dtype=torch.int64)
+BROKEN = IMAGE.clone()
+BROKEN[0, 0, 2, 3], BROKEN[0, 0, 4, 6] = float("nan"), float("inf")
+
+REFUSED = {
+    # the call: the error, the rule, what was received
+    "not a tensor": (lambda: fields.warp([1.0], FIELD), TypeError, "image must be a torch.Tensor, received list"),
+    "no batch": (lambda: fields.warp(IMAGE[0], FIELD), ValueError, r"2 or 3 spatial axes, received shape \(1, 5, 7\)"),
+    "integers": (lambda: fields.warp(LABELS, FIELD), TypeError, "floating point, received torch.int64"),
+    "empty": (lambda: fields.warp(IMAGE[..., :0], FIELD), ValueError, r"not be empty, received shape \(1, 1, 5, 0\)"),
+    "empty batch": (lambda: fields.warp(IMAGE[:0], FIELD), ValueError, r"not be empty, received shape \(0, 1, 5, 7\)"),
+    "other grid": (lambda: fields.warp(IMAGE[..., :6], FIELD), ValueError, r"one grid, received \(5, 6\) and \(5, 7\)"),
+    "other dim": (
+        lambda: fields.warp(IMAGE[None], FIELD),
+        ValueError,
+        r"one grid, received \(1, 5, 7\) and \(5, 7\)",
+    ),
+    "channels": (
+        lambda: fields.warp(IMAGE, FIELD[:, :1]),
+        ValueError,
+        r"one channel for each of its 2 spatial axes, received shape \(1, 1, 5, 7\)",
+    ),
+    "components last": (
+        lambda: fields.exponential(FIELD.movedim(1, -1)),
+        ValueError,
+        r"velocity must have one channel for each of its 2 spatial axes, received shape \(1, 5, 7, 2\)",
+    ),
+    "batches": (
+        lambda: fields.warp(IMAGE.expand(2, -1, -1, -1), FIELD.expand(3, -1, -1, -1)),
+        ValueError,
+        r"same batch size \(or 1\), received 2 and 3",
+    ),
+    "device": (lambda: fields.warp(IMAGE.to("meta"), FIELD), ValueError, "one device, received meta and cpu"),
+    "device of labels": (lambda: fields.warp_labels(LABELS.to("meta"), FIELD), ValueError, "received meta and cpu"),
+    "device of places": (lambda: fields.sample(IMAGE, FIELD.to("meta")), ValueError, r"device, received .* on meta"),
+    "dim of places": (lambda: fields.sample(IMAGE, torch.zeros(1, 3, 2, 2, 2)), ValueError, r"\(1, 3, 2, 2, 2\)"),
+    "values": (
+        lambda: fields.warp(BROKEN, FIELD),
+        ValueError,
+        "image must be finite, received 2 NaN or infinite of 35",
+    ),
+    "field": (lambda: fields.warp(IMAGE, FIELD / 0), ValueError, "displacement must be finite, received 70 NaN"),
+    "inverse": (lambda: fields.invert(FIELD / 0), ValueError, "displacement must be finite, received 70 NaN"),
+    "first": (lambda: fields.compose(IMAGE, FIELD), ValueError, r"first must have one channel.*\(1, 1, 5, 7\)"),
+    "then": (lambda: fields.compose(FIELD, IMAGE), ValueError, r"then must have one channel.*\(1, 1, 5, 7\)"),
+    "mode": (
+        lambda: fields.warp(IMAGE, FIELD, mode="spline"),
+        ValueError,
+        "linear, nearest or cubic.*received 'spline'",
+    ),
+    "padding": (lambda: fields.warp(IMAGE, FIELD, padding="wrap"), ValueError, "border or zeros, received .*'wrap'"),
+    "steps": (lambda: fields.exponential(FIELD, steps=-1), ValueError, "steps must be 0 or more, received -1"),
+    "tolerance": (lambda: fields.invert(FIELD, tolerance=0), ValueError, "tolerance must be positive.*received 0, 50"),
+    "iterations": (lambda: fields.invert(FIELD, max_iterations=1), ValueError, "at least 2.*received 0.01, 1"),
+    "method": (lambda: fields.invert(FIELD, method="guess"), ValueError, "anderson, plain, newton.*received.*'guess'"),
+    "float labels": (
+        lambda: fields.warp_labels(IMAGE, FIELD),
+        TypeError,
+        "labels must be integers, received torch.float32",
+    ),
+    "one-hot labels": (
+        lambda: fields.warp_labels(LABELS.expand(-1, 4, -1, -1), FIELD),
+        ValueError,
+        r"\(batch, 1, \*space\).*received shape \(1, 4, 5, 7\)",
+    ),
+    "empty labels": (lambda: fields.warp_labels(LABELS[..., :0], FIELD), ValueError, "labels must not be empty"),
+    "no labels": (
+        lambda: fields.warp_labels(None, FIELD),
+        TypeError,
+        "labels must be a torch.Tensor, received NoneType",
+    ),
+    "points": (lambda: fields.warp_points(torch.zeros(1, 4, 3), FIELD), ValueError, r"\(batch, N, 2\).*\(1, 4, 3\)"),
+    "matrix": (lambda: fields.affine_displacement(torch.eye(3), (5, 7)), ValueError, r"\(batch, 2, 3\).*\(3, 3\)"),
+    "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 positive sizes.*received \(5, 7, 9\)"),
+    "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), ValueError, r"positive sizes.*received \(5, 0\)"),
+    "alignment": (lambda: fields.upsample(FIELD, alignment="edges"), ValueError, "cells or corners, received 'edges'"),
+    "model's dim": (
+        lambda: types.check_pair(IMAGE, IMAGE, 3),
+        ValueError,
+        r"dim=3 takes images with 3.*\(1, 1, 5, 7\)",
+    ),
+    "pair's channels": (
+        lambda: types.check_pair(IMAGE, IMAGE.expand(-1, 2, -1, -1)),
+        ValueError,
+        "moving and fixed must have the same channels, received 1 and 2",
+    ),
+    "pair's values": (
+        lambda: Pair(IMAGE, BROKEN),
+        ValueError,
+        "fixed must be finite, received 2 NaN or infinite of 35",
+    ),
+    "pair's labels": (
+        lambda: Pair(IMAGE, IMAGE, moving_labels=LABELS[..., :6]),
+        ValueError,
+        r"moving and moving_labels must share one grid, received \(5, 7\) and \(5, 6\)",
+    ),
+    "spacing": (lambda: Pair(IMAGE, IMAGE, spacing=(1.0, -2.0)), ValueError, r"positive.*each of the 2.*\(1.0, -2.0\)"),
+    "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), ValueError, r"each of the 3 axes, received \(1.0, 1.0\)"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_rule_value_and_remedy(case):
+    call, error, message = REFUSED[case]
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "; " in str(caught.value), "what to do comes after a semicolon"
+
+
+def test_values_that_only_overflow_in_the_sum_are_finite():
+    types.check_finite(torch.full((4,), 3e38), "image")
+
+
+def test_finite_checks_do_not_look_at_the_gradient():
+    types.check_finite(torch.zeros(3, requires_grad=True), "image")
+
+
+@pytest.mark.parametrize(
+    ("given", "wide"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2],
+)
+def test_at_least_float32(given, wide):
+    assert types.at_least_float32(torch.zeros(1, dtype=given)).dtype == wide
+
+
+def test_pair_fills_in_the_spacing_and_moves_as_one():
+    pair = Pair(IMAGE, IMAGE, LABELS, None, FIELD)
+    assert pair.spacing == (1.0, 1.0)
+    assert Pair(IMAGE, IMAGE, spacing=(2, 3)).spacing == (2.0, 3.0)
+    moved = pair.to("cpu")
+    assert moved.fixed_labels is None and torch.equal(moved.moving_labels, LABELS)
+    with pytest.raises(AttributeError):
+        pair.moving = IMAGE
+
+
+def test_registration_defaults_to_one_direction():
+    registration = types.Registration(FIELD)
+    assert registration.inverse is None and registration.velocity is None and registration.levels == ()
+
+
+def test_one_spacing_stands_for_all_axes():
+    assert types.check_spacing(1.5, 3) == (1.5, 1.5, 1.5)
