@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regkit import models
@@ -168,8 +169,72 @@ def _sacbnet(state: State, model: Any) -> State:
     return rename(state, table | {f"{a}.w": f"{b}.weight" for a, b in blocks.items()}, skip=["*.grid"])
 
 
+_SMGICNET = {  # by level: ours, and theirs; what is called resblock holds its layers in a list
+    "model3.model2.model1.": {
+        "entry.images": "imgInput1",
+        "first": "resblock3.0",
+        "trunk": "down_conv3 resblock5.0 up1",
+    },
+    "model3.model2.": {
+        "entry.images": "imgInput2",
+        "entry.energies": "imgInput1",
+        "first": "resblock2.0",
+        "trunk": "down_conv2 resblock3.0 down_conv3 resblock4.0 resblock5.0 up1 resblock6.0 up2",
+    },
+    "model3.": {
+        "entry.images": "imgInput3_6",
+        "entry.energies": "imgInput3_2",
+        "entry.mix": "imgInput3_cat",
+        "first": "resblock1.0",
+        "trunk": "down_conv1 resblock2.0 down_conv2 resblock3.0 down_conv3 resblock4.0 resblock5.0 "
+        "up1 resblock6.0 up2 resblock7.0 up3",
+    },
+    "": {
+        "entry": "input_encoder_lvl1",
+        "encoder.0": "resblock_group_lvl1",
+        **{f"encoder.{i}": f"down_conv{i} resblock_group_lvl{i + 1}" for i in (1, 2, 3)},
+        "decoder": "resblock_group_lvl5 resblock_group_lvl6",
+        "up": "up",
+        **{f"gates.{i}.of_skip": f"attention{i + 1}.W_g.0" for i in range(3)},
+        **{f"gates.{i}.of_features": f"attention{i + 1}.W_x.0" for i in range(3)},
+        **{f"gates.{i}.reduce": f"attention{i + 1}.psi.1" for i in range(3)},
+    },
+}
+_SMGICNET_DEAD = (  # by level: the program makes these, and its forward pass never comes by
+    *("model3.model2.model1.resblock4.*", "model3.model2.down_conv4.*", "model3.model2.resblock7.*"),
+    *("model3.model2.up3.*", "model3.imgInput[12].*", "model3.down_conv4.*", "model3.resblock8.*", "model3.up4.*"),
+    *("imgInput*", "resblock[0-9].*", "down_conv[04].*", "up[1-5].*", "skip.*", "input_encoder.*"),
+)
+
+
+def _smgicnet(state: State, model: Any) -> State:
+    if model.configuration["variant"] != "released":
+        raise ValueError(
+            f"these weights fit the authors' program, received variant={model.configuration['variant']!r}, which has "
+            f"other networks; pass variant='released'."
+        )
+    modules: dict[str, str] = {}
+    for level, (prefix, names) in enumerate(_SMGICNET.items()):
+        for ours, theirs in (names | {"head": "output_lvl1", "skip": "skip"}).items():
+            several = enumerate(theirs.split()) if " " in theirs else [("", theirs)]
+            modules |= {f"networks.{level}.{ours}.{i}".rstrip("."): prefix + name for i, name in several}
+    table = {}
+    for ours in model.state_dict():
+        module = next(name for name in modules if ours.startswith(f"{name}."))
+        table[modules[module] + ours.removeprefix(module)] = ours
+    skip = [*_SMGICNET_DEAD, *["attention*"] * (not model.configuration["attention"])]
+    renamed, dim = rename(state, table, skip=skip), model.dim
+    for name, weight in renamed.items():  # their components are in the reverse order of the axes
+        if name.endswith("head.2.weight"):
+            renamed[name] = weight.flip(0)
+        elif weight.shape[1:2] == (2 * model.in_channels + dim,):  # images, then a field
+            renamed[name] = torch.cat([weight[:, :-dim], weight[:, -dim:].flip(1)], 1)
+    return renamed
+
+
 _OFFICIAL: dict[str, tuple[str, Importer]] = {  # method: (the model's class, its importer)
     "sacbnet": ("SACBNet", _sacbnet),
+    "smgicnet": ("SMGICNet", _smgicnet),
     "sitreg": ("SITReg", _sitreg),
     "gradicon": ("GradICON", _gradicon),
     "spnet": ("SPNet", _spnet),
