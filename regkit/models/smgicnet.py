@@ -269,6 +269,7 @@ class Terms:
 
 
 def paper_losses(model: SMGICNet, registration: SMGICRegistration, bands: list[Tensor]) -> dict[str, Tensor]:
+    """The weighted terms, summed over the directions; those of weight 0 are not computed."""
     terms, off = Terms(registration, bands, model.in_channels, model.reverse(registration)), bands[-1].new_zeros(())
     weights = {name: model.directions * weight for name, weight in model.weights.items()}
     return {name: weight * getattr(terms, name)() if weight else off for name, weight in weights.items()}

@@ -72,10 +72,12 @@ def equal(images: Tensor) -> Tensor:
 
 
 def down(dim: Dim, width: int) -> nn.Module:
+    """Half the size."""
     return conv(dim, width, width, stride=2, bias=False)
 
 
 def up(dim: Dim, width: int) -> nn.Module:
+    """Twice the size."""
     return conv_transposed(dim, width, width, bias=False)
 
 

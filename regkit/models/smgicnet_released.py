@@ -193,6 +193,7 @@ def enlarged(displacement: Displacement) -> Displacement:
 
 
 def stretched_compose(first: Displacement, then: Displacement, *, factor: float) -> Displacement:
+    """v(x) + u(x + factor v(x)): a composition for factor 1 only."""
     return then + warp(first, factor * then)
 
 
