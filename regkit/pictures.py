@@ -270,7 +270,7 @@ def render_wheel(limit: float, *, width: int, side: int = 80) -> Picture:
     """The key of `render_displacement`: a disc of radius `limit`, coloured by the displacement from its centre."""
     picture = np.full((side, width, 3), PAPER, np.uint8)
     picture[:, :side] = _disc(limit, side)
-    lines = ["centre: u = 0", f"rim: {limit:g} voxels or more", "colour: direction from x to x + u(x)"]
+    lines = ["centre: u = 0", f"rim: {limit:g} voxels or more", "hue: from x to x + u(x)"]
     return write(picture, [(side / 2 + 18 * i, side + 10, "lm", line) for i, line in enumerate(lines, -1)])
 
 

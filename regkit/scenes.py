@@ -1,21 +1,18 @@
-"""What the interactive pictures show: pure functions from the controls' values to pixels and words, without widgets.
-
-A `Scene` names its controls (`Slider`, `Choice`, `Toggle`, `Player`, `Button`), and draws and describes any state of
-them. widgets.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
-"""
+"""Two images in one picture, a field, its folds: the scenes of one plane. sliced.py makes them of volumes."""
 
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from regkit import pictures
+from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
 from regkit.drawing import (
     DIFFERENCES,
     FieldPlane,
@@ -24,81 +21,10 @@ from regkit.drawing import (
     Plane,
     blank,
     darken,
-    displacement_limit,
     integer_scale,
-    intensity_limits,
     stack,
 )
-
-State = Mapping[str, Any]  # the value of each control by its name
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A number from `low` to `high`; whole where all numbers given are whole."""
-
-    words: str
-    value: float
-    low: float
-    high: float
-    step: float = 1
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several words; the first at the start."""
-
-    words: str
-    options: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Toggle:
-    """On or off."""
-
-    words: str
-    value: bool
-
-
-@dataclass(frozen=True)
-class Player:
-    """A frame number that counts on by itself when started, every `interval` milliseconds."""
-
-    interval: int
-
-
-@dataclass(frozen=True)
-class Button:
-    """Something to press."""
-
-    words: str
-    enabled: bool = True
-
-
-Control = Slider | Choice | Toggle | Player | Button
-
-
-class Scene(ABC):
-    """What a view shows: pure functions of the controls' values."""
-
-    used_by: ClassVar[Mapping[str, Sequence[str]]] = {}  # control: the modes in which it has an effect (else all)
-
-    @abstractmethod
-    def controls(self) -> dict[str, Control]:
-        """The controls by name, at their first values."""
-
-    @abstractmethod
-    def render(self, state: State) -> Picture:
-        """The picture for these values of the controls."""
-
-    def press(self, button: str, state: State) -> dict[str, Any]:
-        """The controls' new values after a button was pressed."""
-        return {}
-
-    @abstractmethod
-    def describe(self, state: State) -> str:
-        """The picture in words: what is seen, ranges and units."""
-
+from regkit.volumes import Place
 
 # ---------------------------------------------------------------------------------------------- before and after
 
@@ -180,11 +106,16 @@ class Comparison(Scene):
 
 @dataclass(frozen=True, eq=False)
 class Field(Scene):
-    """A displacement as a deformed grid (on `moving`, where the map leads), as arrows (on `image`) or as colours."""
+    """A displacement as a deformed grid (on `moving`, where the map leads), as arrows (on `image`) or as colours.
+
+    limit: the range of the colours, voxels. limits: the range of the images.
+    """
 
     displacement: FieldPlane
     image: Plane | None
     moving: Plane | None
+    limit: float
+    limits: Limits
 
     used_by: ClassVar[Mapping[str, Sequence[str]]] = {"every": ("grid", "arrows")}
     WORDS: ClassVar[Mapping[str, str]] = {
@@ -206,13 +137,12 @@ class Field(Scene):
         """The picture of `state["mode"]`, with u times `state["stretch"]`."""
         mode, stretch, scale = state["mode"], state["stretch"], integer_scale(self.displacement.shape)
         if mode == "colour":
-            limit = displacement_limit(self.displacement)
-            picture = pictures.render_displacement(stretch * self.displacement, limit=limit, scale=scale)
-            return stack(picture, pictures.render_wheel(limit, width=max(picture.shape[1], 340)))
+            picture = pictures.render_displacement(stretch * self.displacement, limit=self.limit, scale=scale)
+            return stack(picture, pictures.render_wheel(self.limit, width=max(picture.shape[1], 340)))
         below = self.image if mode == "arrows" or self.moving is None else self.moving
         picture = blank(self.displacement.shape, scale)
         if below is not None:
-            picture = darken(pictures.render_image(below, limits=intensity_limits(below), scale=scale), 0.6)
+            picture = darken(pictures.render_image(below, limits=self.limits, scale=scale), 0.6)
         render = {"grid": pictures.render_grid, "arrows": pictures.render_arrows}[mode]
         return render(picture, self.displacement, every=state["every"], stretch=stretch)
 
@@ -233,13 +163,12 @@ class Folds(Scene):
     displacement: FieldPlane
     determinant: Plane
     image: Plane | None
+    limits: Limits
 
     @functools.cached_property
-    def folds(self) -> list[tuple[int, int]]:
+    def folds(self) -> list[Place]:
         """The worst voxel of each folded region, deepest first."""
-        regions, count = ndimage.label(self.determinant <= 0, np.ones((3, 3)))
-        places = ndimage.minimum_position(self.determinant, regions, range(1, count + 1))
-        return sorted(((int(row), int(column)) for row, column in places), key=lambda place: self.determinant[place])
+        return folded_places(self.determinant)
 
     def controls(self) -> dict[str, Control]:
         """The voxel, the histogram's scale and a way from fold to fold."""
@@ -253,9 +182,8 @@ class Folds(Scene):
 
     def press(self, button: str, state: State) -> dict[str, Any]:
         """From fold to fold, deepest first."""
-        place = (state["row"], state["column"])
-        following = self.folds.index(place) + 1 if place in self.folds else 0
-        return dict(zip(("row", "column"), self.folds[following % len(self.folds)], strict=True))
+        place = next_place(self.folds, (state["row"], state["column"]))
+        return dict(zip(("row", "column"), place, strict=True))
 
     @functools.cached_property
     def maps(self) -> list[Picture]:
@@ -263,7 +191,7 @@ class Folds(Scene):
         scale = integer_scale(self.determinant.shape)
         maps = [pictures.render_jacobian(self.determinant, scale=scale)]
         if self.image is not None:
-            below = pictures.render_image(self.image, limits=intensity_limits(self.image), scale=scale)
+            below = pictures.render_image(self.image, limits=self.limits, scale=scale)
             maps.append(pictures.render_folds(below, self.determinant))
         return maps
 
@@ -278,23 +206,41 @@ class Folds(Scene):
 
     def describe(self, state: State) -> str:
         """The voxel's displacement and change of size, and how much of the plane folds."""
-        row, column = state["row"], state["column"]
-        down, right = self.displacement[:, row, column]
-        value, all_values = float(self.determinant[row, column]), self.determinant
-        return (
-            f"Row {row}, column {column}: |J| = {value:.3f}, {_volume_in_words(value)}. "
-            f"u = {down:+.2f} voxels along axis 0 (down), {right:+.2f} along axis 1 (right). "
-            f"|J| goes from {all_values.min():.2f} to {all_values.max():.2f}; "
-            f"{(all_values <= 0).mean():.2%} of the voxels fold, in {len(self.folds)} regions."
-        )
+        place = (state["row"], state["column"])
+        return jacobian_in_words(place, self.displacement, self.determinant, len(self.folds))
 
 
-def _volume_in_words(value: float) -> str:
+def folded_places(determinant: NDArray[Any]) -> list[Place]:
+    """The worst voxel of each region with |J| <= 0 of a plane or a volume, deepest first."""
+    regions, count = ndimage.label(determinant <= 0, np.ones((3,) * determinant.ndim))
+    places = ndimage.minimum_position(determinant, regions, range(1, count + 1))
+    return sorted((tuple(map(int, place)) for place in places), key=lambda place: determinant[place])
+
+
+def next_place(places: Sequence[Place], place: Place) -> Place:
+    """The one after `place` in a list, from the last to the first; the first where `place` is none of them."""
+    return places[(places.index(place) + 1) % len(places) if place in places else 0]
+
+
+def jacobian_in_words(place: Place, displacement: NDArray[Any], determinant: NDArray[Any], regions: int) -> str:
+    """A voxel's displacement and change of size, and how much of the plane or volume folds."""
+    value = float(determinant[place])
+    components = ", ".join(f"{u[place]:+.2f} along axis {axis}" for axis, u in enumerate(displacement))
+    return (
+        f"Voxel ({', '.join(map(str, place))}): |J| = {value:.3f}, {volume_in_words(value)}. "
+        f"u = {components} (voxels). |J| goes from {determinant.min():.2f} to {determinant.max():.2f}; "
+        f"{(determinant <= 0).mean():.2%} of the voxels fold, in {regions} regions."
+    )
+
+
+def volume_in_words(value: float) -> str:
     """What |J| says of the place it is taken at."""
     if value <= 0:
         return "the map folds: what lies around is turned over"
     if abs(value - 1) < 0.005:
         return "sizes are kept"
+    if abs(value - 1) < 0.05:
+        return "sizes are almost kept"
     if value > 1:
         return f"pulled from {value:.2f} times its size in the moving image, so the content shrinks"
     return f"pulled from {value:.2f} of its size in the moving image, so the content grows {1 / value:.1f} times"

@@ -11,26 +11,28 @@ import base64
 import functools
 import html
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
-import torch
-from torch import Tensor
 
+from regkit import stages
+from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
 from regkit.drawing import (
-    FieldPlane,
+    Limits,
     Picture,
-    Plane,
-    check_same_plane,
-    field_plane,
+    check_same_shape,
+    displacement_limit,
+    field_volume,
     intensity_limits,
-    label_plane,
-    plane,
+    label_volume,
     png,
+    volume,
 )
-from regkit.fields import jacobian_determinant, warp
-from regkit.scenes import Button, Choice, Comparison, Control, Field, Folds, Player, Scene, Slider, State, Toggle
+from regkit.fields import exponential, warp
+from regkit.quantities import Quantities, determinant, make_panels, pick
+from regkit.sliced import ComparisonInPlanes, FieldInPlanes, FoldsInPlanes, Volume, Wrapped
+from regkit.slices import Slices
 from regkit.types import Displacement, Image, Labels, Pair, Registration
 
 _DESCRIBED = {"description_width": "initial"}
@@ -50,7 +52,8 @@ def _(control: Slider) -> ipywidgets.Widget:
     numbers = {"value": control.value, "min": control.low, "max": control.high, "step": control.step}
     whole = all(isinstance(number, int) for number in numbers.values())
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(**numbers, description=control.words, style=_DESCRIBED, layout={"width": "300px"})
+    options = {"continuous_update": control.live, "style": _DESCRIBED, "layout": {"width": "300px"}}
+    return kind(**numbers, description=control.words, **options)
 
 
 @_widget.register
@@ -147,9 +150,9 @@ class View:
 
     def _draw(self) -> None:
         state = self.state
-        mode = state.get("mode")
-        for name, modes in self.scene.used_by.items():
-            self.controls[name].layout.display = None if mode in modes else "none"
+        hidden = self.scene.hidden(state)
+        for name, control in self.controls.items():
+            control.layout.display = "none" if name in hidden else None
         self.image.value = png(self.scene.render(state))
         words = self.scene.describe(state)
         self.caption.value = f'<div aria-live="polite" style="line-height:1.4">{html.escape(words)}</div>'
@@ -180,79 +183,159 @@ class Tabs:
 # ---------------------------------------------------------------------------------------------- the views
 
 
+def _view(scene: Wrapped) -> View:
+    """A view of an image, or of a volume's planes."""
+    return View(scene if len(scene.cuts) > 1 else scene.at({}))
+
+
+def _same(values: Volume, shape: Sequence[int], names: tuple[str, str]) -> Volume:
+    """The values, if they have this shape."""
+    check_same_shape(values.shape, shape, names)
+    return values
+
+
+def _below(image: Image | None, field: Volume, name: str, item: int) -> Volume | None:
+    """An image that lies below a field, if there is one."""
+    return None if image is None else _same(volume(image, name, item), field.shape[1:], (name, "displacement"))
+
+
+def _range(*images: Volume | None) -> Limits:
+    """One range for those that are there."""
+    present = [image for image in images if image is not None]
+    return intensity_limits(*present) if present else (0.0, 1.0)
+
+
 def compare(
-    moving: Image, fixed: Image, *, warped: Image | None = None, fixed_labels: Labels | None = None, item: int = 0
+    moving: Image,
+    fixed: Image,
+    *,
+    warped: Image | None = None,
+    fixed_labels: Labels | None = None,
+    item: int = 0,
+    upright: bool = False,
 ) -> View:
     """Look at an image and the fixed image in one picture: curtain, flicker, checkerboard, difference, overlay.
 
-    moving, fixed, warped: (B, 1, H, W) or (H, W). With `warped` a toggle shows before and after registration; with
-    `fixed_labels` their outlines are a further view. item: which of a batch.
+    moving, fixed, warped: (B, 1, *space), or (H, W). With `warped` a toggle shows before and after registration; with
+    `fixed_labels` their outlines are a further view. item: which of a batch. A volume has its plane to choose; upright:
+    its axes run to the right, to the front and up (NIfTI), and up is to be drawn up.
 
     Raises:
-        ValueError, IndexError: shapes that differ, NaN, volumes.
+        ValueError, IndexError: shapes that differ, NaN.
     """
-    before, target = plane(moving, "moving", item), plane(fixed, "fixed", item)
-    after = None if warped is None else plane(warped, "warped", item)
-    outlines = None if fixed_labels is None else label_plane(fixed_labels, "fixed_labels", item)
-    for name, shown in (("moving", before), ("warped", after), ("fixed_labels", outlines)):
-        if shown is not None:
-            check_same_plane(shown, target, (name, "fixed"))
-    limits = intensity_limits(before, target, before if after is None else after)
-    return View(Comparison(before, after, target, limits, outlines))
+    target = volume(fixed, "fixed", item)
+    before = _same(volume(moving, "moving", item), target.shape, ("moving", "fixed"))
+    after = outlines = None
+    if warped is not None:
+        after = _same(volume(warped, "warped", item), target.shape, ("warped", "fixed"))
+    if fixed_labels is not None:
+        outlines = label_volume(fixed_labels, "fixed_labels", item)
+        check_same_shape(outlines.shape, target.shape, ("fixed_labels", "fixed"))
+    limits = _range(before, after, target)
+    return _view(ComparisonInPlanes(before, after, target, limits, outlines, upright))
 
 
 def field_viewer(
-    displacement: Displacement, image: Image | None = None, *, moving: Image | None = None, item: int = 0
+    displacement: Displacement,
+    image: Image | None = None,
+    *,
+    moving: Image | None = None,
+    item: int = 0,
+    upright: bool = False,
 ) -> View:
     """Look at a displacement: the deformed grid, arrows, or direction and length as colours.
 
-    displacement: (B, 2, H, W), voxels. image: what lies below, on the same grid (usually the fixed image). moving: if
-    given it lies below the deformed grid, whose lines are places in the moving image. item: which of a batch.
+    displacement: (B, dim, *space), voxels. image: what lies below, on the same grid (usually the fixed image). moving:
+    if given it lies below the deformed grid, whose lines are places in the moving image. item: which of a batch. Of a
+    volume one plane is shown, with what of the displacement lies in it; upright: as of `compare`.
 
     Raises:
-        ValueError, IndexError: shapes that differ, NaN, volumes.
+        ValueError, IndexError: shapes that differ, NaN.
     """
-    field = field_plane(displacement, "displacement", item)
-    return View(Field(field, _below(image, field, "image", item), _below(moving, field, "moving", item)))
+    field = field_volume(displacement, "displacement", item)
+    beneath, under = _below(image, field, "image", item), _below(moving, field, "moving", item)
+    limit, limits = displacement_limit(field), _range(beneath, under)
+    return _view(FieldInPlanes(field, beneath, under, limit, limits, upright))
 
 
-def _below(image: Image | None, field: FieldPlane, name: str, item: int) -> Plane | None:
-    """An image that lies below a field, if there is one."""
-    if image is None:
-        return None
-    below = plane(image, name, item)
-    check_same_plane(below, field, (name, "displacement"))
-    return below
-
-
-def jacobian_inspector(displacement: Displacement, image: Image | None = None, *, item: int = 0) -> View:
+def jacobian_inspector(
+    displacement: Displacement, image: Image | None = None, *, item: int = 0, upright: bool = False
+) -> View:
     """Look for folds: |J| as a map and a histogram, one voxel in words, and a button from fold to fold.
 
-    displacement: (B, 2, H, W), voxels. image: shown beside the map with the folds on it, on the same grid (usually the
-    fixed image). item: which of a batch.
+    displacement: (B, dim, *space), voxels. image: shown beside the map with the folds on it, on the same grid (usually
+    the fixed image). item: which of a batch. Of a volume one plane is shown; upright: as of `compare`.
 
     Raises:
-        ValueError, IndexError: shapes that differ, NaN, volumes.
+        ValueError, IndexError: shapes that differ, NaN.
     """
-    field = field_plane(displacement, "displacement", item)
-    determinant = jacobian_determinant(torch.from_numpy(field)[None])
-    return View(Folds(field, plane(determinant), _below(image, field, "image", item)))
+    field = field_volume(displacement, "displacement", item)
+    below = _below(image, field, "image", item)
+    return _view(FoldsInPlanes(field, determinant(field), below, _range(below), upright))
 
 
-def _pick(tensor: Tensor, item: int) -> Tensor:
-    """One item of a batch, still with its batch axis; a batch of one serves for all."""
-    return tensor if len(tensor) == 1 else tensor[[item]]
-
-
-def explore(pair: Pair, registration: Registration, *, item: int = 0) -> Tabs:
+def explore(pair: Pair, registration: Registration, *, item: int = 0, upright: bool = False) -> Tabs:
     """Everything about one registration behind three tabs: compare, field, folds. item: which of a batch."""
-    tensors = (pair.moving, pair.fixed, registration.displacement)
-    moving, fixed, displacement = (_pick(tensor, item) for tensor in tensors)
-    labels = None if pair.fixed_labels is None else _pick(pair.fixed_labels, item)
+    moving, fixed, displacement = (pick(t, item) for t in (pair.moving, pair.fixed, registration.displacement))
+    labels = None if pair.fixed_labels is None else pick(pair.fixed_labels, item)
+    warped = warp(moving, displacement)
     return Tabs(
         {
-            "before and after": compare(moving, fixed, warped=warp(moving, displacement), fixed_labels=labels),
-            "field": field_viewer(displacement, fixed, moving=moving),
-            "folds": jacobian_inspector(displacement, fixed),
+            "before and after": compare(moving, fixed, warped=warped, fixed_labels=labels, upright=upright),
+            "field": field_viewer(displacement, fixed, moving=moving, upright=upright),
+            "folds": jacobian_inspector(displacement, fixed, upright=upright),
         }
     )
+
+
+# ---------------------------------------------------------------------------------------------- linked panels
+
+FIRST = ("fixed", "warped", "difference", "grid", "jacobian", "folds")
+MOVING = ("warped", "difference", "grid", "jacobian")
+
+
+def slice_viewer(
+    pair: Pair, registration: Registration, *, panels: Sequence[str] = FIRST, item: int = 0, upright: bool = False
+) -> View:
+    """Any number of linked panels; one voxel with cross hairs in all of them, and all values there in words.
+
+    panels: names of `quantities.PANELS`: moving, fixed, warped, before, difference, fixed labels, warped labels,
+    components, directions, grid, jacobian, folds, error (of the round trip). A volume shows three planes of each, or
+    one. item: which of a batch. upright: as of `compare`.
+
+    Raises:
+        ValueError, IndexError: an unknown panel, no labels or inverse where a panel needs them, another grid, NaN.
+    """
+    seen = Quantities(pair, registration.displacement, registration.inverse, item)
+    return View(Slices(make_panels(seen, panels), pair.spacing, upright))
+
+
+def level_scrubber(
+    pair: Pair, registration: Registration, *, panels: Sequence[str] = MOVING, item: int = 0, upright: bool = False
+) -> View:
+    """Run through the levels of a registration, from the identity over the coarse ones to the finest.
+
+    panels, item, upright: as of `slice_viewer`. Each level is brought to the full grid; ranges are the last one's.
+
+    Raises:
+        ValueError: a registration without levels; otherwise as `slice_viewer`.
+    """
+    if not registration.levels:
+        raise ValueError("levels can be run through where there are some, received levels=(); use another method.")
+    seen = Quantities(pair, registration.displacement, item=item)
+    return View(stages.level_scrubber(seen, registration.levels, panels, upright))
+
+
+def time_scrubber(
+    pair: Pair, velocity: Displacement, *, panels: Sequence[str] = MOVING, item: int = 0, upright: bool = False
+) -> View:
+    """Run through the time for which a stationary velocity is integrated, from 0 (the identity) to 1.
+
+    velocity: (B, dim, *space), voxels per unit time. panels, item, upright: as of `slice_viewer`.
+
+    Raises:
+        ValueError, IndexError: as `slice_viewer`.
+    """
+    velocity = pick(velocity, item)
+    seen = Quantities(pair, exponential(velocity), item=item)
+    return View(stages.time_scrubber(seen, velocity, panels, upright))

@@ -239,7 +239,7 @@ def test_odd_shapes_are_drawn(shape):
         (lambda p, u: widgets.compare(p.moving, p.fixed, warped=p.fixed[..., 1:]), ValueError, "warped and fixed"),
         (lambda p, u: widgets.compare(p.moving, p.fixed, item=3), IndexError, "item from 0 to 0"),
         (lambda p, u: widgets.compare(p.moving * torch.nan, p.fixed), ValueError, "moving must be finite"),
-        (lambda p, u: widgets.compare(p.moving[..., None], p.fixed), ValueError, "of a volume one plane"),
+        (lambda p, u: widgets.compare(p.moving[..., None], p.fixed), ValueError, "moving and fixed must have the same"),
         (lambda p, u: widgets.field_viewer(u, p.fixed[..., 1:]), ValueError, "image and displacement"),
         (lambda p, u: widgets.jacobian_inspector(u[:, :1]), ValueError, "displacement must be"),
         (lambda p, u: widgets.jacobian_inspector(u / 0), ValueError, "finite"),

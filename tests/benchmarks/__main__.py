@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 
 _FOLDER = Path(__file__).parent
-SECTIONS = [name for name in ("fields", "losses", "metrics", "models", "sacbnet") if (_FOLDER / f"{name}.py").exists()]
+SECTIONS = [
+    name
+    for name in ("fields", "losses", "metrics", "models", "sacbnet", "widgets")
+    if (_FOLDER / f"{name}.py").exists()
+]
 
 
 def main() -> None:

@@ -1,0 +1,137 @@
+"""The slice viewer's scene: any number of panels (panels.py) of one grid, in all planes through one voxel."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from regkit.controls import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.drawing import PAPER, Picture, blank, check_same_shape, integer_scale, stack
+from regkit.panels import Panel
+from regkit.pictures import render_point, write
+from regkit.volumes import Cut, Place, cuts, highest
+
+_ALL = "all planes"
+_LINE, _GAP = 18, 6  # pixels: a line of text, between planes
+_WIDTH, _LARGEST = 960, 400  # pixels: of all panels, of a plane
+_REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
+
+
+@dataclass(frozen=True, eq=False)
+class Slices(Scene):
+    """Panels linked by one voxel: cross hairs where it is, and its value in every panel in words.
+
+    In 3D a panel is a row of three planes, or one plane of each panel is shown, larger. spacing: of the voxels, mm.
+    upright: as of `volumes.cuts`. Voxels are drawn square, whatever their spacing.
+
+    Raises:
+        ValueError: no panel, or panels of different grids.
+    """
+
+    panels: Sequence[Panel]
+    spacing: Sequence[float]
+    upright: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.panels:
+            raise ValueError("a slice viewer needs at least one panel, received none; name what is to be seen.")
+        for panel in self.panels:
+            check_same_shape(panel.shape, self.shape, (panel.title, self.panels[0].title))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of space."""
+        return self.panels[0].shape
+
+    @functools.cached_property
+    def cuts(self) -> list[Cut]:
+        """All families of planes."""
+        return cuts(len(self.shape), upright=self.upright)
+
+    @functools.cached_property
+    def interests(self) -> dict[str, Place]:
+        """Where each panel that can tell is most worth a look."""
+        found = {panel.title: panel.interest() for panel in self.panels}
+        return {title: highest(values) for title, values in found.items() if values is not None}
+
+    def controls(self) -> dict[str, Control]:
+        """The voxel, which planes, a way to what is worth a look, and the cross hairs."""
+        controls: dict[str, Control] = {}
+        if len(self.cuts) > 1:
+            controls["planes"] = Choice("show", [_ALL, *(cut.words for cut in self.cuts)])
+        for axis, size in enumerate(self.shape):
+            controls[f"axis_{axis}"] = Slider(f"axis {axis} (voxel)", size // 2, 0, size - 1)
+        controls["crosshair"] = Toggle("cross hairs", True)
+        if self.interests:
+            controls["extreme"] = Choice("most extreme", list(self.interests))
+            controls["go"] = Button("go there")
+        return controls
+
+    def place(self, state: State) -> Place:
+        """The voxel that the sliders name."""
+        return tuple(state[f"axis_{axis}"] for axis in range(len(self.shape)))
+
+    def press(self, button: str, state: State) -> dict[str, Any]:
+        """To the place where the chosen panel is most worth a look."""
+        return {f"axis_{axis}": index for axis, index in enumerate(self.interests[state["extreme"]])}
+
+    def render(self, state: State) -> Picture:
+        """All panels, in rows of about _WIDTH pixels; a panel's planes are side by side."""
+        chosen = [cut for cut in self.cuts if state.get("planes", _ALL) in (_ALL, cut.words)]
+        most = 4 if len(chosen) == 1 else 2
+        columns = math.ceil(len(self.panels) / math.ceil(len(self.panels) / most))
+        target = min(_WIDTH // (columns * len(chosen)), _LARGEST)
+        scale = integer_scale(sorted(self.shape[axis] for cut in chosen for axis in (cut.first, cut.second)), target)
+        blocks = [self._block(panel, chosen, state, scale) for panel in range(len(self.panels))]
+        rows = [stack(*blocks[start : start + columns], axis=1, gap=16) for start in range(0, len(blocks), columns)]
+        return stack(*rows, gap=10)
+
+    def describe(self, state: State) -> str:
+        """The voxel, and what every panel says of it."""
+        place = self.place(state)
+        millimetres = ", ".join(f"{index * size:.1f}" for index, size in zip(place, self.spacing, strict=True))
+        values = "; ".join(panel.words(place) for panel in self.panels)
+        along = "up" if self.upright else "down"
+        return (
+            f"Voxel ({', '.join(map(str, place))}), at ({millimetres}) mm: {values}. Of the two axes over a plane the "
+            f"first runs {along}, the second to the right."
+        )
+
+    def _block(self, index: int, chosen: Sequence[Cut], state: State, scale: int) -> Picture:
+        """One panel: its title, the planes, the key to the colours."""
+        panel, place = self.panels[index], self.place(state)
+        planes = []
+        for cut in chosen:
+            picture = self._painted(index, cut, cut.start(place), scale)
+            if state["crosshair"]:
+                shape = (picture.shape[0] // scale, picture.shape[1] // scale)
+                picture = render_point(picture, cut.position(place, self.shape), shape)
+            planes.append(picture)
+        body = stack(*planes, axis=1, gap=_GAP)
+        legend = self._legend(index, max(body.shape[1], 200))
+        header = _header(panel.title, tuple(plane.shape[1] for plane in planes), tuple(cut.axes for cut in chosen))
+        return stack(*(part for part in (header, body, legend) if part is not None), gap=2)
+
+    @functools.cached_property
+    def _painted(self) -> Callable[[int, Cut, Place, int], Picture]:
+        return functools.lru_cache(_REMEMBERED)(
+            lambda index, cut, place, scale: self.panels[index].paint(cut, place, scale)
+        )
+
+    @functools.cached_property
+    def _legend(self) -> Callable[[int, int], Picture | None]:
+        return functools.lru_cache(_REMEMBERED)(lambda index, width: self.panels[index].legend(width))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _header(title: str, widths: tuple[int, ...], axes: tuple[str, ...]) -> Picture:
+    """A panel's title, and over each plane its axes."""
+    starts = np.cumsum([0, *widths[:-1]]) + _GAP * np.arange(len(widths))
+    sheet = blank((2 * _LINE, max(int(starts[-1]) + widths[-1], 200)), 1, PAPER)
+    texts = [(_LINE, float(start), "la", words) for start, words in zip(starts, axes, strict=True)]
+    return write(sheet, [(0, 0, "la", title), *texts])
