@@ -1,0 +1,148 @@
+"""Registration without a network: one pair, and Adam on its affine map, displacement or velocity.
+
+The classical way, and the one that mends what a network found for a pair unlike those it has learnt from (instance
+optimisation: give the network's field as `start`). Every item of a batch is a pair of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from regkit import losses
+from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
+from regkit.regularity import choose
+from regkit.types import Displacement, Image, Registration, check_displacement, check_pair, check_same_grid, spatial
+
+Similarity = Callable[[Image, Image], Tensor]
+Output = Literal["displacement", "velocity"]
+_INTEGRATE: dict[str, Callable[[Displacement], Displacement]] = {
+    "displacement": lambda field: field,
+    "velocity": exponential,
+}
+
+
+def optimise_affine(
+    moving: Image, fixed: Image, *, similarity: Similarity = losses.mse, steps: int = 150, learning_rate: float = 0.3
+) -> Tensor:
+    """The affine map that makes similarity(warp(moving, u), fixed) small, by Adam from the identity.
+
+    Returns a matrix (B, dim, dim + 1) for `affine_displacement`: the columns of A, then t in voxels. Adam sees every
+    number as the way it moves the image's border, so learning_rate is in voxels.
+
+    Raises:
+        TypeError, ValueError: images that cannot be registered; steps or learning_rate out of range.
+    """
+    check_pair(moving, fixed)
+    dim, shape = moving.dim() - 2, spatial(moving)
+    change = torch.zeros(len(moving), dim, dim + 1, device=moving.device, requires_grad=True)
+    unit = torch.tensor([2 / max(size - 1, 1) for size in shape] + [1.0], device=moving.device)  # per voxel of motion
+    nothing = torch.eye(dim, dim + 1, device=moving.device)
+
+    def matrix() -> Tensor:
+        return nothing + change * unit
+
+    def loss() -> Tensor:
+        return similarity(warp(moving, affine_displacement(matrix(), shape)), fixed)
+
+    _descend(change, loss, steps, learning_rate)
+    return matrix().detach()
+
+
+def optimise_field(
+    moving: Image,
+    fixed: Image,
+    *,
+    output: Output = "displacement",
+    affine: Tensor | None = None,
+    start: Displacement | None = None,
+    similarity: Similarity = losses.mse,
+    weight: float = 0.03,
+    steps: int = 300,
+    learning_rate: float = 0.1,
+    callback: Callable[[int, Registration], None] | None = None,
+) -> Registration:
+    """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
+
+    φ = φ_affine ∘ φ_f, where f is a displacement, or a velocity whose exponential is taken: then inverse and velocity
+    are given too (the velocity is that of φ_f alone).
+    affine: (B, dim, dim + 1), see `optimise_affine`; nothing by default. start: the first f (B, dim, *space), voxels,
+    such as a network's displacement or velocity; zero by default. learning_rate: Adam's, voxels. callback(step,
+    registration): called with what stands before each step.
+
+    Raises:
+        TypeError, ValueError: images, affine or start do not fit each other; an option is out of range.
+    Source: VoxelMorph's and GradICON's instance optimisation, on the field instead of the network's weights.
+    """
+    check_pair(moving, fixed)
+    integrate = choose("output", output, _INTEGRATE)
+    if not weight >= 0:
+        raise ValueError(f"weight must be 0 or more, received {weight}; 0.03 is usual for mse of images in [0, 1].")
+    field = _first(start, moving).requires_grad_()
+
+    def found() -> Registration:
+        return _registration(integrate, field, affine)
+
+    def loss() -> Tensor:
+        return similarity(warp(moving, found().displacement), fixed) + weight * losses.diffusion(field)
+
+    def tell(step: int) -> None:
+        if callback is not None:
+            with torch.no_grad():
+                callback(step, _registration(integrate, field.clone(), affine))  # Adam changes the field in place
+
+    _descend(field, loss, steps, learning_rate, tell)
+    field.requires_grad_(False)
+    return found()
+
+
+def _first(start: Displacement | None, moving: Image) -> Displacement:
+    """A field of its own to start from."""
+    if start is None:
+        return torch.zeros(len(moving), moving.dim() - 2, *spatial(moving), device=moving.device)
+    check_displacement(start, "start")
+    check_same_grid(moving, start, ("moving", "start"))
+    return start.detach().clone()
+
+
+def _registration(
+    integrate: Callable[[Displacement], Displacement], field: Displacement, affine: Tensor | None
+) -> Registration:
+    """What a field stands for, after the affine map where there is one."""
+    local = integrate(field)
+    back = integrate(-field) if integrate is exponential else None
+    if affine is not None:
+        shape, grid = spatial(field), identity(spatial(field), like=field)
+        local = move_affinely(grid + local, affine, shape) - grid
+        back = None if back is None else compose(back, affine_displacement(_inverse(affine), shape))
+    return Registration(local) if back is None else Registration(local, back, field)
+
+
+def _inverse(affine: Tensor) -> Tensor:
+    """The matrix of the inverse map: A⁻¹ and -A⁻¹ t."""
+    inverse = torch.linalg.inv(affine[:, :, :-1])
+    return torch.cat([inverse, -inverse @ affine[:, :, -1:]], 2)
+
+
+def _descend(
+    variable: Tensor,
+    loss: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    tell: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Change a variable in place by Adam so that the loss falls."""
+    if steps < 0 or not learning_rate > 0:
+        raise ValueError(
+            f"steps must be 0 or more and learning_rate positive, received {steps} and {learning_rate}; "
+            f"300 steps of 0.1 voxel are usual."
+        )
+    optimiser = torch.optim.Adam([variable], lr=learning_rate)
+    for step in range(steps):
+        tell(step)
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()

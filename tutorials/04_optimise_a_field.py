@@ -1,0 +1,337 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Optimise a field
+#
+# *No network yet. One pair of images, one field, an optimiser: and more ways than one to a perfect picture from a wrong
+# field.*
+#
+# **Goals.** After this notebook you can register a pair by gradient descent, affine first and then one vector for each
+# voxel; say what the weight of the smoothness buys and what it costs; and find the folds that no picture shows.
+#
+# **Before you start.** Warping (tutorial 02) and similarities (tutorial 03).
+#
+# **CPU.** Measured on two cores: about 15 s in fast mode, 25 s in full mode.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import torch
+
+import regkit
+from regkit import check, course, fields, figures, metrics, optimise, sweeps, widgets
+
+course.begin(seconds={"fast": 15, "full": 25})
+
+# %% [markdown]
+# ## Two scans of one thing
+#
+# The same three shapes, scanned twice. In the second scan they are turned by 20 degrees, 15 % off in size, shifted, and
+# *bent*; and each scan has its own noise. We made the pair, so for once the **true displacement is known**. The
+# optimiser never sees it. We keep it to judge.
+
+
+# %%
+def two_scans(noise=0.04):
+    drawn = regkit.data.synthetic_pair(dim=2, seed=2, motion=0.15)
+    turn, size = math.radians(20), tuple(drawn.fixed.shape[2:])
+    rows = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+    matrix = torch.cat([1.15 * torch.tensor(rows), torch.tensor([[4.0], [-3.0]])], 1)[None]
+    grid = fields.identity(size)
+    truth = (
+        fields.move_affinely(grid + drawn.displacement, matrix, size) - grid
+    )  # bent first, then turned
+    generator = torch.Generator().manual_seed(0)
+    clean = (drawn.moving, fields.warp(drawn.moving, truth))
+    moving, fixed = (
+        image + noise * torch.randn(image.shape, generator=generator) for image in clean
+    )
+    labels = drawn.moving_labels
+    return regkit.Pair(moving, fixed, labels, fields.warp_labels(labels, truth), truth)
+
+
+pair = two_scans()
+figures.show_pair(pair)
+
+# %% [markdown]
+# ### Predict
+#
+# We are going to minimise
+#
+# $$\text{mean}\,\big(\text{moving}(x + u(x)) - \text{fixed}(x)\big)^2 + \lambda\,\text{mean}\,|\nabla u|^2 .$$
+#
+# A smaller $\lambda$ means that the pictures agree better: no surprise. But what happens to the error of the **field**,
+# the distance between $u$ and the truth, as $\lambda$ goes from large to zero? Does it *fall*, *rise*, or *fall, then
+# rise*?
+
+# %% tags=["exercise"]
+my_prediction = ...
+
+# %% tags=["solution"]
+my_prediction = "fall, then rise"
+
+# %% [markdown] tags=["instructor"]
+# Most will say *fall*: a better picture must be a better registration. A few say *rise* ("regularisation helps"). Ask
+# the first group what the field does in the middle of a shape of one colour.
+
+# %% [markdown]
+# ## Affine first
+#
+# Six numbers: a matrix $A$ and a translation $t$, with $\varphi(x) = A(x - c) + c + t$ about the image's centre $c$.
+# Adam changes each by about the learning rate a step, so we measure all six in the same unit: *voxels by which the
+# image's border moves*.
+
+
+# %%
+def affine_by_hand(moving, fixed, steps=150):
+    size = moving.shape[-1]
+    change = torch.zeros(1, 2, 3, requires_grad=True)  # voxels
+    unit = torch.tensor(
+        [2 / (size - 1), 2 / (size - 1), 1.0]
+    )  # so much of A moves the border by a voxel
+    optimiser = torch.optim.Adam([change], lr=0.3)
+    for _ in range(steps):
+        matrix = torch.eye(2, 3) + change * unit
+        warped = fields.warp(moving, fields.affine_displacement(matrix, (size, size)))
+        loss = ((warped - fixed) ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (torch.eye(2, 3) + change * unit).detach()
+
+
+affine = affine_by_hand(pair.moving, pair.fixed)
+assert torch.allclose(affine, optimise.optimise_affine(pair.moving, pair.fixed), atol=1e-3)
+after_affine = fields.affine_displacement(affine, (64, 64))
+figures.show_registration(pair, regkit.Registration(after_affine))
+
+
+# %%
+def judge(displacement):
+    """Folds, Dice, and two errors: of the picture (intensity), and of the field within the shapes (voxels)."""
+    score = metrics.evaluate(displacement, pair)
+    inside = pair.fixed_labels[:, 0] > 0
+    score["picture"] = (fields.warp(pair.moving, displacement) - pair.fixed).abs().mean().item()
+    score["field"] = (displacement - pair.displacement).norm(dim=1)[inside].mean().item()
+    return score
+
+
+affine_score = judge(after_affine)
+print({name: round(value, 3) for name, value in affine_score.items()})
+assert affine_score["dice"] > 0.9 > 0.7 > affine_score["dice_before"]
+
+# %% [markdown]
+# Turned, scaled and shifted back. What is left is *bent*, and no matrix bends.
+#
+# ## Then a vector for each voxel
+#
+# Now the unknown is a whole field: 64 · 64 · 2 = 8192 numbers. The optimiser stays the same. The affine map is kept, and
+# comes on top: $\varphi = \varphi_\text{affine} \circ \varphi_u$. The penalty (VoxelMorph, Balakrishnan et al. 2019,
+# eq. 4, called *diffusion*) charges the differences between neighbours.
+
+
+# %%
+def roughness(u):
+    return ((u.diff(dim=2) ** 2).mean() + (u.diff(dim=3) ** 2).mean()) / 2
+
+
+def field_by_hand(moving, fixed, affine, weight, steps):
+    size = tuple(moving.shape[2:])
+    grid = fields.identity(size)
+    u = torch.zeros(1, 2, *size, requires_grad=True)
+    optimiser = torch.optim.Adam([u], lr=0.1)
+    for step in range(steps + 1):
+        displacement = fields.move_affinely(grid + u, affine, size) - grid  # φ_affine(x + u(x)) - x
+        misfit = ((fields.warp(moving, displacement) - fixed) ** 2).mean()
+        if step < steps:
+            optimiser.zero_grad()
+            (misfit + weight * roughness(u)).backward()
+            optimiser.step()
+    return displacement.detach()
+
+
+# %% [markdown]
+# That is all of classical deformable registration. The same from regkit:
+
+# %%
+by_hand = field_by_hand(pair.moving, pair.fixed, affine, weight=0.1, steps=40)
+by_regkit = optimise.optimise_field(pair.moving, pair.fixed, affine=affine, weight=0.1, steps=40)
+assert torch.allclose(by_hand, by_regkit.displacement, atol=1e-2)
+assert torch.allclose(roughness(by_hand), regkit.losses.diffusion(by_hand))
+print("largest difference:", (by_hand - by_regkit.displacement).abs().max().item(), "voxels")
+
+# %% [markdown]
+# ## The price of smoothness
+#
+# One weight after the other, the same pair, the same number of steps. We store the fields, then drag.
+
+# %%
+STEPS = regkit.training.steps(fast=300, full=1000)
+weights = [10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0]
+options = {"affine": affine, "steps": STEPS}
+found = {
+    f"{weight:g}": optimise.optimise_field(
+        pair.moving, pair.fixed, weight=weight, **options
+    ).displacement
+    for weight in weights
+}
+scores = {name: judge(displacement) for name, displacement in found.items()}
+
+# %%
+notes = {
+    name: f"Dice {score['dice']:.3f}; the field is {score['field']:.2f} voxels off within the shapes."
+    for name, score in scores.items()
+}
+slider = sweeps.sweep(pair.moving, pair.fixed, found, words="λ", start="0.1", notes=notes)
+slider
+
+# %% [markdown]
+# Drag $\lambda$ to the right, towards zero, and keep your eye on the **left** picture: it only gets better. Now do it
+# again with your eye on the **right** one. (Cross hairs: the voxel with the least $|J|$, in all three pictures.)
+#
+# The same as curves:
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="compressed")
+for panel, key, label in zip(
+    axes,
+    ("picture", "field", "folds_percent"),
+    (
+        "picture: mean |warped - fixed|",
+        "field: |u - truth| in the shapes (voxels)",
+        "folded voxels (%)",
+    ),
+    strict=True,
+):
+    panel.plot(range(len(weights)), [scores[name][key] for name in found], "o-", color="#0072b2")
+    panel.set(xticks=range(len(weights)), xticklabels=list(found), xlabel="weight λ", title=label)
+    panel.set_ylim(bottom=0)
+    panel.tick_params(axis="x", rotation=45)
+    panel.grid(alpha=0.3)
+
+# %%
+picture_errors, field_errors = (
+    [score[key] for score in scores.values()] for key in ("picture", "field")
+)
+best = min(range(len(weights)), key=lambda index: field_errors[index])
+print(
+    f"the field is best at λ = {weights[best]:g}, the picture at λ = {weights[-1]:g}; you said: {my_prediction}"
+)
+assert picture_errors == sorted(picture_errors, reverse=True), "the picture gets better and better"
+assert 0 < best < len(weights) - 1, "the field does not"
+assert field_errors[0] > 1.05 * field_errors[best] and field_errors[-1] > 1.1 * field_errors[best]
+assert scores["0.1"]["folds_percent"] == 0 and scores["0"]["folds_percent"] > 1
+
+# %% [markdown]
+# **Falls, then rises.** With a large $\lambda$ the field is too stiff to bend. With none, nothing speaks for the
+# voxels inside a shape: there every neighbour has the same grey value, and the optimiser is free to match *noise with
+# noise*. The picture pays for edges only; the smoothness carries what the edges know into the flat parts.
+#
+# So the picture cannot choose $\lambda$. People choose it by what the picture is not made of: landmarks, folds, held-out
+# labels.
+
+# %% [markdown] tags=["instructor"]
+# "Then why not choose λ by Dice?" Because Dice looks at edges too. Let them read it off the slider: between λ = 1 and
+# λ = 0.001 Dice moves by about a hundredth, while the folds go from none to many. Tutorial 13 rigs it on purpose.
+
+# %% tags=["instructor"]
+overlaps = [scores[name]["dice"] for name in ("1", "0.3", "0.1", "0.03", "0.01", "0.003", "0.001")]
+print(f"Dice from {min(overlaps):.3f} to {max(overlaps):.3f}")
+assert max(overlaps) - min(overlaps) < 0.02 and scores["0.001"]["folds_percent"] > 0.3
+
+# %% [markdown]
+# ## Break it
+#
+# The most common short cut: *the field is flexible, it will find the rotation by itself*. Leave the affine step out.
+
+# %%
+without_affine = optimise.optimise_field(pair.moving, pair.fixed, weight=0.1, steps=STEPS)
+figures.show_registration(pair, without_affine)
+
+# %%
+short_cut = judge(without_affine.displacement)
+proper = scores["0.1"]
+print(f"Dice {short_cut['dice']:.3f} without, {proper['dice']:.3f} with the affine step;")
+print(f"the field is {short_cut['field']:.1f} against {proper['field']:.1f} voxels off")
+assert short_cut["dice"] < proper["dice"] - 0.03 and short_cut["field"] > 2 * proper["field"]
+
+# %% [markdown]
+# **Symptom:** edges that lie on the nearest wrong edge, corners that nobody has seen before. **Why:** a voxel's gradient knows only what lies next to it (the *capture range* of tutorial 03), and a
+# rotation costs smoothness: $\nabla u$ of a rotation is not zero. **Mend:** affine first. It has six numbers, each
+# of which hears the whole image.
+#
+# ## Exercise: a beautiful picture
+#
+# Below, a registration that anyone would accept: the warped image is the fixed image.
+
+# %%
+beauty, u = check.beautiful_picture()
+assert (fields.warp(beauty.moving, u) - beauty.fixed).abs().mean() < 0.001
+widgets.compare(
+    beauty.moving,
+    beauty.fixed,
+    warped=fields.warp(beauty.moving, u),
+    fixed_labels=beauty.fixed_labels,
+)
+
+# %% [markdown]
+# And yet the map **folds**. Find where. The map is $\varphi(x) = x + u(x)$; it folds where
+#
+# $$|J|(x) = \det \frac{\partial \varphi}{\partial x} = \det \begin{pmatrix} 1 + \partial_0 u_0 & \partial_1 u_0 \\
+# \partial_0 u_1 & 1 + \partial_1 u_1 \end{pmatrix} \le 0 .$$
+#
+# `torch.gradient(u[0, 0])` gives $(\partial_0 u_0, \partial_1 u_0)$, change per voxel. Compute a boolean `(64, 64)` tensor,
+# `True` at the folds. No `jacobian_determinant`: write the formula once in your life.
+
+# %% tags=["exercise"]
+my_folds = ...
+
+# %% tags=["solution"]
+d0u0, d1u0 = torch.gradient(u[0, 0])
+d0u1, d1u1 = torch.gradient(u[0, 1])
+my_folds = (1 + d0u0) * (1 + d1u1) - d1u0 * d0u1 <= 0
+
+# %%
+check.hidden_folds(my_folds)
+
+# %% [markdown]
+# Look at the three places. Each lies in a part of one grey value, where a whole patch may be turned over and over, and
+# the picture stays the same. In a brain such a patch would be white matter. Use *next fold* to go there:
+
+# %%
+inspector = widgets.jacobian_inspector(u, beauty.fixed)
+inspector.press("next_fold")
+inspector
+
+# %%
+assert metrics.folds(u).count > 10 and inspector.errors == slider.errors == []
+if my_folds is not ...:
+    assert torch.equal(my_folds, regkit.jacobian_determinant(u)[0, 0] <= 0)
+
+# %% [markdown] tags=["instructor"]
+# What they write: det(∂u) without the identity (two thirds of the plane "folds"); |J| < 1 (shrinking is no fold); the
+# product of the diagonal. Each has its own hint. Ask those who are done: which of the three folds would Dice notice?
+# None: the labels there are as flat as the image.
+
+# %% [markdown]
+# ## Take away
+#
+# > * Registration is optimisation: **misfit + λ · roughness**, by gradient descent, on six numbers first and on one
+# >   vector per voxel then.
+# > * A better picture is **not** a better field. Between too stiff and too loose lies a λ that the picture cannot show.
+# > * **Affine first**: a field sees no further than its edges do.
+# > * A **fold** ($|J| \le 0$) can hide wherever the image is flat. Always look at $|J|$.
+#
+# **Next.** A larger λ makes folds rarer and the fit worse. Could one *write* the field such that it cannot fold, however
+# far it moves? *Diffeomorphisms.*
