@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tqdm.auto import tqdm
 
 import regkit
 from regkit.training import mode
@@ -94,6 +95,34 @@ def editions(source: Path) -> dict[Edition, Path]:
         "learner": source.with_suffix(".ipynb"),
         "instructor": source.parent / "instructor" / f"{source.stem}.ipynb",
     }
+
+
+def publish(tutorials: Path, target: Path) -> list[Path]:
+    """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel; and an index.
+
+    Returns the pages, the index last.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    target.mkdir(parents=True, exist_ok=True)
+    pages = []
+    for source in tqdm(sources(tutorials), unit="page"):
+        notebook = nbformat.read(editions(source)["learner"], as_version=4)
+        client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tutorials)}})
+        client.execute(env={**os.environ, "REGKIT_STATIC": "1"})
+        page, _ = HTMLExporter().from_notebook_node(notebook)
+        pages.append(target / f"{source.stem}.html")
+        pages[-1].write_text(page, encoding="utf-8")
+    links = "".join(f'<li><a href="{page.name}">{page.stem.replace("_", " ")}</a></li>' for page in pages)
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>regkit</title><h1>regkit</h1>'
+    pages.append(target / "index.html")
+    pages[-1].write_text(f"{head}<ol>{links}</ol></html>", encoding="utf-8")
+    return pages
 
 
 def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:

@@ -65,6 +65,7 @@ def velocity(step: Displacement, inverse: Inverse) -> tuple[Displacement, ...]:
 
 
 def both(factors: tuple[Displacement, ...]) -> tuple[Displacement, ...]:
+    """The factors as they are: both images move."""
     return factors
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import ipywidgets
 
-from regkit import stages
+from regkit import stages, static
 from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
 from regkit.drawing import (
     Limits,
@@ -158,7 +158,10 @@ class View:
         self.caption.value = f'<div aria-live="polite" style="line-height:1.4">{html.escape(words)}</div>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return _bundle(self.widget, self.image.value, self.scene.describe(self.state))
+        words = self.scene.describe(self.state)
+        if static.wanted():
+            return {"text/plain": words, "text/html": static.moving_html(self.scene)}
+        return _bundle(self.widget, self.image.value, words)
 
 
 class Tabs:
@@ -176,6 +179,8 @@ class Tabs:
         return [error for view in self.views.values() for error in view.errors]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        if static.wanted():
+            return {"text/html": static.tabs_html({title: view.scene for title, view in self.views.items()})}
         first = next(iter(self.views.values()))
         return _bundle(self.widget, first.image.value, first.scene.describe(first.state))
 
