@@ -7,6 +7,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the test extra i
 import browser  # noqa: E402
 from test_course import ROOT, SOURCES  # noqa: E402
 
+from regkit import widgets  # noqa: E402
+from regkit.data import synthetic_pair  # noqa: E402
+from regkit.static import moving_html  # noqa: E402
+
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 
 
@@ -27,3 +31,22 @@ def test_a_tutorial_runs_in_the_browser_and_its_widgets_answer(lab, source):
         for area in browser.widget_areas(page):
             browser.move_a_control(page, area)
         assert browser.cell_errors(page) == [] and errors == []
+
+
+def test_a_page_without_a_kernel_still_moves(tmp_path):
+    pair = synthetic_pair(2, size=(21, 34))
+    path = tmp_path / "page.html"
+    path.write_text(
+        f"<!doctype html><meta charset='utf-8'>{moving_html(widgets.compare(pair.moving, pair.fixed).scene)}"
+    )
+    errors = []
+    with browser.page(errors) as page:
+        page.goto(path.as_uri())
+        picture, slider = page.locator(".regkit-static img"), page.locator(".regkit-static input")
+        before = picture.get_attribute("src")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        assert picture.get_attribute("src") != before
+        page.locator(".regkit-static select").select_option("difference")
+        assert slider.count() == 0 and "minus fixed" in page.locator(".regkit-static .words").text_content()
+    assert errors == []
