@@ -32,6 +32,7 @@ Volume = NDArray[Any]  # (*space)
 FieldVolume = NDArray[Any]  # (dim, *space), voxels
 
 
+@dataclass(frozen=True, eq=False)
 class Panel(ABC):
     """One quantity on a grid. title: its name."""
 
@@ -63,7 +64,6 @@ class Panel(ABC):
 class Values(Panel):
     """Numbers in the colours of a table, over fixed limits, in a unit."""
 
-    title: str
     values: Volume
     table: Picture
     limits: Limits
@@ -90,7 +90,6 @@ class Values(Panel):
 class Intensities(Panel):
     """An image in grey."""
 
-    title: str
     values: Volume
     limits: Limits
 
@@ -125,7 +124,6 @@ def error_panel(title: str, error: FieldVolume, limit: float) -> Values:
 class LabelMap(Panel):
     """Labels as transparent colours over an image."""
 
-    title: str
     labels: Volume
     image: Intensities
 
@@ -144,7 +142,6 @@ class LabelMap(Panel):
 class Directions(Panel):
     """What of u lies in the plane: its direction as hue, its length as depth of colour, full at `limit` voxels."""
 
-    title: str
     displacement: FieldVolume
     limit: float
 
@@ -161,7 +158,7 @@ class Directions(Panel):
     def words(self, place: Place) -> str:
         u = [float(component[place]) for component in self.displacement]
         components = ", ".join(f"{component:+.2f}" for component in u)
-        return f"{self.title} ({components}) voxels, |u| {np.linalg.norm(u):.2f}"
+        return f"{self.title} ({components}) voxels, length {np.linalg.norm(u):.2f}"
 
     def interest(self) -> Volume:
         return lengths(self.displacement)
@@ -171,7 +168,6 @@ class Directions(Panel):
 class GridLines(Panel):
     """Every `every`-th row and column of a plane, moved to x + stretch u(x) within the plane, over an image."""
 
-    title: str
     displacement: FieldVolume
     image: Intensities | None
     every: int
@@ -195,7 +191,6 @@ class GridLines(Panel):
 class Determinant(Panel):
     """|J| around 1, folds in their own colour."""
 
-    title: str
     determinant: Volume
 
     @property
@@ -220,7 +215,6 @@ class Determinant(Panel):
 class FoldMask(Panel):
     """Where |J| <= 0, over an image."""
 
-    title: str
     determinant: Volume
     image: Intensities
 

@@ -18,7 +18,7 @@ from regkit.volumes import Cut, Place, cuts, highest
 
 _ALL = "all planes"
 _LINE, _GAP = 18, 6  # pixels: a line of text, between planes
-_WIDTH, _LARGEST = 960, 400  # pixels: of all panels, of a plane
+_WIDTH, _LARGEST = 1040, 400  # pixels: of all panels, of a plane
 _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
 
 
@@ -67,9 +67,10 @@ class Slices(Scene):
         for axis, size in enumerate(self.shape):
             controls[f"axis_{axis}"] = Slider(f"axis {axis} (voxel)", size // 2, 0, size - 1)
         controls["crosshair"] = Toggle("cross hairs", True)
+        if len(self.interests) > 1:
+            controls["extreme"] = Choice("extreme of", list(self.interests))
         if self.interests:
-            controls["extreme"] = Choice("most extreme", list(self.interests))
-            controls["go"] = Button("go there")
+            controls["go"] = Button("go to the extreme")
         return controls
 
     def place(self, state: State) -> Place:
@@ -78,7 +79,8 @@ class Slices(Scene):
 
     def press(self, button: str, state: State) -> dict[str, Any]:
         """To the place where the chosen panel is most worth a look."""
-        return {f"axis_{axis}": index for axis, index in enumerate(self.interests[state["extreme"]])}
+        title = state.get("extreme", next(iter(self.interests)))
+        return {f"axis_{axis}": index for axis, index in enumerate(self.interests[title])}
 
     def render(self, state: State) -> Picture:
         """All panels, in rows of about _WIDTH pixels; a panel's planes are side by side."""
