@@ -137,8 +137,8 @@ assert affine_score["dice"] > 0.9 > 0.7 > affine_score["dice_before"]
 # ## Then a vector for each voxel
 #
 # Now the unknown is a whole field: 64 · 64 · 2 = 8192 numbers. The optimiser stays the same. The affine map is kept, and
-# comes on top: $\varphi = \varphi_\text{affine} \circ \varphi_u$. The penalty (VoxelMorph, Balakrishnan et al. 2019,
-# eq. 4, called *diffusion*) charges the differences between neighbours.
+# comes on top: $\varphi = \varphi_\text{affine} \circ \varphi_u$. The penalty (*diffusion*;
+# VoxelMorph, Balakrishnan et al. 2019) charges the differences between neighbours.
 
 
 # %%
