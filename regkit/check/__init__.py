@@ -7,5 +7,26 @@ own; the tests hold it to that. One module for each tutorial.
 from regkit.check.exercise import Exercise, Verdict
 from regkit.check.t00_first_light import LANDMARKS, landmark_pair, landmarks
 from regkit.check.t01_where_is_a_pixel import small_to_full
+from regkit.check.t02_warping_pulls import (
+    MARKED_POINT,
+    brain_slice,
+    carrying_pair,
+    landmark_in_fixed,
+    turn,
+    turned,
+)
 
-__all__ = ["LANDMARKS", "Exercise", "Verdict", "landmark_pair", "landmarks", "small_to_full"]
+__all__ = [
+    "LANDMARKS",
+    "MARKED_POINT",
+    "Exercise",
+    "Verdict",
+    "brain_slice",
+    "carrying_pair",
+    "landmark_in_fixed",
+    "landmark_pair",
+    "landmarks",
+    "small_to_full",
+    "turn",
+    "turned",
+]

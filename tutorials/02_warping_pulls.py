@@ -1,0 +1,435 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · Warping pulls
+#
+# *Every arrow points to the right, and the image moves to the left. Once this no longer surprises you, half of the sign
+# errors of registration cannot happen to you any more.*
+#
+# **Goals.** After this notebook you can say which way an image goes under a displacement and why; warp images, labels
+# and points, each the right way; and join two deformations into one without blurring the image.
+#
+# **Before you start.** Tutorial 01: what a voxel position is, and reading an image between voxel centres.
+#
+# **CPU.** Measured on two cores: about 7 s of computing in either mode. Nothing is trained here.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import regkit
+from regkit import check, course, fields, pulling
+
+course.begin(seconds={"fast": 7, "full": 7})
+
+# %% [markdown]
+# ## All arrows to the right
+#
+# Here is a letter F, and a displacement $u$ that is the same everywhere: 10 voxels along axis 1, to the right. The rule
+# of warping is one line (in regkit it is written at the top of `fields.py`):
+#
+# $$\text{warped}(x) = \text{moving}\big(x + u(x)\big)$$
+
+# %%
+letter = torch.zeros(1, 1, 64, 64)
+letter[..., 12:52, 20:27] = letter[..., 12:19, 20:46] = letter[..., 28:35, 20:40] = 1
+
+to_the_right = torch.zeros(1, 2, 64, 64)
+to_the_right[:, 1] = 10
+
+figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="compressed")
+axes.imshow(letter[0, 0], cmap="gray", vmin=0, vmax=1.6)
+for row in range(6, 64, 10):
+    for column in range(4, 52, 12):
+        axes.annotate(
+            "",
+            (column + 10, row),
+            (column, row),
+            arrowprops={"arrowstyle": "->", "color": "#56b4e9", "lw": 1.6},
+        )
+axes.set(title="moving, and u", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+assert (to_the_right[:, 0] == 0).all() and (to_the_right[:, 1] == 10).all()
+
+# %% [markdown]
+# ### Predict
+#
+# We warp the letter with this displacement. Which way does the F go: `"left"` or `"right"`?
+
+# %% tags=["exercise"]
+my_prediction = ...
+
+# %% tags=["solution"]
+my_prediction = "left"
+
+
+# %%
+def middle(image):
+    """The brightness-weighted mean position (row, column), voxels."""
+    return (fields.identity(image.shape[2:]) * image).sum((2, 3))[0] / image.sum()
+
+
+warped = regkit.warp(letter, to_the_right)
+down, right = (middle(warped) - middle(letter)).tolist()
+print(f"the F went {right:+.0f} voxels along axis 1; you said: {my_prediction}")
+assert abs(right + 10) < 1e-3 and abs(down) < 1e-3
+
+# %% [markdown]
+# To the **left**. The arrow belongs to a voxel of the *result*, and it says where that voxel **fetches** its value: ten
+# voxels further to the right. Everything that is fetched from the right arrives further left. Warping **pulls**.
+#
+# The figure that helps: a displacement is a *shopping list*, not a delivery note. Each voxel of the fixed grid writes
+# down where to fetch its value.
+
+# %% [markdown] tags=["instructor"]
+# Nearly everyone says right, and those who say left often know it by heart. Let two students act it out: one is the
+# image, one the grid of the result. The one who walks is the grid. Then ask which sign a *camera* has that pans to the
+# right: the scene moves left. That picture stays.
+
+# %% [markdown]
+# ## Why not simply push?
+#
+# One could carry each voxel of the moving image *along* its arrow. Both ways by hand, in 20 lines:
+
+
+# %%
+def push_by_hand(image, u):
+    pushed = torch.full_like(image, torch.nan)  # NaN: nothing has arrived here
+    for row in range(64):
+        for column in range(64):
+            down = round(row + u[0, row, column].item())
+            right = round(column + u[1, row, column].item())
+            if 0 <= down < 64 and 0 <= right < 64:
+                pushed[down, right] = image[row, column]
+    return pushed
+
+
+def pull_by_hand(image, u):
+    warped = torch.empty_like(image)
+    for row in range(64):
+        for column in range(64):
+            down = min(max(row + u[0, row, column].item(), 0), 63)  # outside: the border goes on
+            right = min(max(column + u[1, row, column].item(), 0), 63)
+            top, left = min(int(down), 62), min(int(right), 62)
+            a, b = down - top, right - left  # how far between the four voxels around
+            four = image[top : top + 2, left : left + 2]
+            warped[row, column] = torch.tensor([1 - a, a]) @ four @ torch.tensor([1 - b, b])
+    return warped
+
+
+# %% [markdown]
+# Now magnify the F: 1.6 times, and turned by 20°. To *push* it there, arrows lead from the old place to the new one; to
+# *pull*, from the new place back to the old one (the inverse map).
+
+
+# %%
+def turn_and_scale(degrees, scale):
+    """φ(x) = A (x - c) + c about the middle c of the image, as a displacement."""
+    angle = torch.deg2rad(torch.tensor(degrees))
+    a, b = scale * angle.cos(), scale * angle.sin()
+    matrix = torch.stack([torch.stack([a, -b, 0 * a]), torch.stack([b, a, 0 * a])])
+    return fields.affine_displacement(matrix[None], (64, 64))
+
+
+out, back = turn_and_scale(20.0, 1.6), turn_and_scale(-20.0, 1 / 1.6)
+pushed = push_by_hand(letter[0, 0], out[0])
+pulled = pull_by_hand(letter[0, 0], back[0])
+holes = int(pushed.isnan().sum())
+
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.9), layout="compressed")
+greys = plt.get_cmap("gray").with_extremes(bad="#ff5a00")
+for panel, image, title in (
+    (axes[0], letter[0, 0], "moving"),
+    (axes[1], pushed, f"pushed: {holes} holes (orange)"),
+    (axes[2], pulled, "pulled: no holes"),
+):
+    panel.imshow(np.ma.masked_invalid(image.numpy()), cmap=greys, vmin=0, vmax=1)
+    panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+assert holes > 1000 and not pulled.isnan().any()
+
+# %% [markdown]
+# Pushing leaves **holes** where the map spreads voxels out, and overwrites where it crowds them. Pulling asks each
+# voxel of the result exactly once, so each gets exactly one value. That is why every program pulls.
+#
+# The same from regkit:
+
+# %%
+assert torch.allclose(pulled, regkit.warp(letter, back)[0, 0], atol=1e-4)
+assert np.array_equal(pushed.numpy(), pulling.push(letter, out), equal_nan=True)
+
+# %% [markdown]
+# ## Which way does the image go?
+#
+# Move the arrow. At the left is the moving image with $u$; at the right the result, and in blue the outline of where
+# the letter was. Before each move, say aloud where the F will go. Then let the arrow fade *around the middle* and press
+# *push instead*.
+
+# %%
+viewer = pulling.arrow_viewer(letter)
+viewer
+
+# %% [markdown]
+# ## Between the voxels
+#
+# $x + u(x)$ rarely hits a voxel's centre, so the value in between has to be made up: **nearest** takes the closest
+# voxel, **linear** a weighted mean of the closest 4 (3D: 8), **cubic** of the closest 16 (3D: 64). Here is a slice of a
+# real scan, turned by 5° and back again. What is lost?
+
+# %%
+brain = check.brain_slice()  # (1, 1, 96, 96), the slice of tutorial 01, forehead up
+radius = (fields.identity((96, 96)) - 47.5).norm(dim=1, keepdim=True)
+inside = radius < 44  # stays in view when turned
+
+
+def detail(image):
+    """How much fine structure there is: the variance of the differences between neighbours."""
+    return image.diff(dim=-1)[inside[..., 1:]].var().item()
+
+
+figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
+axes[0].imshow(brain[0, 0], cmap="gray", vmin=0, vmax=1)
+axes[0].set(title="before", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+kept, home = {}, {}
+for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
+    there = regkit.warp(brain, check.turn(5), mode=mode)
+    again = regkit.warp(there, check.turn(-5), mode=mode)
+    kept[mode] = detail(again) / detail(brain)
+    home[mode] = (again == brain)[inside].float().mean().item()
+    shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
+    panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
+figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
+assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"]
+assert home["nearest"] > 0.9
+
+# %% [markdown]
+# Surprised? *Linear*, everybody's choice, loses **half** of the fine detail in two turns of 5°: each value is a mean
+# of its neighbours, and averaging cannot be undone. *Nearest* only moves values, so most of them come home. Why not
+# always take nearest, then? Because a small motion does nothing at all, and what does nothing has no slope to learn
+# from:
+
+# %%
+shift = torch.zeros(1, 2, 96, 96)
+shift[:, 1] = 0.4
+assert torch.equal(regkit.warp(brain, shift, mode="nearest"), brain)
+changed = (regkit.warp(brain, shift) - brain).abs().mean().item()
+print(f"0.4 voxels to the side change nothing with nearest, {changed:.3f} on average with linear")
+assert changed > 0.01
+
+# %% [markdown]
+# So images are read linearly, and the lesson is another one: **interpolate an image once.**
+#
+# ## Compose, do not resample twice
+#
+# Two warps in a row, first $u$, then $v$: the result at $x$ fetches from $x + v(x)$ in the intermediate image, which
+# fetches from there plus $u$ *there*. So one displacement does both:
+#
+# $$(u \circ v)(x) = v(x) + u\big(x + v(x)\big)$$
+#
+# The second term is the field $u$, warped by $v$. By hand it is one line. (The Diffeomorphic Demons of
+# Vercauteren et al., 2009, join their updates in this way.)
+
+# %%
+u = check.turn(40)
+stretch = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.7, 12.5]]])  # along axis 1, and a shift
+v = fields.affine_displacement(stretch, (96, 96))
+by_hand = v + regkit.warp(u, v)
+assert torch.allclose(by_hand, regkit.compose(u, v), atol=1e-4)
+
+twice = regkit.warp(regkit.warp(brain, u), v)
+once = regkit.warp(brain, regkit.compose(u, v))
+added = regkit.warp(brain, u + v)
+other_order = regkit.warp(brain, regkit.compose(v, u))
+
+figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
+for panel, image, title in (
+    (axes[0], twice, "two warps"),
+    (axes[1], once, "compose(u, v), one warp"),
+    (axes[2], added, "u + v: elsewhere"),
+    (axes[3], other_order, "compose(v, u): elsewhere"),
+):
+    off = (image - twice)[inside].abs().mean()
+    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.set(title=f"{title}\nmean difference {off:.3f}", xticks=(), yticks=())
+assert (once - twice)[inside].abs().mean() < 0.03
+assert min((image - twice)[inside].abs().mean() for image in (added, other_order)) > 0.1
+
+# %% [markdown]
+# The first two agree on the place, but not on the sharpness:
+
+# %%
+print(f"detail after two warps {detail(twice):.4f}, after one composed warp {detail(once):.4f}")
+assert detail(once) > 1.2 * detail(twice)
+
+# %% [markdown]
+# ## Labels: fetch, never mix
+#
+# A label is a name, not a number. The mean of *ventricle* (1) and *skull* (3) is not *cortex* (2).
+#
+# ### Break it
+#
+# Warp labels like an image, with linear interpolation, and round.
+
+# %%
+labels = torch.zeros(1, 1, 64, 64, dtype=torch.long)
+labels[..., 10:54, 10:54] = 3
+labels[..., 22:42, 22:42] = 1  # 1 lies inside 3; there is no 2
+
+swirl = turn_and_scale(25.0, 0.9)
+invented = regkit.warp(labels.float(), swirl).round().long()
+fetched = fields.warp_labels(labels, swirl)
+
+figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="compressed")
+colours = plt.get_cmap("viridis", 4)
+for panel, image, title in (
+    (axes[0], labels, "labels"),
+    (axes[1], invented, "warped linearly: a 2 between 3 and 1"),
+    (axes[2], fetched, "fields.warp_labels"),
+):
+    shown = panel.imshow(image[0, 0], cmap=colours, vmin=-0.5, vmax=3.5, interpolation="nearest")
+    panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+figure.colorbar(shown, ax=axes[2], ticks=range(4), label="label")
+
+assert labels.unique().tolist() == [0, 1, 3]
+assert invented.unique().tolist() == [0, 1, 2, 3] and fetched.unique().tolist() == [0, 1, 3]
+
+# %% [markdown]
+# **Symptom:** thin rims of a structure that does not exist.
+# **Mend:** `fields.warp_labels` fetches the nearest label. (Or warp a one-hot mask of *each* label linearly, and take
+# the largest.)
+#
+# ## Points go the other way
+#
+# An image is pulled: the arrow at $x$ *in the fixed grid* points to the place *in the moving image*. So a **point of
+# the fixed image** is carried by the same arrow, forwards, into the **moving** image:
+#
+# $$p_\text{moving} = p_\text{fixed} + u(p_\text{fixed})$$
+
+# %%
+pair = check.carrying_pair()  # a pair whose true displacement is known
+points = torch.tensor([[[20.0, 24.0], [30.0, 46.0], [45.0, 30.0]]])  # in the fixed image
+carried = fields.warp_points(points, pair.displacement)  # in the moving image
+
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout="compressed")
+for panel, image, places, title in (
+    (axes[0], pair.fixed, points, "fixed: p"),
+    (axes[1], pair.moving, carried, "moving: p + u(p)"),
+):
+    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+    for number, (row, column) in enumerate(places[0].tolist(), start=1):
+        panel.plot(column, row, "o", color="#ffb000", fillstyle="none", markersize=9, mew=2)
+        panel.annotate(
+            str(number), (column, row), xytext=(7, 4), textcoords="offset points", color="#ffb000"
+        )
+
+places = carried.movedim(-1, 1)[..., None]  # (1, 2, 3, 1), as `sample` wants them
+there = fields.sample(pair.moving, places).flatten()
+here = pair.fixed[0, 0][points[0, :, 0].long(), points[0, :, 1].long()]
+print("intensity at p in fixed:         ", here.numpy().round(3))
+print("intensity at p + u(p) in moving: ", there.numpy().round(3))
+assert torch.allclose(here, there, atol=1e-5)
+
+# %% [markdown]
+# That the intensities agree is no luck; it is the definition of the warp, read at three places.
+#
+# ## Exercise 1: a full circle
+#
+# Turn the brain by 5°, 72 times: a full circle, so it should come back as it was. Make **two** images:
+#
+# * `resampled`: warp the *image* 72 times, each time starting from the last result;
+# * `composed`: compose the *displacement* with itself 72 times, and warp the image once.
+#
+# `check.turn(5)` gives the displacement of one turn.
+
+# %% tags=["exercise"]
+resampled, composed = ..., ...
+
+# %% tags=["solution"]
+resampled = brain
+displacement = torch.zeros(1, 2, 96, 96)
+for _ in range(72):
+    resampled = regkit.warp(resampled, check.turn(5))
+    displacement = regkit.compose(displacement, check.turn(5))
+composed = regkit.warp(brain, displacement)
+
+# %%
+check.turned(... if resampled is ... else (resampled, composed))
+
+# %%
+if resampled is not ... and composed is not ...:
+    figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.9), layout="compressed")
+    for panel, image, title in (
+        (axes[0], brain, "before"),
+        (axes[1], resampled, "72 warps"),
+        (axes[2], composed, "72 compositions, 1 warp"),
+    ):
+        panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+        panel.set(title=f"{title}\ndetail {detail(image):.4f}", xticks=(), yticks=())
+
+# %% [markdown] tags=["instructor"]
+# Those who add displacements (72 times `check.turn(5)`) get a wildly magnified picture: good to show. Ask why the
+# composed field is exact here: an affine displacement is linear in $x$, and linear interpolation is exact for that. For
+# a curved field composition does lose a little each time; the field is smooth, so it loses far less than an image.
+# Corners differ: there the turned image reads outside. The check looks within a circle.
+
+# %% [markdown]
+# ## Exercise 2: a landmark, the right way
+#
+# A radiologist has marked a point in the **moving** image, at `check.MARKED_POINT`. Where is it in the **fixed** image?
+# The displacement leads from fixed to moving. You need the way back. (`regkit.invert` may help.)
+
+# %%
+q = check.MARKED_POINT  # (row, column) in the moving image
+print("in the moving image:", q.tolist())
+
+# %% tags=["exercise"]
+my_place = ...  # (row, column) in the fixed image
+
+# %% tags=["solution"]
+inverse = regkit.invert(pair.displacement)
+my_place = fields.warp_points(q[None, None], inverse)[0, 0]
+
+# %%
+check.landmark_in_fixed(my_place)
+
+# %% [markdown]
+# Whatever you found: the proof of a right answer is to send it forwards again, and to arrive where you started.
+
+# %%
+if my_place is not ...:
+    sent = torch.as_tensor(my_place, dtype=torch.float32).view(1, 1, 2)
+    arrived = fields.warp_points(sent, pair.displacement)[0, 0]
+    print("your place, sent forwards, arrives at", arrived.numpy().round(2), "wanted:", q.numpy())
+
+# %% tags=["instructor"]
+way_back = fields.warp_points(q[None, None], regkit.invert(pair.displacement))[0, 0]
+minus_u = 2 * q - fields.warp_points(q[None, None], pair.displacement)[0, 0]
+print(f"q - u(q) misses by {(way_back - minus_u).norm():.1f} voxels")
+assert (arrived - q).norm() < 0.02 and (way_back - minus_u).norm() > 1
+
+# %% [markdown] tags=["instructor"]
+# The usual answers, in this order: $q + u(q)$ (wrong way), $q - u(q)$ (right way, $u$ read at the wrong place). The
+# second is a good first step of an iteration, $p \leftarrow q - u(p)$, and is exactly what an inverse does. That $-u$
+# is no inverse is the subject of tutorial 05.
+
+# %% [markdown]
+# ## Take away
+#
+# > * **Warping pulls:** `warped[x] = moving[x + u(x)]`. Arrows to the right, image to the left.
+# > * **Arrows live on the fixed grid and point into the moving image.** Images come back along them, points of the
+# >   fixed image go forward along them: `p + u(p)`. Points of the *moving* image need the **inverse**.
+# > * **Compose displacements, warp once:** `compose(u, v) = v + warp(u, v)`. They do not add, and order matters.
+# > * Images: linear. **Labels: nearest.** Points: no interpolation of the image at all.
+#
+# **Next.** We can move an image anywhere. But what is a *good* place? A computer needs one number, and that number
+# can lie.
