@@ -1,6 +1,16 @@
-"""What all tests share: the fast mode of the tutorials, and no display."""
+"""What all tests share: the fast mode of the tutorials, no display, and a table of the notebooks' times."""
 
 import os
 
 os.environ.setdefault("REGKIT_MODE", "fast")  # the notebooks' kernels inherit it
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    times = {report.nodeid.split("::")[0]: report.duration for report in reports if ".ipynb" in report.nodeid}
+    if times:
+        terminalreporter.section(f"notebooks, REGKIT_MODE={os.environ['REGKIT_MODE']}")
+        for name, seconds in sorted(times.items()):
+            terminalreporter.line(f"{seconds:7.1f} s  {name}")
+        terminalreporter.line(f"{sum(times.values()):7.1f} s  together")

@@ -81,6 +81,20 @@ def test_a_tutorial_has_every_part_that_the_course_promises(source):
     assert "check." in text and "assert " in text and "begin(" in text
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_courses_table_states_each_tutorials_times(source):
+    fast, full = re.search(r"begin\(seconds={\"fast\": (\d+), \"full\": (\d+)}", source.read_text()).groups()
+    table = (ROOT / "tutorials" / "README.md").read_text()
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| {source.stem[:2]} | [")]
+    assert f"({source.stem}.ipynb)" in row and f"| {fast} / {full} |" in row
+
+
+def test_the_glossarys_pictures_are_there():
+    folder = ROOT / "tutorials"
+    pictures = re.findall(r"!\[.+?\]\((glossary/.+?)\)", (folder / "README.md").read_text())
+    assert len(pictures) >= 12 and all((folder / picture).is_file() for picture in pictures)
+
+
 def test_the_command_line_makes_the_notebooks(tutorials, capsys):
     assert command_line.main(["notebooks"]) == 0
     assert capsys.readouterr().out.count("made 00_first_light.ipynb") == 2

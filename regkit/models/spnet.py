@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from regkit.fields import compose, exponential, identity, sample, scale_components, upsample, warp
 from regkit.layers import average_pool, configured, conv, conv_transposed, crop, pad_to_multiple
 from regkit.losses import diffusion, lncc
+from regkit.symmetry import swap
 from regkit.types import Dim, Displacement, Image, Registration, check_pair, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
@@ -93,7 +94,7 @@ class SPNet(nn.Module):
         self.pull_features = self.pull if feature_warping else _keep
         self.integrate = partial(exponential, composition=partial(_compose, self.pull)) if integrate else _keep
         self.diffeomorphic = integrate
-        self.weights = {"smoothness": smoothness_weight, "inverse_consistency": 0.0 if integrate else inverse_weight}
+        self.smoothness_weight, self.inverse_weight = smoothness_weight, inverse_weight
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
@@ -124,7 +125,7 @@ class SPNet(nn.Module):
         handed = features[-1][..., :0]  # nothing yet
         for estimator, feature in zip(reversed(self.estimators), reversed(features), strict=True):
             asked = self.estimated * len(feature) // 2
-            own, other = feature[:asked], feature.roll(len(feature) // 2, 0)[:asked]
+            own, other = feature[:asked], swap(feature)[:asked]
             known = []
             if displacements:
                 upsampled = crop(upsample(displacements[-1]), spatial(feature))[:asked]
@@ -137,8 +138,8 @@ class SPNet(nn.Module):
     def objective(self, registration: SPNetRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """Local NCC of both directions and smoothness of the velocities at every level, level l weighing 1/2^l.
 
-        {"similarity", "smoothness"}, and "inverse_consistency", mean |u_AB + u_BA(x + u_AB)|² of both orders, where the
-        estimators give displacements (else it is zero by weight and left out).
+        {"similarity", "smoothness"}; where the estimators give displacements also "inverse_consistency", the mean of
+        |u_AB + u_BA(x + u_AB)|² in both orders.
         """
         images = self.pyramid(torch.cat(torch.broadcast_tensors(moving, fixed)))
         count = self.compared * len(images[0]) // 2
@@ -146,15 +147,14 @@ class SPNet(nn.Module):
         for level, image in enumerate(images):
             displacement, velocity = registration.displacements[-1 - level], registration.velocities[-1 - level]
             image = crop(image, spatial(displacement))
-            warped, target = self.pull(image, displacement)[:count], image.roll(len(image) // 2, 0)[:count]
+            warped, target = self.pull(image, displacement)[:count], swap(image)[:count]
             window = min(WINDOWS[level], *(size - 1 + size % 2 for size in spatial(image)))  # odd, and inside the image
             similarity = similarity + lncc(warped, target, window=window) / 2**level
             smoothness = smoothness + diffusion(velocity) / 2**level
-        terms = {"similarity": similarity, "smoothness": self.weights["smoothness"] * smoothness}
+        terms = {"similarity": similarity, "smoothness": self.smoothness_weight * smoothness}
         if not self.diffeomorphic:
             both = registration.displacements[-1]
-            gap = compose(both.roll(len(both) // 2, 0), both)
-            terms["inverse_consistency"] = self.weights["inverse_consistency"] * (gap**2).sum(1).mean()
+            terms["inverse_consistency"] = self.inverse_weight * (compose(swap(both), both) ** 2).sum(1).mean()
         return terms
 
 
