@@ -18,7 +18,7 @@ from regkit.volumes import Cut, Place, cuts, highest
 
 _ALL = "all planes"
 _LINE, _GAP = 18, 6  # pixels: a line of text, between planes
-_WIDTH, _LARGEST = 1040, 400  # pixels: of all panels, of a plane
+_WIDTH, _LARGEST = 880, 400  # pixels: of all panels, of a plane
 _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
 
 
