@@ -1,4 +1,4 @@
-"""The command line: ``python -m regkit lab`` opens the course; ``notebooks`` makes its notebooks, ``pages`` its HTML."""
+"""The command line: ``python -m regkit lab`` opens the course; ``notebooks`` and ``pages`` make its two editions."""
 
 from __future__ import annotations
 
