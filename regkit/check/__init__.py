@@ -15,18 +15,25 @@ from regkit.check.t02_warping_pulls import (
     turn,
     turned,
 )
+from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
+from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 
 __all__ = [
     "LANDMARKS",
     "MARKED_POINT",
     "Exercise",
     "Verdict",
+    "beautiful_picture",
     "brain_slice",
     "carrying_pair",
+    "hidden_folds",
     "landmark_in_fixed",
     "landmark_pair",
     "landmarks",
     "small_to_full",
+    "squarings",
+    "swirl",
     "turn",
     "turned",
+    "wild_swirl",
 ]
