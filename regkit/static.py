@@ -16,8 +16,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from regkit.controls import Button, Choice, Player, Scene, Slider, State
+from regkit.controls import Choice, Scene, Slider, State
 from regkit.drawing import png
+from regkit.sliced import first_values
 
 FRAMES = 21  # at most, for each slider
 PAGE = """<div id="{id}" class="regkit-static" style="font-family: sans-serif; line-height: 1.5">
@@ -77,21 +78,16 @@ def tabs_html(scenes: dict[str, Scene]) -> str:
 
 def _modes(scene: Scene) -> Iterator[dict[str, Any]]:
     controls = scene.controls()
-    start = {name: _first(control) for name, control in controls.items() if not isinstance(control, Button)}
-    choice = controls.get("mode")
-    for mode in choice.options if isinstance(choice, Choice) else [""]:
-        state = {**start, "mode": mode} if mode else start
+    start = first_values(controls)
+    choices = [name for name, control in controls.items() if isinstance(control, Choice)]
+    chosen = "mode" if "mode" in choices else (choices or [""])[0]
+    for mode in getattr(controls.get(chosen), "options", [""]):
+        state = {**start, chosen: mode} if chosen else start
         moved = {name: control for name, control in controls.items() if name not in scene.hidden(state)}
         sliders = [
             _slider(scene, state, name, control) for name, control in moved.items() if isinstance(control, Slider)
         ]
         yield {"name": mode, "first": _frame(scene, state), "sliders": sliders}
-
-
-def _first(control: Any) -> Any:
-    if isinstance(control, Choice):
-        return control.options[0]
-    return 0 if isinstance(control, Player) else control.value
 
 
 def _slider(scene: Scene, state: State, name: str, control: Slider) -> dict[str, Any]:
