@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from pathlib import Path
+
 
 import torch
 
-_FOLDER = Path(__file__).parent
-SECTIONS = [
+SECTIONS = ("fields", "losses", "metrics", "models", "sacbnet", "widgets", "browser_latency")
     name
     for name in ("fields", "losses", "metrics", "models", "sacbnet", "widgets")
     if (_FOLDER / f"{name}.py").exists()
