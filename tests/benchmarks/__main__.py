@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 
-
 import torch
 
 SECTIONS = ("fields", "losses", "metrics", "models", "sacbnet", "widgets", "browser_latency")
-    name
-    for name in ("fields", "losses", "metrics", "models", "sacbnet", "widgets")
-    if (_FOLDER / f"{name}.py").exists()
-]
 
 
 def main() -> None:
