@@ -15,6 +15,7 @@ from regkit.check.t02_warping_pulls import (
     turn,
     turned,
 )
+from regkit.check.t03_similarity_landscapes import disc, mse_lies, shifted, slopes
 from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 
@@ -26,10 +27,14 @@ __all__ = [
     "beautiful_picture",
     "brain_slice",
     "carrying_pair",
+    "disc",
     "hidden_folds",
     "landmark_in_fixed",
     "landmark_pair",
     "landmarks",
+    "mse_lies",
+    "shifted",
+    "slopes",
     "small_to_full",
     "squarings",
     "swirl",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from importlib import resources
-from math import cos, radians, sin
 from typing import Any
 
 import nibabel
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from regkit import data
 from regkit.check.exercise import Exercise
-from regkit.fields import affine_displacement, compose, identity, invert, warp, warp_points
-from regkit.types import Displacement, Image, Pair
+from regkit.fields import compose, identity, invert, warp, warp_points
+from regkit.landscapes import rigid_displacement
+from regkit.types import Displacement, Image, Pair, spatial
 
 TURNS = 72
 MARKED_POINT = torch.tensor([44.0, 12.0])  # in the moving image of `carrying_pair`
@@ -32,8 +32,7 @@ def brain_slice() -> Image:
 
 def turn(degrees: float) -> Displacement:
     """The displacement that turns the slice about its middle: (1, 2, 96, 96), voxels."""
-    c, s = cos(radians(degrees)), sin(radians(degrees))
-    return affine_displacement(torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]]), brain_slice().shape[2:])
+    return rigid_displacement(spatial(brain_slice()), degrees=degrees)
 
 
 @functools.cache
