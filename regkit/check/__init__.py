@@ -18,6 +18,7 @@ from regkit.check.t02_warping_pulls import (
 from regkit.check.t03_similarity_landscapes import disc, mse_lies, shifted, slopes
 from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
+from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
 
 __all__ = [
     "LANDMARKS",
@@ -26,12 +27,15 @@ __all__ = [
     "Verdict",
     "beautiful_picture",
     "brain_slice",
+    "breaking_shift",
     "carrying_pair",
     "disc",
     "hidden_folds",
+    "inverted_pairs",
     "landmark_in_fixed",
     "landmark_pair",
     "landmarks",
+    "mended",
     "mse_lies",
     "shifted",
     "slopes",
