@@ -1,6 +1,7 @@
 """Every exercise of the course: blank is amber, the reference green, each known mistake red with its own hint."""
 
 import pytest
+import torch
 
 from regkit import check
 
@@ -12,6 +13,23 @@ EXERCISES = {name: value for name, value in vars(check).items() if isinstance(va
 def test_blank_is_amber_and_says_what_to_do(name, blank):
     verdict = EXERCISES[name](blank)
     assert verdict.colour == "amber" and verdict.message == EXERCISES[name].task
+
+
+def test_an_answer_of_two_parts_may_be_filled_in_one_by_one():
+    blank, half = check.turned((..., ...)), check.turned((check.brain_slice(), ...))
+    assert blank.colour == "amber" and blank.message == check.turned.task
+    assert half.colour == "amber" and half.message == f"Half done: composed is still blank. {check.turned.task}"
+
+
+OFFSET = torch.tensor([1.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda p: 4 * p + OFFSET, lambda p: (4 * p[0] + 1.5, 4 * p[1] + 1.5), lambda p: [4 * part + 1.5 for part in p]],
+)
+def test_a_converter_may_be_written_for_a_place_of_two_numbers(function):
+    assert check.small_to_full(function).colour == "green"
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -13,14 +13,14 @@
 # %% [markdown]
 # # 01 · Where is a pixel?
 #
-# *Four programs give four different numbers for one point, and all four are right. Mix two of them and your
-# registration is wrong by half a voxel, or shows the wrong side of a patient.*
+# *Four programs describe one point in four ways, and all four are right. Mix two of them and your registration is
+# wrong by half a voxel, or shows the wrong side of a patient.*
 #
 # **Goals.** After this notebook you can say where a point is as an index, in voxels, in normalised units and in
 # millimetres; you can turn each into the others; and you can recognise a half-pixel bug by its symptom.
 #
 # **Before you start.** Arrays and their indices, multiplying a matrix with a vector. Tutorial 00 helps, but is not
-# needed.
+# needed. Two words: in 2D a voxel is a pixel, and names in code are spelled the American way (`to_normalized`).
 #
 # **CPU.** Measured on two cores: about 6 s of computing in either mode. Nothing is trained here.
 
@@ -47,7 +47,8 @@ course.begin(seconds={"fast": 6, "full": 6})
 
 # %%
 scan = nibabel.load(resources.files("nibabel") / "tests/data/example4d.nii.gz")
-volume = scan.get_fdata()[..., 0] / 800  # (128, 96, 24), brain tissue between 0.4 and 1
+recordings = scan.get_fdata()  # (128, 96, 24, 2): the head was recorded twice
+volume = recordings[..., 0] / 800  # the first; 800 brings brain tissue between 0.4 and 1
 point = np.array([70.0, 62.0, 12.0])  # in a bright, fluid-filled chamber of the brain
 
 figure, axes = plt.subplots(figsize=(4.6, 5.6))
@@ -79,7 +80,10 @@ my_prediction = (0, 3)
 
 # %%
 numbered = torch.arange(25.0).view(1, 1, 5, 5)  # the value 10 sits in row 2, column 0
-value = F.grid_sample(numbered, torch.tensor([[[[0.5, -1.0]]]]), align_corners=True).item()
+grid = torch.tensor(
+    [[[[0.5, -1.0]]]]
+)  # (batch, rows, columns, 2): one result, and where to read it
+value = F.grid_sample(numbered, grid, align_corners=True).item()
 place_read = divmod(round(value), 5)
 print(f"the value {value:g} was read, from (row, column) = {place_read}; you said: {my_prediction}")
 assert place_read == (0, 3)
@@ -104,7 +108,11 @@ assert place_read == (0, 3)
 # (`align_corners=False`, torch's default) puts ±1 where the image **ends**, half a voxel further out. (The formulas are
 # those of torch's documentation of `grid_sample`.)
 #
-# Millimetres need the scan's **affine**, a 4 × 4 matrix from its header: $\text{mm} = A\,p + b$.
+# Millimetres need the scan's **affine**, a 4 × 4 matrix from its header: $\text{mm} = A\,p + b$. Its upper-left 3 × 3
+# block is $A$, the first three numbers of its last column are $b$.
+#
+# Between voxel centres, `read` takes a mean of the nearest four voxels, the nearer the heavier. This is called
+# **bilinear** interpolation (in any dimension: **linear**).
 
 
 # %%
@@ -117,8 +125,9 @@ def millimetres(voxel, affine):
 
 
 def read(image, row, column):
-    """The value between voxel centres: a mean of the nearest four, the nearer the heavier."""
-    top, left = int(row), int(column)
+    """Bilinear interpolation of image at (row, column)."""
+    top = min(int(row), image.shape[0] - 2)  # the last row has no row below: use the pair above
+    left = min(int(column), image.shape[1] - 2)
     down, right = row - top, column - left
     above = (1 - right) * image[top, left] + right * image[top, left + 1]
     below = (1 - right) * image[top + 1, left] + right * image[top + 1, left + 1]
@@ -132,6 +141,7 @@ def read(image, row, column):
 plane = torch.from_numpy(volume[:, :, 12])[None, None]  # (1, 1, 128, 96)
 row, column = 70.25, 62.6  # a point between voxel centres
 by_hand = read(plane[0, 0], row, column)
+assert read(plane[0, 0], 127, 95) == plane[0, 0, 127, 95]  # the last corner, too
 
 for align_corners in (True, False):
     # The last axis comes first.
@@ -159,11 +169,21 @@ print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, 
 #
 # * Move by 0.25: the *voxel* number follows at once. When does the *index* change?
 # * Go to axis 1 = 0, then to 95. Which of the two normalised rulers reaches ±1 at a voxel's centre?
-# * Move along axis 0 only, and watch R, A and S in the last line. Then along axis 1: why do *two* of them change?
+# * In the last line R, A and S are the mm towards the patient's **r**ight, **a**nterior (forwards) and **s**uperior
+#   (upwards). Move along axis 0 only, and watch them. Then along axis 1: why do *two* of them change?
 
 # %%
 viewer = places.place_viewer(volume, scan.affine, number=12)
 viewer
+
+# %% [markdown]
+# Your answers? The index changes half a voxel away from a centre: voxel 70 holds 69.5 to 70.5. *Corners* reaches ±1
+# at the centres 0 and 95. *Edges* does not: it would need -0.5 and 95.5.
+
+# %%
+assert normalised(0, 96, True) == -1 and normalised(95, 96, True) == 1
+assert normalised(-0.5, 96, False) == -1 and normalised(95.5, 96, False) == 1
+assert normalised(0, 96, False) > -1 and normalised(95, 96, False) < 1
 
 # %% [markdown]
 # The answer to the last question is in the affine: this head was scanned in **tilted** planes, so that one step along
@@ -209,9 +229,9 @@ print(f"the axes of this array lead towards {letters}; determinant {determinant:
 assert letters == "LAS" and determinant < 0  # a mirror between array and body
 
 # %% [markdown]
-# There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior; DICOM, ITK and
-# ANTs count towards **L**eft, **P**osterior, **S**uperior. To go from one to the other, flip the first two
-# signs. Forget it, and the point is nowhere near the head:
+# There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior (RAS);
+# DICOM, ITK and ANTs count towards **L**eft, **P**osterior (backwards), **S**uperior (LPS). To go from one to the
+# other, flip the first two signs. Forget it, and the point is nowhere near the head:
 
 # %%
 ras = apply_affine(scan.affine, point)
@@ -229,8 +249,8 @@ assert np.isclose(off, 2 * np.hypot(*ras[:2])) and lps[1] < anterior.min()  # ou
 # %% [markdown]
 # ## A difference has no origin
 #
-# A **displacement** is the difference of two positions, so constant terms drop out: $2u/(N-1)$, without the $-1$.
-# The same for mm: $A\,u$, without $b$.
+# A **displacement** $u$ is the difference of two positions, so constant terms drop out. Normalised, it is $2u/(N-1)$
+# for corners and $2u/N$ for edges, without the $-1$. In mm it is $A\,u$, without $b$.
 
 # %%
 start, end = torch.tensor([40.0, 30.0]), torch.tensor([43.0, 28.5])
@@ -242,6 +262,9 @@ print(
     "u =", (end - start).tolist(), "voxels =", [f"{part:.4f}" for part in converted], "normalised"
 )
 assert torch.allclose(converted, expected)
+assert torch.allclose(
+    normalised(end, size, False) - normalised(start, size, False), 2 * (end - start) / size
+)
 
 # %% [markdown]
 # ## Break it
@@ -285,17 +308,21 @@ assert np.isclose(error[0], -0.5) and np.isclose(error[-1], 0.5) and abs(error[w
 
 # %% [markdown]
 # **Symptom:** the picture looks perfect. The error is nothing in the middle, where you look and where most tests put
-# their dot, and half a voxel at the border. The image has been magnified by $N/(N-1)$. **It adds up:** a network that
-# warps ten times loses five voxels at the rim.
+# their dot, and half a voxel at the border. The places that are read spread by $N/(N-1)$, so the picture **shrinks** by
+# $(N-1)/N$. **It adds up:** after ten such warps, the outer five voxels show what lies outside the image.
 #
-# **Mend:** name the convention in every call, test with a dot in a *corner*, and use odd, non-square images.
+# **Mend:** name the convention in every call, and test with a dot in a *corner* of an image with unequal, odd side
+# lengths, so that a swapped axis or a wrong $N$ shows.
 
 # %%
-at_the_rim = torch.tensor(0.0)
+read_at = torch.arange(width)
 for _ in range(10):
-    at_the_rim = ((normalised(at_the_rim, width, True) + 1) * width - 1) / 2
-print(f"after ten passes, voxel 0 is read at {at_the_rim:.2f}")
-assert at_the_rim < -5
+    read_at = ((normalised(read_at, width, True) + 1) * width - 1) / 2
+outside = int((read_at < -0.5).sum())  # the image ends at -0.5
+print(
+    f"after ten passes, voxel 0 is read at {read_at[0]:.2f}; {outside} voxels on this side read outside"
+)
+assert outside == 5
 
 # %% [markdown]
 # ## Exercise: find the half-pixel bug
@@ -343,7 +370,9 @@ print("taken back to the full image, off by:", [f"{part:.2f}" for part in bug])
 assert torch.allclose(bug, torch.full((2,), bug[0].item()), atol=0.01) and bug.abs().min() > 1
 
 # %% [markdown]
-# Mend the line. (A row of 8 squares on paper helps; no need to guess.)
+# Leave `to_full` as it is, and write the right line as a new function, `my_to_full`. It takes a number, and works
+# elementwise on an array; the check calls it with two numbers at once (a tensor like `found`). A row of 8 squares on
+# paper helps; no need to guess.
 
 # %% tags=["exercise"]
 my_to_full = ...  # for example: lambda place: 4 * place
@@ -360,19 +389,9 @@ my_to_full = mended
 check.small_to_full(my_to_full)
 
 # %%
-if my_to_full is not ...:
-    print("your landmark:", [f"{part:.2f}" for part in my_to_full(found)], "true:", truth.tolist())
-
-# %% [markdown]
-# regkit's `fields.upsample`, which takes a coarse network level to the next finer one, has this rule built in: its
-# `alignment="cells"` is for grids made by pooling. Here is the same rule for a factor of 2, seen in a ramp of positions:
-
-# %%
-coarse = fields.identity((8, 8)) / 2  # half of each position; `upsample` doubles the values
-finer = fields.upsample(coarse)[0, 1, 5]  # along axis 1
-print("the fine voxels 2 to 7 lie at the coarse places", finer[2:8].tolist())
-# Fine voxel f lies at the coarse place (f - 0.5) / 2.
-assert torch.allclose(finer[2:-2], (torch.arange(2.0, 14.0) - 0.5) / 2)
+if callable(my_to_full):
+    landmark = np.asarray(my_to_full(found), dtype=float)
+    print("your landmark:", landmark.round(2), "true:", truth.tolist())
 
 # %% [markdown] tags=["instructor"]
 # Nearly all will write 2 first ("half of four"). The check says why not: they count from the edge of voxel 0, which is
@@ -386,8 +405,9 @@ assert torch.allclose(finer[2:-2], (torch.arange(2.0, 14.0) - 0.5) / 2)
 # > * **Index** = which box. **Voxel** = real numbers, centres at whole numbers, the image reaches from -0.5 to
 # >   $N - 0.5$. **Normalised** = -1 to 1, *corners or edges*, axes reversed. **mm** = affine, RAS or LPS.
 # > * A convention is never wrong; **two conventions in one program** are. Convert at the door, by named functions.
-# > * The half-pixel bug is invisible in the middle. **Test at the corners, on odd, non-square images.**
-# > * Pooling keeps **edges** ($f\,p + (f-1)/2$), `resize` with `align_corners` keeps **corners**.
+# > * The half-pixel bug is invisible in the middle. **Test at the corners, on images with unequal, odd sides.**
+# > * Where each small voxel is the mean of $f$ full ones along each axis, the small place $p$ is the full place
+# >   $f\,p + (f-1)/2$.
 # > * Left and right are one sign in the affine, and a picture does not show it.
 #
 # **Next.** Now that a place has an address: if every voxel gets an arrow to the right, which way does the *image* go?

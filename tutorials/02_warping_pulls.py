@@ -13,13 +13,14 @@
 # %% [markdown]
 # # 02 · Warping pulls
 #
-# *Every arrow points to the right, and the image moves to the left. Once this no longer surprises you, half of the sign
-# errors of registration cannot happen to you any more.*
+# *Every arrow points to the right, and the image moves to the left. Once this no longer surprises you, a common sign
+# error of registration is easy to see.*
 #
 # **Goals.** After this notebook you can say which way an image goes under a displacement and why; warp images, labels
 # and points, each the right way; and join two deformations into one without blurring the image.
 #
-# **Before you start.** Tutorial 01: what a voxel position is, and reading an image between voxel centres.
+# **Before you start.** Tutorial 01, or this one sentence: a place is (row, column) in voxels, voxel centres are at
+# whole numbers, and between them an image is read as a mean of the four nearest voxels, the nearer the heavier.
 #
 # **CPU.** Measured on two cores: about 7 s of computing in either mode. Nothing is trained here.
 
@@ -43,7 +44,9 @@ course.begin(seconds={"fast": 7, "full": 7})
 
 # %%
 letter = torch.zeros(1, 1, 64, 64)
-letter[..., 12:52, 20:27] = letter[..., 12:19, 20:46] = letter[..., 28:35, 20:40] = 1
+letter[..., 12:52, 20:27] = 1  # the stem of the F
+letter[..., 12:19, 20:46] = 1  # its upper stroke
+letter[..., 28:35, 20:40] = 1  # its lower stroke
 
 to_the_right = torch.zeros(1, 2, 64, 64)
 to_the_right[:, 1] = 10
@@ -88,8 +91,8 @@ assert abs(right + 10) < 1e-3 and abs(down) < 1e-3
 # To the **left**. The arrow belongs to a voxel of the *result*, and it says where that voxel **fetches** its value: ten
 # voxels further to the right. Everything that is fetched from the right arrives further left. Warping **pulls**.
 #
-# The figure that helps: a displacement is a *shopping list*, not a delivery note. Each voxel of the fixed grid writes
-# down where to fetch its value.
+# Think of a displacement as a *shopping list*, not a delivery note: each voxel of the result writes down where to fetch
+# its value.
 
 # %% [markdown] tags=["instructor"]
 # Nearly everyone says right, and those who say left often know it by heart. Let two students act it out: one is the
@@ -137,7 +140,8 @@ def turn_and_scale(degrees, scale):
     """φ(x) = A (x - c) + c about the middle c of the image, as a displacement."""
     angle = torch.deg2rad(torch.tensor(degrees))
     a, b = scale * angle.cos(), scale * angle.sin()
-    matrix = torch.stack([torch.stack([a, -b, 0 * a]), torch.stack([b, a, 0 * a])])
+    zero = 0 * a  # no shift
+    matrix = torch.stack([torch.stack([a, -b, zero]), torch.stack([b, a, zero])])
     return fields.affine_displacement(matrix[None], (64, 64))
 
 
@@ -158,9 +162,20 @@ for panel, image, title in (
 assert holes > 1000 and not pulled.isnan().any()
 
 # %% [markdown]
-# Pushing leaves **holes** where the map spreads voxels out, and overwrites where it crowds them. Pulling asks each
-# voxel of the result exactly once, so each gets exactly one value. That is why every program pulls.
-#
+# Pushing leaves **holes** where the map spreads voxels out. Where it crowds them, one **overwrites** another: below
+# we push the F along the arrows `back`, which shrink it, and count. Pulling asks each voxel of the result exactly
+# once, so each gets exactly one value. That is why nearly every program pulls.
+
+# %%
+shrunk = push_by_hand(letter[0, 0], back[0])  # none of the 64 × 64 voxels leaves the image
+overwritten = 64 * 64 - int((~shrunk.isnan()).sum())
+print(f"pushed to a smaller F: {overwritten} of {64 * 64} values were overwritten")
+assert overwritten > 1000
+assert (fields.identity((64, 64)) + back).min() >= 0 and (
+    fields.identity((64, 64)) + back
+).max() <= 63
+
+# %% [markdown]
 # The same from regkit:
 
 # %%
@@ -171,19 +186,34 @@ assert np.array_equal(pushed.numpy(), pulling.push(letter, out), equal_nan=True)
 # ## Which way does the image go?
 #
 # Move the arrow. At the left is the moving image with $u$; at the right the result, and in blue the outline of where
-# the letter was. Before each move, say aloud where the F will go. Then let the arrow fade *around the middle* and press
-# *push instead*.
+# the letter was. Two things to try:
+#
+# * Before each move, say aloud where the F will go.
+# * Choose *around the middle*, so that the arrows fade outwards, and *push instead*. On which side do the holes appear?
 
 # %%
 viewer = pulling.arrow_viewer(letter)
 viewer
 
 # %% [markdown]
+# Your answer? Mostly *behind* the push: for an arrow to the right, at the left. There each voxel goes further
+# than its left neighbour, so gaps open between them. In front the voxels crowd, and overwrite each other.
+
+# %%
+squared = ((fields.identity((64, 64)) - 31.5) ** 2).sum(1)
+fading = torch.zeros(1, 2, 64, 64)
+fading[:, 1] = 12 * torch.exp(-squared / (2 * 16**2))  # 12 voxels in the middle, fading over 16
+behind, in_front = np.hsplit(np.isnan(pulling.push(letter, fading)), 2)
+print(f"holes: {behind.sum()} behind, {in_front.sum()} in front")
+assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum()
+
+# %% [markdown]
 # ## Between the voxels
 #
 # $x + u(x)$ rarely hits a voxel's centre, so the value in between has to be made up: **nearest** takes the closest
 # voxel, **linear** a weighted mean of the closest 4 (3D: 8), **cubic** of the closest 16 (3D: 64). Here is a slice of a
-# real scan, turned by 5° and back again. What is lost?
+# real scan, turned by 5° and back again. What is lost? Our measure of fine **detail**: take the differences of
+# neighbours along axis 1, and their variance.
 
 # %%
 brain = check.brain_slice()  # (1, 1, 96, 96), the slice of tutorial 01, forehead up
@@ -192,7 +222,7 @@ inside = radius < 44  # stays in view when turned
 
 
 def detail(image):
-    """How much fine structure there is: the variance of the differences between neighbours."""
+    """The variance of the differences between neighbours along axis 1."""
     return image.diff(dim=-1)[inside[..., 1:]].var().item()
 
 
@@ -212,10 +242,29 @@ assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"]
 assert home["nearest"] > 0.9
 
 # %% [markdown]
-# Surprised? *Linear*, everybody's choice, loses **half** of the fine detail in two turns of 5°: each value is a mean
-# of its neighbours, and averaging cannot be undone. *Nearest* only moves values, so most of them come home. Why not
-# always take nearest, then? Because a small motion does nothing at all, and what does nothing has no slope to learn
-# from:
+# Surprised? *Linear*, the usual choice, loses about **half of this variance** in two turns of 5°: each value is a mean
+# of its neighbours, and what averaging removes is lost in practice. But the test flatters *nearest*: it only moves
+# values, so most of them come home. Turn the F **once**:
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.9), layout="compressed")
+once_turned = {}
+for panel, mode in zip(axes, ("nearest", "linear", "cubic"), strict=True):
+    image = once_turned[mode] = regkit.warp(letter, turn_and_scale(10.0, 1.0), mode=mode)
+    shown = panel.imshow(image[0, 0], cmap="gray", vmin=-0.15, vmax=1.15)
+    panel.set(title=f"{mode}: values {image.min():.2f} to {image.max():.2f}")
+    panel.set(xlim=(15.5, 51.5), ylim=(33.5, 5.5), xlabel="axis 1 (voxels)")
+axes[0].set(ylabel="axis 0 (voxels)")
+figure.colorbar(shown, ax=axes[-1], label="intensity")
+
+assert once_turned["nearest"].unique().tolist() == [0, 1]  # jagged: nothing in between
+assert once_turned["linear"].min() >= 0 and once_turned["linear"].max() < 1 + 1e-5
+assert once_turned["cubic"].min() < -0.05 and once_turned["cubic"].max() > 1.05
+
+# %% [markdown]
+# *Nearest* makes jagged edges. *Cubic* keeps more than linear, but costs 16 reads a voxel (3D: 64), not 4 (3D: 8), and
+# it **overshoots** at edges: darker than black, brighter than white. And with *nearest* a small motion does nothing at
+# all, and what does nothing has no slope to learn from:
 
 # %%
 shift = torch.zeros(1, 2, 96, 96)
@@ -226,17 +275,19 @@ print(f"0.4 voxels to the side change nothing with nearest, {changed:.3f} on ave
 assert changed > 0.01
 
 # %% [markdown]
-# So images are read linearly, and the lesson is another one: **interpolate an image once.**
+# So images are usually read linearly. The blur is kept small in another way: **interpolate an image once.**
 #
 # ## Compose, do not resample twice
 #
-# Two warps in a row, first $u$, then $v$: the result at $x$ fetches from $x + v(x)$ in the intermediate image, which
-# fetches from there plus $u$ *there*. So one displacement does both:
+# Warp an image by $u$, then the result by $v$. At $x$, the last image fetches from $y = x + v(x)$ in the one between.
+# That one, at $y$, has fetched from $y + u(y)$ in the first. So the value comes from $x + v(x) + u(y)$, and one
+# displacement does both:
 #
-# $$(u \circ v)(x) = v(x) + u\big(x + v(x)\big)$$
+# $$\text{compose}(u, v)(x) = v(x) + u(y), \qquad y = x + v(x)$$
 #
-# The second term is the field $u$, warped by $v$. By hand it is one line. (The Diffeomorphic Demons of
-# Vercauteren et al., 2009, join their updates in this way.)
+# The second term is the field $u$, warped by $v$: by hand it is one line. As maps, with $\varphi_u(x) = x + u(x)$, this
+# is the displacement of $\varphi_u \circ \varphi_v$. (The Diffeomorphic Demons of Vercauteren et al., 2009, join their
+# updates in this way.)
 
 # %%
 u = check.turn(40)
@@ -254,8 +305,8 @@ figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 for panel, image, title in (
     (axes[0], twice, "two warps"),
     (axes[1], once, "compose(u, v), one warp"),
-    (axes[2], added, "u + v: elsewhere"),
-    (axes[3], other_order, "compose(v, u): elsewhere"),
+    (axes[2], added, "u + v: wrong place"),
+    (axes[3], other_order, "compose(v, u): wrong place"),
 ):
     off = (image - twice)[inside].abs().mean()
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
@@ -264,7 +315,7 @@ assert (once - twice)[inside].abs().mean() < 0.03
 assert min((image - twice)[inside].abs().mean() for image in (added, other_order)) > 0.1
 
 # %% [markdown]
-# The first two agree on the place, but not on the sharpness:
+# The first two put everything in the same place, but the second is sharper:
 
 # %%
 print(f"detail after two warps {detail(twice):.4f}, after one composed warp {detail(once):.4f}")
@@ -284,9 +335,9 @@ labels = torch.zeros(1, 1, 64, 64, dtype=torch.long)
 labels[..., 10:54, 10:54] = 3
 labels[..., 22:42, 22:42] = 1  # 1 lies inside 3; there is no 2
 
-swirl = turn_and_scale(25.0, 0.9)
-invented = regkit.warp(labels.float(), swirl).round().long()
-fetched = fields.warp_labels(labels, swirl)
+motion = turn_and_scale(25.0, 0.9)
+invented = regkit.warp(labels.float(), motion).round().long()
+fetched = fields.warp_labels(labels, motion)
 
 figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="compressed")
 colours = plt.get_cmap("viridis", 4)
@@ -304,9 +355,17 @@ assert invented.unique().tolist() == [0, 1, 2, 3] and fetched.unique().tolist() 
 
 # %% [markdown]
 # **Symptom:** thin rims of a structure that does not exist.
-# **Mend:** `fields.warp_labels` fetches the nearest label. (Or warp a one-hot mask of *each* label linearly, and take
-# the largest.)
-#
+# **Mend:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
+# label, 1 inside and 0 outside (**one-hot**), warp the masks linearly, and give each voxel the label whose mask is
+# largest there.
+
+# %%
+names = torch.tensor([0, 1, 3])
+masks = (labels == names.view(1, 3, 1, 1)).float()  # (1, 3, 64, 64)
+largest = names[regkit.warp(masks, motion).argmax(dim=1, keepdim=True)]
+assert largest.unique().tolist() == [0, 1, 3] and (largest == fetched).float().mean() > 0.98
+
+# %% [markdown]
 # ## Points go the other way
 #
 # An image is pulled: the arrow at $x$ *in the fixed grid* points to the place *in the moving image*. So a **point of
@@ -344,15 +403,16 @@ assert torch.allclose(here, there, atol=1e-5)
 #
 # ## Exercise 1: a full circle
 #
-# Turn the brain by 5°, 72 times: a full circle, so it should come back as it was. Make **two** images:
+# Turn the brain by 5°, 72 times: a full circle, so it should come back as it was. `check.turn(5)` is the displacement
+# of one turn. Fill in both answers; each is an image, (1, 1, 96, 96).
 #
-# * `resampled`: warp the *image* 72 times, each time starting from the last result;
-# * `composed`: compose the *displacement* with itself 72 times, and warp the image once.
-#
-# `check.turn(5)` gives the displacement of one turn.
+# * `resampled`: start from `brain`, and warp the *image* 72 times, always the last result.
+# * `composed`: start from no displacement, `torch.zeros(1, 2, 96, 96)`, compose it 72 times with one turn, and warp
+#   `brain` once.
 
 # %% tags=["exercise"]
-resampled, composed = ..., ...
+resampled = ...
+composed = ...
 
 # %% tags=["solution"]
 resampled = brain
@@ -363,10 +423,10 @@ for _ in range(72):
 composed = regkit.warp(brain, displacement)
 
 # %%
-check.turned(... if resampled is ... else (resampled, composed))
+check.turned((resampled, composed))
 
 # %%
-if resampled is not ... and composed is not ...:
+if torch.is_tensor(resampled) and torch.is_tensor(composed):
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.9), layout="compressed")
     for panel, image, title in (
         (axes[0], brain, "before"),
@@ -385,12 +445,15 @@ if resampled is not ... and composed is not ...:
 # %% [markdown]
 # ## Exercise 2: a landmark, the right way
 #
-# A radiologist has marked a point in the **moving** image, at `check.MARKED_POINT`. Where is it in the **fixed** image?
-# The displacement leads from fixed to moving. You need the way back. (`regkit.invert` may help.)
+# A radiologist has marked a point `q` in the **moving** image of the same `pair`. Where is it in the **fixed** image?
+# Give `my_place`, two numbers, to 0.3 voxels. You have `pair.displacement`, (1, 2, 64, 64), which leads from fixed to
+# moving; you need the way back. Two functions may help: `regkit.invert(displacement)` and
+# `fields.warp_points(points, displacement)`, whose points are (1, N, 2).
 
 # %%
 q = check.MARKED_POINT  # (row, column) in the moving image
 print("in the moving image:", q.tolist())
+assert pair.displacement.shape == (1, 2, 64, 64)
 
 # %% tags=["exercise"]
 my_place = ...  # (row, column) in the fixed image
@@ -403,10 +466,10 @@ my_place = fields.warp_points(q[None, None], inverse)[0, 0]
 check.landmark_in_fixed(my_place)
 
 # %% [markdown]
-# Whatever you found: the proof of a right answer is to send it forwards again, and to arrive where you started.
+# You can test any answer yourself: sent forwards again, it has to arrive at `q`.
 
 # %%
-if my_place is not ...:
+if np.asarray(my_place).size == 2:
     sent = torch.as_tensor(my_place, dtype=torch.float32).view(1, 1, 2)
     arrived = fields.warp_points(sent, pair.displacement)[0, 0]
     print("your place, sent forwards, arrives at", arrived.numpy().round(2), "wanted:", q.numpy())
@@ -429,7 +492,7 @@ assert (arrived - q).norm() < 0.02 and (way_back - minus_u).norm() > 1
 # > * **Arrows live on the fixed grid and point into the moving image.** Images come back along them, points of the
 # >   fixed image go forward along them: `p + u(p)`. Points of the *moving* image need the **inverse**.
 # > * **Compose displacements, warp once:** `compose(u, v) = v + warp(u, v)`. They do not add, and order matters.
-# > * Images: linear. **Labels: nearest.** Points: no interpolation of the image at all.
+# > * Images: linear. **Labels: nearest.** Points: no image is read, but $u$ is, linearly, at $p$.
 #
 # **Next.** We can move an image anywhere. But what is a *good* place? A computer needs one number, and that number
 # can lie.

@@ -33,11 +33,15 @@ class Verdict:
         )
 
 
+class Unanswered(Exception):
+    """Raised by `prepare` where part of an answer is still blank; its text says which part."""
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise: the rules that judge an answer, its reference, and the catalogue of mistakes.
 
-    prepare: turns what the learner typed into what the rules take; its errors become the hint.
+    prepare: turns what the learner typed into what the rules take; its errors become the hint (Unanswered: amber).
     rules: (is this mistake made?, hint) in the order they are tried; the first that applies is told.
     reference: makes a right answer. mistakes: name to a maker of a wrong answer.
     """
@@ -55,6 +59,8 @@ class Exercise:
         try:
             prepared = self.prepare(answer)
             hint = next((hint for made, hint in self.rules if made(prepared)), None)
+        except Unanswered as missing:
+            return Verdict("amber", f"{missing} {self.task}".strip())
         except Exception as error:
             return Verdict("red", f"the answer could not be read ({error}). {self.task}")
         return Verdict("red", hint) if hint else Verdict("green", self.praise)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from regkit.check.exercise import Exercise
 
 FACTOR = 4  # so many full voxels along each axis are averaged to a small one
-_PLACES = np.array([0.0, 2.5, 7.0, 15.0])  # in voxels of a small image of 16
-Converter = Callable[[Any], Any]
+_PAIRS = torch.tensor([[0.0, 2.5], [7.0, 15.0]])  # two places, in voxels of a small image of 16
+_PLACES = _PAIRS.flatten().numpy()
 
 
 def _answers(answer: Any) -> NDArray[np.float64]:
     if not callable(answer):
         raise ValueError(f"a function of a small place is wanted, received {type(answer).__name__}")
-    full = np.asarray(answer(_PLACES.copy()), dtype=float)
-    if full.shape != _PLACES.shape:
-        raise ValueError(f"one full place for each small place is wanted, received shape {full.shape}")
-    return full
+    full = [np.asarray(answer(pair.clone()), dtype=float) for pair in _PAIRS]
+    if any(place.shape != (2,) for place in full):
+        raise ValueError(f"two numbers in, two numbers out is wanted, received shape {full[0].shape}")
+    return np.concatenate(full)
 
 
 def _is(full: NDArray[np.float64], scale: float, offset: float) -> bool:
@@ -29,7 +29,8 @@ def _is(full: NDArray[np.float64], scale: float, offset: float) -> bool:
 
 
 small_to_full = Exercise(
-    task="Write a function: from a place in voxels of the small image to the same place in voxels of the full image.",
+    task="Write a function: from a place (two numbers) in voxels of the small image to the same place in voxels of the "
+    "full image.",
     praise="the centre of a small voxel lies in the middle of the 4 full voxels that it averages: 4 p + 1.5.",
     prepare=_answers,
     rules=(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.check.exercise import Exercise
+from regkit.check.exercise import Exercise, Unanswered
 from regkit.fields import compose, identity, invert, warp, warp_points
 from regkit.landscapes import rigid_displacement
 from regkit.types import Displacement, Image, Pair, spatial
@@ -59,6 +59,10 @@ def _composed() -> Image:
 
 
 def _two_images(answer: Any) -> tuple[Tensor, Tensor]:
+    named = zip(("resampled", "composed"), answer, strict=True)
+    blank = [name for name, image in named if image is None or image is ...]
+    if blank:
+        raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
     resampled, composed = (torch.as_tensor(image, dtype=torch.float32) for image in answer)
     for image in (resampled, composed):
         if image.shape != brain_slice().shape:
