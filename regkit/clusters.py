@@ -9,14 +9,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regkit.types import at_least_float32, check_finite, spatial
+from regkit.types import at_least_float32, check_finite, check_option, spatial
 
 Empty = Literal["origin", "farthest"]
 _SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
@@ -50,6 +50,7 @@ def lloyd(points: Tensor, centroids: Tensor, *, empty: Empty = "origin") -> Iter
     SACB-Net's program, from where it may capture points later; or to the point "farthest" from its own centroid.
     points: (F, L). centroids: (N, F), where to start.
     """
+    check_option("empty", empty, get_args(Empty))
     numbers = torch.arange(len(centroids), device=points.device)[:, None]
     while True:
         index = nearest(points, centroids)
@@ -81,7 +82,7 @@ def k_means(
     Raises:
         ValueError: points that are not finite, or fewer than `count`.
     """
-    check_points(points, count)
+    _check_points(points, count)
     rows = np.random.default_rng(seed).choice(points.shape[1], count, replace=False)
     return _converge(points, rows, tolerance, max_iterations, empty)
 
@@ -91,12 +92,12 @@ def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Cluster
 
     Source: github.com/x-xc/SACB_Net, with its switch `fix_rng` on (it is off there: every call draws anew).
     """
-    check_points(points, count)
+    _check_points(points, count)
     rows = np.random.RandomState(seed).choice(points.shape[1], count, replace=False)
     return _converge(points, rows, 1e-10, 10**10, "origin")
 
 
-def check_points(points: Tensor, count: int) -> None:
+def _check_points(points: Tensor, count: int) -> None:
     """Raise unless `points` is a finite (F, L) tensor that can be put into `count` clusters."""
     if points.dim() != 2:
         raise ValueError(

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit.fields import exponential, warp, warp_labels
-from regkit.types import Dim, Displacement, Image, Labels, Pair
+from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option
 
 Seed = int | Sequence[int]
 Split = Literal["train", "test"]
@@ -116,8 +116,7 @@ class ShapePairs(Sequence[Pair]):
         split: Split = "train",
         seed: int = 0,
     ) -> None:
-        if split not in get_args(Split):
-            raise ValueError(f"split must be one of {get_args(Split)}, received {split!r}; choose one of them.")
+        check_option("split", split, get_args(Split))
         stream = (seed, get_args(Split).index(split))
         self.shapes = shapes(count, dim=dim, size=size, hollow=hollow, seed=(*stream, 0))
         random = _random_state((*stream, 1))

@@ -99,7 +99,7 @@ def sample(
             f"image and coordinates must have the same dimension and device, received shapes {tuple(image.shape)} on "
             f"{image.device} and {tuple(coordinates.shape)} on {coordinates.device}; bring them together first."
         )
-    return interpolate(image, coordinates, False, mode, padding)
+    return interpolate(image, coordinates, relative=False, mode=mode, padding=padding)
 
 
 def warp(
@@ -115,7 +115,7 @@ def warp(
     check_image(image)
     check_displacement(displacement)
     check_same_grid(image, displacement, ("image", "displacement"))
-    return interpolate(image, displacement, True, mode, padding)
+    return interpolate(image, displacement, relative=True, mode=mode, padding=padding)
 
 
 def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
@@ -174,7 +174,7 @@ def compose(first: Displacement, then: Displacement, *, padding: Padding = "bord
     check_displacement(then, "then")
     check_same_grid(first, then, ("first", "then"))
     then = at_least_float32(then)
-    return then + interpolate(at_least_float32(first), then, True, "linear", padding)
+    return then + interpolate(at_least_float32(first), then, relative=True, mode="linear", padding=padding)
 
 
 def exponential(

@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regkit.algebra import determinant
-from regkit.types import Coordinates, Displacement, Image, at_least_float32, check_displacement, check_image, spatial
+from regkit.types import (
+    Coordinates,
+    Displacement,
+    Image,
+    at_least_float32,
+    check_displacement,
+    check_image,
+    choose,
+    spatial,
+)
 
 _SLAB_VOXELS = 2**17  # what stays in a core's cache
 
@@ -126,11 +135,13 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
     check_displacement(displacement)
-    if alignment not in ("cells", "corners"):
-        raise ValueError(
-            f"alignment must be cells or corners, received {alignment!r}; pooled grids are aligned by cells."
-        )
-    return 2 * _interpolate(at_least_float32(displacement), align_corners=alignment == "corners")
+    align_corners = choose("alignment", alignment, {"cells": False, "corners": True})
+    return 2 * _interpolate(at_least_float32(displacement), align_corners=align_corners)
+
+
+def linear_upsample(features: Tensor) -> Tensor:
+    """Features at twice the size by linear interpolation, aligned by cells (a displacement's values: `upsample`)."""
+    return _interpolate(features, align_corners=False)
 
 
 def scale_components(displacement: Displacement, factors: Sequence[float]) -> Displacement:
@@ -205,5 +216,5 @@ def unit_to_voxels(displacement: Displacement) -> Displacement:
 
 
 def reverse_components(displacement: Displacement) -> Displacement:
-    """Swap between channels in the order of the axes (here) and the reverse (VoxelMorph's and LapIRN's programs)."""
+    """Swap between channels in the order of the axes (here) and the reverse (LapIRN's and SM-GICNet's programs)."""
     return displacement.flip(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from regkit.algebra import Solution, fixed_point, solve
 from regkit.grids import identity, slabs
 from regkit.sampler import map_jacobian, read, spread
-from regkit.types import Coordinates, Displacement, at_least_float32, check_displacement, check_finite, spatial
+from regkit.types import Coordinates, Displacement, at_least_float32, check_displacement, check_finite, choose, spatial
 
 _EASY_STEPS, _EASY_ERROR = 3, 0.25  # first steps in which errors below this, in voxels, are left to the plain step
 
@@ -111,18 +111,19 @@ def invert(
 
     Raises:
         TypeError, ValueError: not a displacement, NaN, options out of range.
-    Source: deformation inversion layer (SITReg, section 3.4); Anderson acceleration: Walker and Ni, 2011.
+    Source: deformation inversion layer (SITReg, section 3.3); Anderson acceleration: Walker and Ni, 2011.
     """
     check_displacement(displacement)
     check_finite(displacement, "displacement")
-    if tolerance <= 0 or max_iterations < 2 or method not in _SOLVERS:
+    if tolerance <= 0 or max_iterations < 2:
         raise ValueError(
-            f"tolerance must be positive, max_iterations at least 2 and method one of {', '.join(_SOLVERS)}, received "
-            f"{tolerance}, {max_iterations} and {method!r}; 1e-2 voxel, 50 and anderson are usual."
+            f"tolerance must be positive and max_iterations at least 2, received {tolerance}, {max_iterations}; "
+            f"1e-2 voxel and 50 are usual."
         )
+    solver = choose("method", method, _SOLVERS)
     displacement = at_least_float32(displacement)
     with torch.no_grad():
-        inverse, errors = _SOLVERS[method](displacement, tolerance, max_iterations)
+        inverse, errors = solver(displacement, tolerance, max_iterations)
     left = float(errors.max())
     if not left < tolerance:
         warnings.warn(

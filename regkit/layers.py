@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.types import Dim, spatial
+from regkit.types import Dim, check_option, spatial
 
 Class = TypeVar("Class", bound=type)
 
@@ -49,12 +49,8 @@ def configured(cls: Class) -> Class:
 def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, Any]) -> None:
     """Raise unless each argument that is declared as a Literal has one of its values."""
     for argument, value in configuration.items():
-        options = get_args(hints.get(argument)) if get_origin(hints.get(argument)) is Literal else (value,)
-        if value not in options:
-            raise ValueError(
-                f"{name} takes as {argument} one of {', '.join(map(repr, options))}, received {value!r}; "
-                f"choose one of them."
-            )
+        if get_origin(hints.get(argument)) is Literal:
+            check_option(f"{name}'s {argument}", value, get_args(hints[argument]))
 
 
 def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **options: Any) -> nn.Module:
@@ -86,12 +82,6 @@ def average_pool(features: Tensor, **options: Any) -> Tensor:
     """
     kernel = [min(2, size) for size in spatial(features)]
     return (F.avg_pool2d if features.dim() == 4 else F.avg_pool3d)(features, kernel, **options)
-
-
-def linear_upsample(features: Tensor, *, align_corners: bool = False) -> Tensor:
-    """Features at twice the size by linear interpolation (a displacement's values: `fields.upsample`)."""
-    mode = "bilinear" if features.dim() == 4 else "trilinear"
-    return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align_corners)
 
 
 def pad_to_multiple(image: Tensor, multiple: int, *, mode: Literal["replicate", "constant"] = "replicate") -> Tensor:

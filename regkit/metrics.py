@@ -21,7 +21,6 @@ from regkit.regularity import (
     Folds,
     JacobianStatistics,
     checked,
-    choose,
     cycle_consistency,
     folds,
     inverse_consistency,
@@ -36,6 +35,7 @@ from regkit.types import (
     check_labels,
     check_same_grid,
     check_spacing,
+    choose,
 )
 
 __all__ = [
@@ -122,7 +122,7 @@ def surface_distances(
 
     Raises:
         TypeError, ValueError: float labels, different grids, no structure to measure, non-positive spacing.
-    Source: SACB-Net, Tables 1 to 3. The numbers are MONAI's; tools that weight by the surface's area differ a little.
+    Source: SACB-Net, Tables 1 and 2. The numbers are MONAI's; tools that weight by the surface's area differ a little.
     """
     check_labels(first, "first")
     sizes = check_spacing(spacing, first.dim() - 2)

@@ -1,4 +1,4 @@
-"""Weights that the authors published, under our names: one table of names for each method.
+"""Weights that the authors published, under the names of regkit: one table of names for each method.
 
 To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from regkit import models
 from regkit.files import State, check_used_once, fill, read_tensors
+from regkit.types import choose
 
 Importer = Callable[[State, Any], State]
 
@@ -25,7 +26,7 @@ Importer = Callable[[State, Any], State]
 def rename(state: State, table: Mapping[str, str], *, skip: Sequence[str] = ()) -> dict[str, Tensor]:
     """The same tensors under other names, every name used exactly once.
 
-    table: the authors' name for each of them, and ours. skip: patterns (`*.grid`) of entries that are no weights.
+    table: the authors' name for each of them, and regkit's. skip: patterns (`*.grid`) of entries that are no weights.
 
     Raises:
         ValueError: lists the table's names that the state lacks and the state's names that the table lacks, or the
@@ -48,9 +49,7 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     Raises:
         FileNotFoundError, ValueError: an unknown method, no such file, or weights of another network (names them).
     """
-    if method not in _OFFICIAL:
-        raise ValueError(f"method must be one of {sorted(_OFFICIAL)}, received {method!r}; choose one of them.")
-    name, importer = _OFFICIAL[method]
+    name, importer = choose("method", method, _OFFICIAL)
     state: Mapping[str, Any] = read_tensors(weights) if isinstance(weights, (str, Path)) else weights
     state = state.get("state_dict", state)
     model = getattr(models, name)(**arguments)
@@ -169,7 +168,7 @@ def _sacbnet(state: State, model: Any) -> State:
     return rename(state, table | {f"{a}.w": f"{b}.weight" for a, b in blocks.items()}, skip=["*.grid"])
 
 
-_SMGICNET = {  # by level: ours, and theirs; what is called resblock holds its layers in a list
+_SMGICNET = {  # by level: regkit's name, and theirs; what is called resblock holds its layers in a list
     "model3.model2.model1.": {
         "entry.images": "imgInput1",
         "first": "resblock3.0",

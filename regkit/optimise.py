@@ -14,8 +14,16 @@ from torch import Tensor
 
 from regkit import losses
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.regularity import choose
-from regkit.types import Displacement, Image, Registration, check_displacement, check_pair, check_same_grid, spatial
+from regkit.types import (
+    Displacement,
+    Image,
+    Registration,
+    check_displacement,
+    check_pair,
+    check_same_grid,
+    choose,
+    spatial,
+)
 
 Similarity = Callable[[Image, Image], Tensor]
 Output = Literal["displacement", "velocity"]

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from regkit.fields import identity, sample, scale_components
-from regkit.types import Coordinates, Displacement, check_displacement, check_same_grid, spatial
+from regkit.types import (
+    Coordinates,
+    Displacement,
+    at_least_float32,
+    check_displacement,
+    check_option,
+    check_same_grid,
+    spatial,
+)
 
 Map = Callable[[Coordinates], Coordinates]
+Orders = Literal["one", "both"]
 
 _SLAB_VOXELS = 2**16  # what stays in a core's cache
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
@@ -80,7 +84,7 @@ def diffusion(displacement: Displacement) -> Tensor:
     Source: VoxelMorph's "l2"; SACB-Net, SPnet, SITReg and SM-GICNet use the same.
     """
     check_displacement(displacement)
-    field = _precise(displacement)
+    field = at_least_float32(displacement)
     return _Diffusion.apply(field.flatten(0, 1))
 
 
@@ -89,10 +93,10 @@ def bending(displacement: Displacement) -> Tensor:
 
     ∂_kk u = u(x + e_k) - 2 u(x) + u(x - e_k); ∂_kl u = the forward difference of the forward difference. The mean runs
     over batch, components and the positions where the difference exists. displacement: (B, dim, *space), voxels, at
-    least 3 on each axis. Source: Rueckert et al. 1999, equation 3; the factor is that of GradICON's comparison.
+    least 3 on each axis. Source: Rueckert et al. 1999; the factor is that of GradICON's comparison.
     """
     check_displacement(displacement)
-    field = _precise(displacement)
+    field = at_least_float32(displacement)
     dim = field.shape[1]
     if min(spatial(field)) < 3:
         raise ValueError(
@@ -113,7 +117,7 @@ def evaluation_points(
     Normal noise of standard deviation `noise`/N_last of the image's extent: about `noise` voxels. One draw, batch 1:
     (1, dim, *shape / stride), voxels; device as `like`, float32 at least. The sparse loss has noise=2, stride=2.
     """
-    grid = _precise(identity(shape, like=like))
+    grid = at_least_float32(identity(shape, like=like))
     every: tuple[slice, ...] = (slice(None), slice(None), *[slice(None, None, stride)] * len(shape))
     grid = grid[every]
     return grid + scale_components(torch.randn_like(grid), [noise * (size - 1) / shape[-1] for size in shape])
@@ -132,7 +136,7 @@ def icon_of_maps(phi_AB: Map, phi_BA: Map, points: Coordinates, shape: Sequence[
     runs over batch, components and points.
     Source: ICON (Greer et al. 2021), as GradICON's program computes it; its weight there was 1024.
     """
-    points = _precise(points)
+    points = at_least_float32(points)
     orders = (phi_AB, phi_BA), (phi_BA, phi_AB)
     return _total([_round_trip_error(*maps, points, shape).square().mean() for maps in orders])
 
@@ -144,7 +148,7 @@ def gradicon_of_maps(
     shape: Sequence[int],
     *,
     delta: float = 1e-3,
-    orders: Literal["one", "both"] = "one",
+    orders: Orders = "one",
 ) -> Tensor:
     """Gradient inverse consistency of two maps: Σ_k mean ((e(p + δ a_k) - e(p))/δ)², e(p) = p - φ_AB(φ_BA(p)).
 
@@ -153,7 +157,8 @@ def gradicon_of_maps(
     0.2 was tuned with; "both" adds φ_BA∘φ_AB as in the paper: halve the weight to compare.
     Source: GradICON, equation 2, as the authors' program computes it.
     """
-    points = _precise(points)
+    check_option("orders", orders, get_args(Orders))
+    points = at_least_float32(points)
     steps = torch.diag(points.new_tensor([delta * (size - 1) for size in shape]))
     starts = [points, *(points + step.view(1, -1, *[1] * len(shape)) for step in steps)]
 
@@ -168,7 +173,7 @@ def _maps(displacement_AB: Displacement, displacement_BA: Displacement) -> tuple
     check_displacement(displacement_AB, "displacement_AB")
     check_displacement(displacement_BA, "displacement_BA")
     check_same_grid(displacement_AB, displacement_BA, ("displacement_AB", "displacement_BA"))
-    first, second = _precise(displacement_AB), _precise(displacement_BA)
+    first, second = at_least_float32(displacement_AB), at_least_float32(displacement_BA)
     return lambda points: points + sample(first, points), lambda points: points + sample(second, points)
 
 
@@ -185,7 +190,7 @@ def gradicon(
     *,
     points: Coordinates | None = None,
     delta: float = 1e-3,
-    orders: Literal["one", "both"] = "one",
+    orders: Orders = "one",
 ) -> Tensor:
     """`gradicon_of_maps` for displacements (B, dim, *space) in voxels; at the voxels, or at `points`.
 

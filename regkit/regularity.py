@@ -5,15 +5,16 @@ All in voxels; metrics.py offers these beside the measures of anatomy. The items
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from regkit.algebra import determinant
-from regkit.fields import compose, identity, jacobian_determinant, voxels_to_unit
+from regkit.fields import compose, jacobian_determinant, voxels_to_unit
+from regkit.grids import reads_inside
 from regkit.types import (
     Displacement,
     Image,
@@ -23,13 +24,13 @@ from regkit.types import (
     check_displacement,
     check_finite,
     check_same_grid,
+    choose,
     spatial,
 )
 
 Definition = Literal["central", "forward", "averaged", "flips"]
 Norm = Literal["absolute", "squared", "distance", "unit_squared"]
 Region = Literal["all", "inside"]
-_Entry = TypeVar("_Entry")
 _LOG_RANGE = (1e-9, 1e9)
 # where a cell's edges are, in 2D and in 3D (see _determinant)
 _PLACES: dict[str, tuple[float, ...]] = {
@@ -62,13 +63,6 @@ class JacobianStatistics:
     std_log: float
     minimum: float
     folds_percent: float
-
-
-def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
-    """The entry of a table, or an error that lists them."""
-    if key not in table:
-        raise ValueError(f"{name} must be one of {', '.join(table)}, received {key!r}; choose one of them.")
-    return table[key]
 
 
 def checked(displacement: Displacement, name: str) -> Tensor:
@@ -126,8 +120,8 @@ def jacobian_statistics(displacement: Displacement, *, definition: Definition = 
     """How evenly a map changes volume: std |J|, std log |J|, min |J|, percentage of folds.
 
     log |J| is taken of |J| clipped to [1e-9, 1e9]. displacement: (B, dim, *space), voxels. definition: see `folds`.
-    Source: SITReg, Table 2 (std |J|); SM-GICNet's and Learn2Reg's SDlogJ (whose program clips |J| + 3, which is not
-    done here: compare its numbers with its own only).
+    Source: SITReg, Tables 1 and 2 (std |J|); SM-GICNet's and Learn2Reg's SDlogJ (whose program clips |J| + 3, which is
+    not done here: compare its numbers with its own only).
     """
     values = _determinant(checked(displacement, "displacement"), definition).flatten(1)
     return JacobianStatistics(
@@ -159,10 +153,7 @@ def inverse_consistency(
     sizes = choose("norm", norm, _NORMS)(compose(then, first))
     if not choose("region", region, {"all": False, "inside": True}):
         return sizes.mean().item()
-    arrived = first + identity(spatial(first), like=first)
-    last = arrived.new_tensor(spatial(first)).view(1, -1, *[1] * len(spatial(first))) - 1
-    inside = ((arrived >= 0) & (arrived <= last)).all(1, keepdim=True)
-    return sizes[inside.expand_as(sizes)].mean().item()
+    return sizes[reads_inside(first).expand_as(sizes)].mean().item()
 
 
 def cycle_consistency(
@@ -171,7 +162,7 @@ def cycle_consistency(
     """What is left of going there and back by two registrations, one of each order: see `inverse_consistency`.
 
     u = model(moving, fixed), z = model(fixed, moving). Zero for a model that is symmetric and inverse consistent.
-    Source: SITReg, Table 2, "cycle".
+    Source: SITReg, Tables 1 and 2, "cycle".
     """
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed), model(pair.fixed, pair.moving)

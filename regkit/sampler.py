@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from regkit.grids import identity, ramps, slabs
-from regkit.types import check_finite, spatial
+from regkit.types import check_finite, check_option, spatial
 
 Interpolation = Literal["linear", "nearest", "cubic"]
 Padding = Literal["border", "zeros"]
@@ -64,8 +64,8 @@ def map_jacobian(displacement: Tensor, positions: Tensor) -> Tensor:
     dim, shape = displacement.shape[1], spatial(displacement)
     grid = _grid(positions, shape, relative=False)
     jacobian = positions.new_empty(len(positions), dim, *positions.shape[1:])
+    ones = torch.ones_like(positions[:, :1])
     for i, component in enumerate(displacement.split(1, 1)):
-        ones = torch.ones_like(positions[:, :1])
         _, slope = _backward(ones, component, grid, _BORDER, [False, True])
         _write_voxel_slope(slope, shape, jacobian[:, i])
         jacobian[:, i, i] += 1
@@ -119,13 +119,10 @@ def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
     return result
 
 
-def interpolate(image: Tensor, field: Tensor, relative: bool, mode: Interpolation, padding: Padding) -> Tensor:
+def interpolate(image: Tensor, field: Tensor, *, relative: bool, mode: Interpolation, padding: Padding) -> Tensor:
     """image[field(x)], or image[x + field(x)] if relative, in the image's dtype; computed in float32 or finer."""
-    if mode not in (*_MODES, "cubic") or padding not in _PADDINGS:
-        raise ValueError(
-            f"mode must be linear, nearest or cubic and padding border or zeros, received {mode!r} and {padding!r}; "
-            f"choose one of each."
-        )
+    check_option("mode", mode, get_args(Interpolation))
+    check_option("padding", padding, get_args(Padding))
     if not image.is_cuda:  # on a GPU the check would wait; there the models check once, at their entry
         check_finite(image, "image")
         check_finite(field, "displacement" if relative else "coordinates")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from regkit.types import Dim, Displacement, at_least_float32
+from regkit.types import Dim, Displacement, at_least_float32, check_option
 
 Spline = Literal["plain", "prefiltered"]
 _PATCH = 6  # control values along each axis of a patch that holds one whole cell with all its neighbours
@@ -44,6 +44,7 @@ def upsample_controls(control: Tensor, shape: Sequence[int], factor: int, *, spl
     control: (B, dim, *ceil(shape / factor)), voxels of their own level. Returns (B, dim, *shape), voxels.
     Level voxel i sits at factor * i + (factor - 1)/2. Computed in float32 or better also under autocast.
     """
+    check_option("spline", spline, get_args(Spline))
     with torch.autocast(control.device.type, enabled=False):
         field = at_least_float32(control)
         for size in shape:  # contracts the first spatial axis and appends the new one: dim times restores the order

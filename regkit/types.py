@@ -6,8 +6,9 @@ those rules are written as code; each error states the rule, then what was recei
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ Image = Tensor  # (B, C, *space), floating point
 Labels = Tensor  # (B, 1, *space), integer; 0 is background
 Displacement = Tensor  # (B, dim, *space), voxels; channel i moves along spatial axis i
 Coordinates = Tensor  # (B, dim, *any), voxels; absolute positions
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Pair:
     spacing: size of a voxel along each spatial axis, in mm.
 
     Raises:
-        TypeError, ValueError: images, labels and spacing do not fit each other.
+        TypeError, ValueError: images, labels, displacement and spacing do not fit each other.
     """
 
     moving: Image
@@ -46,6 +48,9 @@ class Pair:
             if labels is not None:
                 check_labels(labels, f"{name}_labels")
                 check_same_grid(getattr(self, name), labels, (name, f"{name}_labels"))
+        if self.displacement is not None:
+            check_displacement(self.displacement)
+            check_same_grid(self.fixed, self.displacement, ("fixed", "displacement"))
 
     def to(self, device: torch.device | str) -> Pair:
         """The same pair on another device."""
@@ -187,3 +192,17 @@ def check_spacing(spacing: float | tuple[float, ...], dim: int) -> tuple[float, 
             f"read it from the image's header."
         )
     return values
+
+
+def check_option(name: str, value: Any, options: Collection[Any]) -> None:
+    """Raise unless `value` is one of the options."""
+    if value not in options:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, options))}, received {value!r}; choose one of them."
+        )
+
+
+def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
+    """The entry of a table, or an error that lists its keys."""
+    check_option(name, key, table)
+    return table[key]

@@ -57,9 +57,9 @@ REFUSED = {
     "mode": (
         lambda: fields.warp(IMAGE, FIELD, mode="spline"),
         ValueError,
-        "linear, nearest or cubic.*received 'spline'",
+        "mode must be one of linear, nearest, cubic, received 'spline'",
     ),
-    "padding": (lambda: fields.warp(IMAGE, FIELD, padding="wrap"), ValueError, "border or zeros, received .*'wrap'"),
+    "padding": (lambda: fields.warp(IMAGE, FIELD, padding="wrap"), ValueError, "one of border, zeros, received 'wrap'"),
     "steps": (lambda: fields.exponential(FIELD, steps=-1), ValueError, "steps must be 0 or more, received -1"),
     "tolerance": (lambda: fields.invert(FIELD, tolerance=0), ValueError, "tolerance must be positive.*received 0, 50"),
     "iterations": (lambda: fields.invert(FIELD, max_iterations=1), ValueError, "at least 2.*received 0.01, 1"),
@@ -84,7 +84,11 @@ REFUSED = {
     "matrix": (lambda: fields.affine_displacement(torch.eye(3), (5, 7)), ValueError, r"\(batch, 2, 3\).*\(3, 3\)"),
     "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 positive sizes.*received \(5, 7, 9\)"),
     "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), ValueError, r"positive sizes.*received \(5, 0\)"),
-    "alignment": (lambda: fields.upsample(FIELD, alignment="edges"), ValueError, "cells or corners, received 'edges'"),
+    "alignment": (
+        lambda: fields.upsample(FIELD, alignment="edges"),
+        ValueError,
+        "one of cells, corners, received 'edges'",
+    ),
     "model's dim": (
         lambda: types.check_pair(IMAGE, IMAGE, 3),
         ValueError,
@@ -104,6 +108,11 @@ REFUSED = {
         lambda: Pair(IMAGE, IMAGE, moving_labels=LABELS[..., :6]),
         ValueError,
         r"moving and moving_labels must share one grid, received \(5, 7\) and \(5, 6\)",
+    ),
+    "pair's truth": (
+        lambda: Pair(IMAGE, IMAGE, displacement=FIELD[..., :6]),
+        ValueError,
+        r"fixed and displacement must share one grid, received \(5, 7\) and \(5, 6\)",
     ),
     "spacing": (lambda: Pair(IMAGE, IMAGE, spacing=(1.0, -2.0)), ValueError, r"positive.*each of the 2.*\(1.0, -2.0\)"),
     "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), ValueError, r"each of the 3 axes, received \(1.0, 1.0\)"),

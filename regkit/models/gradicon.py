@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from regkit import losses
 from regkit.fields import identity, sample, scale_components, unit_to_voxels, warp
-from regkit.layers import average_pool, batch_norm, configured, conv, conv_transposed, crop, linear_upsample
+from regkit.grids import linear_upsample
+from regkit.layers import average_pool, batch_norm, configured, conv, conv_transposed, crop
 from regkit.types import Coordinates, Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
@@ -128,7 +129,7 @@ class GradICON(nn.Module):
     levels: one network for each entry, coarse to fine: how often its images are halved. (0,), (1, 0), (3, 2, 1, 0) are
         P = 1, 2, 4 of Figures 3 and 4; (2, 1, 0) is the lung network; (2, 1, 0, 0) the released two-stage networks.
     encoder_channels, decoder_channels: the U-Nets' widths, the finest level first.
-    regularizer: "gradicon" equation 2, "icon" equation 1 (Figure 3; Table 2: 8.9 mm against 3.6 mm), "none".
+    regularizer: "gradicon" equation 2, "icon" section 4 (Figure 3; Table 2: 8.9 mm against 3.6 mm), "none".
     orders: "both" compositions in the gradient penalty, as printed; "one", φ_AB ∘ φ_BA only, as the released program.
         "one" is half as large on average: its weight 0.2 is 0.1 with "both". ICON always has both.
     points: where the penalty is evaluated. "noisy": every voxel plus a Gaussian step of one voxel (released); "voxels":

@@ -18,7 +18,7 @@ from regkit.grids import reads_inside
 from regkit.layers import average_pool, configured, conv, convolve, pad_to_multiple
 from regkit.splines import control_bound, upsample_controls
 from regkit.symmetry import MEETINGS, UPDATES, HalfwayAffine, NoAffine, around, composed, moved, swap
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, choose, spatial
 
 _SAFETY = 0.99  # of the bound on control values
 Block = Callable[[Sequence[int]], nn.Sequential]
@@ -235,7 +235,7 @@ class SITReg(nn.Module):
     @classmethod
     def paper(cls, dim: Dim = 3, *, dataset: str = "oasis", **changes: Any) -> SITReg:
         """The paper's program for oasis, oasis_alternative, oasis_raw or lpba40; `changes` go to the constructor."""
-        return cls(dim, **_PAPER | _DATASETS[dataset] | changes)
+        return cls(dim, **_PAPER | choose("dataset", dataset, _DATASETS) | changes)
 
     @classmethod
     def released(cls, dim: Dim = 3, **changes: Any) -> SITReg:
