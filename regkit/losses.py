@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regkit.layers import average_pool
 from regkit.penalties import bending, diffusion, evaluation_points, gradicon, gradicon_of_maps, icon, icon_of_maps
-from regkit.types import Image, check_image, check_same_grid, spatial
+from regkit.types import Image, check_image, check_same_grid, choose, spatial
 from regkit.windows import BoxCorrelation, gaussian_blur
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "gradicon_of_maps",
     "icon",
     "icon_of_maps",
+    "level_window",
     "lncc",
     "lncc_gaussian",
     "mse",
@@ -108,6 +109,22 @@ def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5)
         raise ValueError(f"epsilon must be positive, received {epsilon}; 1e-5 is usual for intensities in [0, 1].")
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in (warped, fixed)]
     return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
+
+
+def level_window(image: Image, halvings: int) -> int:
+    """The window of `lncc` at a pyramid's level: 9 at full size, 2 less for each halving, at least 3; inside the image.
+
+    Raises:
+        ValueError: the level has an axis of fewer than 3 voxels.
+    Source: SPnet, section 3.4; SM-GICNet.
+    """
+    smallest = min(spatial(image))
+    if smallest < 3:
+        raise ValueError(
+            f"each level must have 3 voxels along every axis to be compared, received a level of {spatial(image)}; "
+            f"make the model with fewer levels."
+        )
+    return min(max(3, 9 - 2 * halvings), smallest - 1 + smallest % 2)
 
 
 def lncc_gaussian(
@@ -194,11 +211,12 @@ def adaptive_ncc_terms(
     terms = _multiscale_ncc(*_comparable(warped, fixed), levels)
     coarse = terms[:, 1:].detach()
     scale = torch.arange(1, levels + 1, device=terms.device)
-    gammas = {
-        "parameter-free": lambda: coarse.clamp(0, 1),
-        "greedy": lambda: (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
-        "mean": lambda: (1 / (scale + 1.0)).to(terms).expand_as(coarse),
-    }[weighting]()
+    rules = {
+        "parameter-free": coarse.clamp(0, 1),
+        "greedy": (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
+        "mean": (1 / (scale + 1.0)).to(terms).expand_as(coarse),
+    }
+    gammas = choose("weighting", weighting, rules)
     one = gammas.new_ones(len(gammas), 1)
     left = torch.cat([one, (1 - gammas).flip(1)], 1).cumprod(1).flip(1)  # Π_{j>i} (1 - γ_j)
     return AdaptiveTerms(terms, gammas, torch.cat([one, gammas], 1) * left)

@@ -498,6 +498,14 @@ def test_layouts_do_not_matter():
     torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("shape, windows", [((40, 64), [9, 7, 5, 3, 3]), ((6, 7, 40), [5, 5, 5, 3]), ((3, 4), [3, 3])])
+def test_level_windows_shrink_and_fit(shape, windows):
+    image = torch.rand(1, 1, *shape)
+    assert [losses.level_window(image, halvings) for halvings in range(len(windows))] == windows
+    with pytest.raises(ValueError, match=r"3 voxels along every axis .* received a level of \(2, 9\); make"):
+        losses.level_window(torch.rand(1, 1, 2, 9), 0)
+
+
 TWO_IMAGES = [losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.dice]
 
 
@@ -533,6 +541,10 @@ def test_numbers_must_be_possible():
         losses.lncc_gaussian(image, image, sigma=-1)
     with pytest.raises(ValueError, match=r"levels must be .* received 4 for an image of"):
         losses.adaptive_ncc(image, image)
+    with pytest.raises(ValueError, match=r"weighting must be one of .* received 'median'; choose"):
+        losses.adaptive_ncc(image, image, levels=2, weighting="median")
+    with pytest.raises(ValueError, match="orders must be one of one, both, received 'two'; choose"):
+        losses.gradicon(torch.zeros(1, 2, 5, 5), torch.zeros(1, 2, 5, 5), orders="two")
     with pytest.raises(ValueError, match="3 voxels on each axis"):
         losses.bending(torch.zeros(1, 2, 2, 5))
 

@@ -587,6 +587,7 @@ def test_without_attention_the_coefficients_are_one(dim):
 
 
 def test_a_step_of_the_optimizer_moves_the_gates():
+    torch.manual_seed(0)  # now and then all units of a narrow gate are below zero, and it gets no gradient
     model = SMGICNet(2, **SMALL)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     moving, fixed = pair(SHAPES[0])
@@ -685,7 +686,7 @@ def test_options_are_typed():
     assert again.state_dict().keys() == model.state_dict().keys()
     with pytest.raises(ValueError, match="even number"):
         SMGICNet(2, channels=5)
-    with pytest.raises(ValueError, match="variant one of"):
+    with pytest.raises(ValueError, match="variant must be one of"):
         SMGICNet(2, variant="other")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from regkit.fields import compose, normalized_to_voxels, upsample, voxels_to_normalized, warp
 from regkit.layers import configured, crop, pad_to_multiple
-from regkit.losses import diffusion, gradicon, lncc, mse
+from regkit.losses import diffusion, gradicon, level_window, lncc, mse
 from regkit.models import smgicnet_released as released
 from regkit.models.smgicnet_networks import AddedVelocities, haar, paper_networks
 from regkit.symmetry import swap
@@ -53,27 +53,33 @@ class SMGICNet(nn.Module):
     last sees the images and has attention gates on its skip connections. Nothing ties φ_AB to φ_BA but the objective:
     the gradient inverse consistency asks that ∇[φ_AB ∘ φ_BA] be the identity.
 
-    Card: 1,877,715 parameters in 3D, 640,323 in 2D (4 levels, 32 channels), of which gates 6,435 and 6,435. Reach: the
-    coarsest network sees about 29 of its voxels, 230 of the image's; each level's velocity is below a fifth of the
-    image's size. By construction, for any weights: swapping the images swaps the results; displacement and inverse
-    are exponentials of v and -v, inverse to each other up to interpolation. Not guaranteed: φ_BA is the inverse of φ_AB
-    only as far as training made it so, and folds, the share of det(I + ∇u) <= 0, are rare, not excluded.
+    Loss: section 3.4, see `objective`.
 
-    Args:
-        dim: 2 or 3 spatial axes. in_channels: of each image. channels: of all features, an even number.
-        levels: 1 is "w/o multi-level" in figure 3b: the last network alone, on the images.
-        symmetric: False is "w/o symmetry": (A, B) only, at half the cost, with the same weights. The objective then
-            takes φ_BA = φ_AB⁻¹, so that its symmetric term is zero by construction and gradient inverse consistency
-            is zero up to interpolation.
-        attention: False is "w/o attention": the gates are open, coefficients 1.
-        gradient_inverse: False is "w/o gradient inverse consistency". smoothness: False leaves out its term; section
-            3.3 says that gradient inverse consistency replaces it, section 3.4 has it.
-        weighting: whether levels 3 and up see the images weighted by where they disagree (not in the paper).
-        variant: "paper", or "released", the authors' program number for number, its objective included, for comparing
-            (4 levels, both directions; the weights below do not apply).
-        velocity_range: the largest residual velocity of a level, in half the image's size.
-        gradient_inverse_weight, smoothness_weight: the paper gives none. symmetric_weight, inverse_weight,
-            multilevel_weight: λ_s, λ_i and λ_m of section 3.4.
+    Model card
+        Parameters: 1,877,715 in 3D, 640,323 in 2D (4 levels, 32 channels); 6,435 of them are the gates'.
+        Reach: the coarsest network sees 29 of its voxels along each axis, 230 of the image's; what a level adds to the
+        velocity is below a fifth of the image's size.
+        Guaranteed by construction, for any weights: exchanging the images exchanges the maps; displacement and inverse
+        are exponentials of v and -v, inverse to each other up to interpolation; any image size.
+        Not guaranteed: φ_BA is the inverse of φ_AB only as far as training made it so; folds are rare, not excluded.
+        Intensities should be in [0, 1].
+
+    The switches below are the bars of Figure 3b, unless another source is named; the paper prints no numbers for them.
+    dim: 2 or 3. in_channels: of each image. channels: of all features, an even number.
+    levels: 1 is "w/o multi-level": the last network alone, on the images.
+    symmetric: False is "w/o symmetry": (A, B) only, at half the cost, with the same weights. The objective then takes
+        φ_BA = φ_AB⁻¹, so that its symmetric term is zero by construction and gradient inverse consistency is zero up
+        to interpolation.
+    attention: False is "w/o attention": the gates are open, coefficients 1.
+    gradient_inverse: False is "w/o gradient inverse consistency".
+    smoothness: False leaves out its term; section 3.3 says that gradient inverse consistency replaces it, section 3.4
+        has it.
+    weighting: whether levels 3 and up see the images weighted by where they disagree (not in the paper).
+    variant: "paper", or "released", the authors' program number for number, its objective included, for comparing
+        (4 levels, both directions; the weights below do not apply).
+    velocity_range: the largest residual velocity of a level, in half the image's size.
+    gradient_inverse_weight, smoothness_weight: the paper gives none. symmetric_weight, inverse_weight,
+        multilevel_weight: λ_s, λ_i and λ_m of section 3.4.
 
     Raises:
         ValueError: odd channels; levels or symmetric that the released program does not have.
@@ -218,7 +224,11 @@ def inverted(registration: SMGICRegistration) -> Displacement:
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of section 3.4 before their weights; means over the directions."""
+    """The terms of section 3.4 before their weights; means over the directions.
+
+    bands: both images at each level, coarse to fine, moving first, (2B, C, *level): `in_channels` of the low band, then
+    the energies, if any. reverse: φ_BA beside φ_AB, (2B, dim, *space), voxels.
+    """
 
     registration: SMGICRegistration
     bands: list[Tensor]
@@ -242,27 +252,35 @@ class Terms:
         return warp(self.sides(self.bands[-1])[1], self.registration.inverses[-1])
 
     def similarity(self) -> Tensor:
-        total = INVERSE_SIMILARITY * lncc(self.returned, self.sides(self.bands[-1])[0], window=window(self.returned, 0))
+        """Σ α_i LNCC(A_i ∘ φ_i, B_i) + 0.1 LNCC(B ∘ φ_AB⁻¹, A)."""
+        total = INVERSE_SIMILARITY * lncc(
+            self.returned, self.sides(self.bands[-1])[0], window=level_window(self.returned, 0)
+        )
         for halvings, (warped, band) in enumerate(zip(self.warped[::-1], self.bands[::-1], strict=True)):
             images = warped.split(self.in_channels, 1), self.sides(band)[1].split(self.in_channels, 1)
             for moving, fixed, epsilon in zip(*images, (1e-5, ENERGY_EPSILON), strict=False):
-                total = total + lncc(moving, fixed, window=window(fixed, halvings), epsilon=epsilon) / 2**halvings
+                total = total + lncc(moving, fixed, window=level_window(fixed, halvings), epsilon=epsilon) / 2**halvings
         return total
 
     def smoothness(self) -> Tensor:
+        """Σ α_i mean |∇u_i|²."""
         levels = enumerate(reversed(self.registration.displacements))
         return torch.stack([diffusion(displacement) / 2**halvings for halvings, displacement in levels]).sum()
 
     def gradient_inverse(self) -> Tensor:
+        """mean |∇[φ_AB ∘ φ_BA] - I|² / dim (section 3.3)."""
         return gradicon(self.registration.displacements[-1], self.reverse)
 
     def symmetric(self) -> Tensor:
+        """MSE(B ∘ φ_AB⁻¹, B ∘ φ_BA)."""
         return mse(self.returned, swap(self.warped[-1]))
 
     def inverse(self) -> Tensor:
+        """MSE(φ_AB ∘ φ_AB⁻¹, identity), voxels² (equation 3)."""
         return compose(self.registration.displacements[-1], self.registration.inverses[-1]).square().mean()
 
     def multilevel(self) -> Tensor:
+        """MSE(w_k, (w_k + w_{k-1})/2) = MSE(w_k, w_{k-1}) / 4 (equation 4)."""
         moving = self.sides(self.bands[-1])[0]
         before = warp(moving, crop(upsample(self.registration.displacements[-2]), spatial(moving)))
         return mse(self.warped[-1], before) / 4
@@ -273,13 +291,3 @@ def paper_losses(model: SMGICNet, registration: SMGICRegistration, bands: list[T
     terms, off = Terms(registration, bands, model.in_channels, model.reverse(registration)), bands[-1].new_zeros(())
     weights = {name: model.directions * weight for name, weight in model.weights.items()}
     return {name: weight * getattr(terms, name)() if weight else off for name, weight in weights.items()}
-
-
-def window(image: Image, halvings: int) -> int:
-    """Of the local NCC: 9 at full size, two less for each halving, at least 3; odd, and inside the image."""
-    if min(spatial(image)) < 3:
-        raise ValueError(
-            f"each level must have 3 voxels along every axis to be compared, received a level of {spatial(image)}; "
-            f"make the model with fewer levels."
-        )
-    return min(max(3, 9 - 2 * halvings), *(size - 1 + size % 2 for size in spatial(image)))

@@ -34,7 +34,8 @@ from regkit.fields import (
     voxels_to_normalized,
     warp,
 )
-from regkit.layers import conv, crop, linear_upsample
+from regkit.grids import linear_upsample
+from regkit.layers import conv, crop
 from regkit.losses import diffusion, lncc, mse
 from regkit.models.smgicnet_networks import (
     BRANCHED,
@@ -218,16 +219,16 @@ def losses(
     Level i weighs 2^(i-k), and so do its smoothness Σ_d mean (D_d u)² / dim and its folding, with u as by `misscaled`.
     "symmetric": MSE(B ∘ inverse_AB, B ∘ φ_BA). "multilevel": MSE(w_k, (w_k + w_{k-1})/2), w_k = A ∘ φ_k.
     """
-    u, inverse = registration.displacements[:stage], registration.inverses[stage - 1]
+    displacements, inverse = registration.displacements[:stage], registration.inverses[stage - 1]
     parts = [band.split(model.in_channels, 1) for band in bands[:stage]]  # low bands and energies
     band, shares = parts[-1][0], [2.0 ** (level + 1 - stage) for level in range(stage)]
-    warped, returned = warp(band, u[-1]), warp(swap(band), inverse)
-    before = warp(band, crop(enlarged(u[-2]), spatial(band))) if stage > 1 else warped
-    forward, backward = misscaled(u, 0), misscaled(u, 1)
+    warped, returned = warp(band, displacements[-1]), warp(swap(band), inverse)
+    before = warp(band, crop(enlarged(displacements[-2]), spatial(band))) if stage > 1 else warped
+    forward, backward = (misscaled(displacements, direction) for direction in (0, 1))
     similarity = 0.1 * lncc(returned, band, window=INVERSE_WINDOWS[stage - 1], epsilon=EPSILON)
     smoothness, folding = smoothness_of_inverse(inverse, stage), band.new_zeros(())
     for level, share in enumerate(shares):
-        similarity = similarity + share * correlation(parts[level], u[level], WINDOWS[level])
+        similarity = similarity + share * correlation(parts[level], displacements[level], WINDOWS[level])
         smoothness = smoothness + share * (diffusion(forward[level]) + diffusion(backward[level]))
         folding = folding + share * folds(forward[level])
         if level + 1 == stage or stage == LEVELS:
@@ -236,7 +237,7 @@ def losses(
         "similarity": 2 * similarity,
         "smoothness": smoothness,
         "folding": folding,
-        "corner": 0.01 * corner(u[-1].chunk(2)[0]),
+        "corner": 0.01 * corner(displacements[-1].chunk(2)[0]),
         "symmetric": 0.002 * mse(returned, swap(warped)),
         "multilevel": 0.001 * mse(warped, (warped + before) / 2),
     }

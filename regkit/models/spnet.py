@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from regkit.fields import compose, exponential, identity, sample, scale_components, upsample, warp
 from regkit.layers import average_pool, configured, conv, conv_transposed, crop, pad_to_multiple
-from regkit.losses import diffusion, lncc
+from regkit.losses import diffusion, level_window, lncc
 from regkit.symmetry import swap
 from regkit.types import Dim, Displacement, Image, Registration, check_pair, spatial
 
@@ -24,7 +24,6 @@ Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
-WINDOWS = (9, 7, 5, 3)  # of the local NCC, by level
 
 
 @dataclass(frozen=True)
@@ -46,25 +45,30 @@ class SPNet(nn.Module):
     found so far, an estimator compares them with the other image's features, and its answers for (A, B) and (B, A) are
     averaged into one velocity. A level predicts the whole velocity again, not a correction.
 
-    Card: 426,732 parameters in 3D, 137,672 in 2D (4 levels, 1 channel). Reach: one estimator at 1/8 size sees 20 coarse
-    voxels, about 160 voxels. By construction, for any weights: swapping the images swaps the results, and identical
-    images give zero. Not guaranteed: φ_BA is the inverse of φ_AB up to interpolation (about 0.01 voxel), and folds are
-    rare, not excluded.
+    Loss: equation 10 as the authors' program has it, see `objective`.
 
-    Args:
-        dim: 2 or 3 spatial axes. in_channels: of each image.
-        levels: of the pyramid, n in table 5; the coarsest has 1/2^(levels - 1) of the size.
-        integrate: False is "w/o SVF" in table 4: the estimators give displacements.
-        image_encoding: False is "w/o MIE": no features straight from the shrunken images.
-        feature_warping: False is "w/o FW": the estimators see unwarped features.
-        symmetric: False is "w/o SR": one direction only, and only its similarity in the objective.
-        bidirectional: False is "SS": one direction is estimated, the other is its negative velocity.
-        average: False is "SS+BE": both directions are estimated, and each keeps its own answer.
-        geometry: "aligned" samples voxel centres, continues the border, and makes the image pyramid from 2x means.
-            "released" is the authors' program: a sampler off by up to half a voxel, zeros outside, every second voxel.
-            The two between change one thing after the other ("nearest" pyramid, then "zeros" outside).
-        smoothness_weight, inverse_weight: λ of the velocities' smoothness, and of the inverse-consistency term that
-            stands in where `integrate` is False (the paper gives no weight for it).
+    Model card
+        Parameters: 426,732 in 3D, 137,672 in 2D (4 levels, 1 channel).
+        Reach: the coarsest estimator works at 1/8 of the size and sees 95 voxels along each axis, 12 of its own.
+        Guaranteed by construction, for any weights: exchanging the images exchanges the maps; two equal images give
+        zero; any image size.
+        Not guaranteed: φ_BA undoes φ_AB only up to interpolation (about 0.01 voxel); folds are rare, not excluded.
+        Intensities should be in [0, 1].
+
+    The switches below are the rows of Table 4.
+    dim: 2 or 3. in_channels: of each image.
+    levels: of the pyramid, n in the table; the coarsest has 1/2^(levels - 1) of the size.
+    integrate: False is "w/o SVF": the estimators give displacements.
+    image_encoding: False is "w/o MIE": no features straight from the shrunken images.
+    feature_warping: False is "w/o FW": the estimators see unwarped features.
+    symmetric: False is "w/o SR": one direction only, and only its similarity in the objective.
+    bidirectional: False is "SS": one direction is estimated, the other is its negative velocity.
+    average: False is "SS+BE": both directions are estimated, and each keeps its own answer.
+    geometry: "aligned" samples voxel centres, continues the border, and makes the image pyramid from 2x means.
+        "released" is the authors' program: a sampler off by up to half a voxel, zeros outside, every second voxel.
+        The two between change one thing after the other ("nearest" pyramid, then "zeros" outside).
+    smoothness_weight: λ of the velocities' smoothness (the program's is 1).
+    inverse_weight: of the inverse consistency that stands in where `integrate` is False (the paper gives none).
     """
 
     def __init__(
@@ -89,11 +93,12 @@ class SPNet(nn.Module):
         self.estimators = nn.ModuleList(Estimator(dim, self.encoder, level) for level in range(levels))
         self.estimated = 2 if bidirectional and symmetric else 1  # directions that the estimators are asked for
         self.compared = 2 if symmetric else 1  # directions whose similarity counts
-        self.both_ways = _opposite if self.estimated == 1 else _average if average else _separate
+        self.both_ways = _opposite if self.estimated == 1 else _average if average else _keep
         self.pull, self.shrink = _GEOMETRIES[geometry]
         self.pull_features = self.pull if feature_warping else _keep
         self.integrate = partial(exponential, composition=partial(_compose, self.pull)) if integrate else _keep
-        self.diffeomorphic = integrate
+        self.velocity_of = _keep if integrate else _nothing  # what a registration gives as its velocity
+        self.penalties = {} if integrate else {"inverse_consistency": _round_trip}
         self.smoothness_weight, self.inverse_weight = smoothness_weight, inverse_weight
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
@@ -107,7 +112,7 @@ class SPNet(nn.Module):
         return SPNetRegistration(
             displacement=displacements[-1][:batch],
             inverse=displacements[-1][batch:],
-            velocity=velocities[-1][:batch] if self.diffeomorphic else None,
+            velocity=self.velocity_of(velocities[-1][:batch]),
             levels=tuple(field[:batch] for field in displacements),
             displacements=displacements,
             velocities=velocities,
@@ -148,14 +153,11 @@ class SPNet(nn.Module):
             displacement, velocity = registration.displacements[-1 - level], registration.velocities[-1 - level]
             image = crop(image, spatial(displacement))
             warped, target = self.pull(image, displacement)[:count], swap(image)[:count]
-            window = min(WINDOWS[level], *(size - 1 + size % 2 for size in spatial(image)))  # odd, and inside the image
-            similarity = similarity + lncc(warped, target, window=window) / 2**level
+            similarity = similarity + lncc(warped, target, window=level_window(image, level)) / 2**level
             smoothness = smoothness + diffusion(velocity) / 2**level
         terms = {"similarity": similarity, "smoothness": self.smoothness_weight * smoothness}
-        if not self.diffeomorphic:
-            both = registration.displacements[-1]
-            terms["inverse_consistency"] = self.inverse_weight * (compose(swap(both), both) ** 2).sum(1).mean()
-        return terms
+        both = registration.displacements[-1]
+        return terms | {name: self.inverse_weight * penalty(both) for name, penalty in self.penalties.items()}
 
 
 class Encoder(nn.Module):
@@ -229,12 +231,17 @@ def _opposite(velocity: Tensor) -> Tensor:
     return torch.cat([velocity, -velocity])
 
 
-def _separate(estimate: Tensor) -> Tensor:
-    return estimate
-
-
 def _keep(field: Tensor, *_: Tensor) -> Tensor:
     return field
+
+
+def _nothing(field: Tensor) -> None:
+    return None
+
+
+def _round_trip(both: Displacement) -> Tensor:
+    """mean |u_AB + u_BA(x + u_AB)|², both orders alike."""
+    return compose(swap(both), both).square().sum(1).mean()
 
 
 def _compose(pull: Callable[[Tensor, Tensor], Tensor], first: Displacement, then: Displacement) -> Displacement:
