@@ -5,9 +5,9 @@ The map, from the ground up (each line imports only from lines above it):
     types        Image, Labels, Displacement; Pair (what to register) and Registration (what was found)
     fields       the one convention; sample, warp, compose, exponential, invert, Jacobians, sizes, units
                  (on algebra, grids, sampler, inversion)
+    layers       what two or more networks share
     losses       similarities, smoothness, ICON and GradICON (on windows, penalties)
     metrics      Dice, surface distances, landmark error; folds, statistics of |J|, consistency (on regularity)
-    layers       what two or more networks share
     models       VoxelMorph, GradICON, SITReg, SACBNet, SPNet, SMGICNet: one paper, one file
                  (on splines, symmetry, clusters: SITReg's and SACB-Net's mathematics)
     checkpoints  save, load, and the authors' published weights (on files, official)

@@ -1,6 +1,6 @@
-"""Trained models in files: `save` and `load` ours, `load_official` the authors' published weights.
+"""Trained models in files: `save` and `load`; `load_official` for the authors' published weights.
 
-Our files are safetensors whose metadata name the model's class, its constructor's arguments, regkit's version and what
+The files are safetensors whose metadata name the model's class, its constructor's arguments, regkit's version and what
 the model reached. Nothing is ever unpickled.
 """
 

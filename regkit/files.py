@@ -61,8 +61,8 @@ def fill(model: nn.Module, state: State, origin: str) -> None:
     """
     own = model.state_dict()
     check_used_once(own.keys(), state.keys(), (f"{type(model).__name__}'s", f"{origin}'s"))
-    different = [f"{name}: {tuple(own[name].shape)} and {tuple(state[name].shape)}" for name in own]
-    different = [line for line, name in zip(different, own, strict=True) if own[name].shape != state[name].shape]
+    shapes = {name: (tuple(own[name].shape), tuple(state[name].shape)) for name in own}
+    different = [f"{name}: {wanted} and {given}" for name, (wanted, given) in shapes.items() if wanted != given]
     if different:
         raise ValueError(
             f"weights must have the shapes of the model, received for {type(model).__name__} and {origin}: "

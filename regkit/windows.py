@@ -149,7 +149,7 @@ def _moments_along(images: Sequence[Tensor], start: int, stop: int, layout: _Pla
 
 
 def _moments_within(fields: Fields, layout: _Planes) -> tuple[Tensor, ...]:
-    """The other axes: μ_I, μ_J, V_I, V_J, V_IJ of whole windows (planes, items, *rest), from planes that lie flat."""
+    """The other axes: μ_X, μ_Y, V_X, V_Y, V_XY of whole windows (planes, items, *rest), from planes that lie flat."""
     planes = fields[0].shape[-1] // layout.strides[0]
     for axis, stride in enumerate(layout.strides[2:], 1):
         fields = _slide(fields, layout.window, stride, partial(_merge_moments, weight=layout.window**axis))
@@ -212,7 +212,7 @@ def _correlate(
 ) -> Tensor:
     """Σ cc over all voxels of the images (length, items, *rest); writes ½ ∂Σcc/∂image into `gradients`.
 
-    r = cross/(v_I v_J + ε), cc = r cross; q = r² v_I, t = r μ_I - q μ_J; ½ ∂Σcc/∂J = I S(r) - J S(q) - S(t).
+    r = cross/(v_X v_Y + ε), cc = r cross; q = r² v_X, t = r μ_X - q μ_Y; ½ ∂Σcc/∂Y = X S(r) - Y S(q) - S(t).
     """
     (length, items, *rest), wanted = images[0].shape, [gradient is not None for gradient in gradients]
     layout = _Planes(window, items, tuple(rest))

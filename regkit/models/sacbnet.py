@@ -256,12 +256,11 @@ class SACBNet(nn.Module):
 
     def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """The similarity and the weighted penalty, by name; their sum is the loss."""
-        with torch.autocast(moving.device.type, enabled=False):
-            warped = warp(moving, registration.displacement, padding=self.padding)
-            return {
-                "lncc": losses.lncc(warped, fixed),
-                "diffusion": self.weight * losses.diffusion(registration.displacement),
-            }
+        warped = warp(moving, registration.displacement, padding=self.padding)
+        return {
+            "lncc": losses.lncc(warped, fixed),
+            "diffusion": self.weight * losses.diffusion(registration.displacement),
+        }
 
     def _encode(self, images: Tensor) -> list[Tensor]:
         """The features of levels 1 to 5; moving and fixed images stacked along the batch, which is also faster."""
