@@ -112,11 +112,11 @@ class HalfwayAffine(nn.Module):
                 f"for images of {tuple(shape)}; make the model with affine_voxels={features[0, 0].numel()}."
             )
         first, second = features.flatten(1).chunk(2)
-        both = torch.cat(
+        compared = torch.cat(
             [torch.cat([first - second, first + second], 1), torch.cat([second - first, first + second], 1)]
         )
         with torch.autocast(features.device.type, enabled=False):
-            numbers = self.layers(both.to(next(self.parameters()).dtype))
+            numbers = self.layers(compared.to(next(self.parameters()).dtype))
             return self._affine(numbers.double(), max(shape) / 2).to(numbers.dtype)  # so that P P⁻¹ is exactly 1
 
     def _affine(self, numbers: Tensor, unit: float) -> Tensor:

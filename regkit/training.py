@@ -97,6 +97,7 @@ class _Run:
         self.history = History()
 
     def go_on(self, bar: tqdm, callback: Callback | None, path: Path | None, every: int) -> None:
+        """Take the steps that are left."""
         for step in range(len(self.history), self.recipe.steps):
             with _until_the_end():
                 terms = self.take(step)
@@ -153,6 +154,7 @@ class _Run:
         return values
 
     def write(self, path: Path | None) -> None:
+        """Write the checkpoint, if there is to be one and this is the first process."""
         if path is not None and self.rank == 0:
             resuming.write(path, self.model, self.optimiser, self.recipe, self.world, self.history)
 

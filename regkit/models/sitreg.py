@@ -165,7 +165,7 @@ class SITReg(nn.Module):
 
     Model card
         Parameters: 1,234,615 in 3D (the paper's 1.2 M), 421,322 in 2D; `paper(dataset="oasis_raw")` 2,464,872.
-        Reach: at most 4 limit_k 2^k voxels along an axis from level k, in all 48 voxels in 3D and 59 in 2D by default.
+        Reach: at most 4 limit_k 2^k voxels along an axis from level k, in all 49 voxels in 3D and 59 in 2D by default.
         Guaranteed by construction: exchanging the images exchanges the maps bit for bit (at least to 1e-6 voxel); each
         step v has |J| >= 0.01 for any weights; two equal images give the identity up to `tolerance` for each inversion.
         Not guaranteed: the whole map is stored on the grid after each composition, so a few folds are possible (Table
