@@ -15,7 +15,7 @@ from regkit.check.t02_warping_pulls import (
     turn,
     turned,
 )
-from regkit.check.t03_similarity_landscapes import disc, mse_lies, shifted, slopes
+from regkit.check.t03_similarity_landscapes import changed_disc, disc, mse_lies, shifted, slopes
 from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
@@ -29,6 +29,7 @@ __all__ = [
     "brain_slice",
     "breaking_shift",
     "carrying_pair",
+    "changed_disc",
     "disc",
     "hidden_folds",
     "inverted_pairs",

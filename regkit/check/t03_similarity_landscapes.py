@@ -21,9 +21,13 @@ SHIFTS = [float(shift) for shift in range(-30, 31)]
 SLOPE_AT = 3.3  # voxels, between two voxel centres
 
 
-@functools.cache
 def disc() -> Image:
-    """A soft, striped disc near the left border: (1, 1, 64, 64), from 0 to about 0.9."""
+    """A soft, striped disc near the left border: (1, 1, 64, 64), from 0 to about 0.9. A new one at each call."""
+    return _disc().clone()
+
+
+@functools.cache
+def _disc() -> Image:
     grid = identity((64, 64))
     middle = torch.tensor([32.0, 16.0]).view(1, 2, 1, 1)
     filled = ((grid - middle).norm(dim=1, keepdim=True) < 8).float()
@@ -40,14 +44,29 @@ class _Change:
     ncc: float
 
 
+def _image(answer: Any) -> Image:
+    """What a learner's function gave, as an image like the disc; axes of one voxel may be missing."""
+    image = torch.as_tensor(answer, dtype=torch.float32).detach()
+    if image.squeeze().shape != disc().squeeze().shape:
+        raise ValueError(f"an image of the same shape is wanted, received {tuple(image.shape)}")
+    return image.reshape(disc().shape)
+
+
+def changed_disc(answer: Any) -> Image | None:
+    """The disc as a learner's function changes it; None where `answer` is no such function."""
+    try:
+        image = _change(answer).image
+    except Exception:
+        return None
+    return image if bool(image.isfinite().all()) else None
+
+
 def _change(answer: Any) -> _Change:
     if not callable(answer):
         raise ValueError(f"a function of an image is wanted, received {type(answer).__name__}")
-    image = torch.as_tensor(answer(disc().clone()), dtype=torch.float32)
-    if image.shape != disc().shape:
-        raise ValueError(f"an image of the same shape is wanted, received {tuple(image.shape)}")
+    image = _image(answer(disc()))
     order = torch.randperm(disc().numel(), generator=torch.Generator().manual_seed(0))
-    shuffled = torch.as_tensor(answer(disc().flatten()[order].view_as(disc())), dtype=torch.float32)
+    shuffled = _image(answer(disc().flatten()[order].view_as(disc())))
     pointwise = torch.allclose(shuffled.flatten(), image.flatten()[order], atol=1e-4)
     if not bool(image.isfinite().all()):
         return _Change(image, pointwise, 0.0, 0.0)
@@ -57,14 +76,16 @@ def _change(answer: Any) -> _Change:
 
 
 mse_lies = Exercise(
-    task="Write a function that changes the intensities of an image so that MSE prefers a wrong shift, NCC the right.",
-    praise="a scanner with another gain or offset does this daily: MSE would rather throw the disc out of the image.",
+    task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, and "
+    "NCC at 0.",
+    praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
     prepare=_change,
     rules=(
         (lambda change: not bool(change.image.isfinite().all()), "the changed image must be finite everywhere."),
         (
             lambda change: not change.pointwise,
-            "this moves things. Change only the intensities: each voxel's new value may depend on its old value alone.",
+            "a new value depends here on where the voxel is, on its neighbours or on chance. It may depend only on the "
+            "voxel's old value: nothing moves.",
         ),
         (
             lambda change: bool(change.image.std() < 1e-6),
@@ -76,7 +97,7 @@ mse_lies = Exercise(
         ),
         (
             lambda change: abs(change.ncc) > 1,
-            "NCC is fooled as well: an inverted picture is the opposite to it. Keep bright brighter than dark.",
+            "NCC is fooled as well. It sees an inverted picture as the opposite: keep bright brighter than dark.",
         ),
         (
             lambda change: abs(change.mse) <= 1,
@@ -98,7 +119,7 @@ mse_lies = Exercise(
 
 
 def shifted(image: Image, right: Tensor) -> Image:
-    """The image pulled from `right` voxels along axis 1; `right` is a number in a tensor, and gets a gradient."""
+    """The image warped by the arrow (0, right) at each voxel; `right` is a tensor with one number."""
     arrow = torch.stack([torch.zeros_like(right), right]).view(1, 2, 1, 1)
     return warp(image, arrow.expand(1, 2, *spatial(image)))
 
@@ -119,9 +140,16 @@ def _difference(step: float) -> float:
     return float((high - low) / (2 * step))
 
 
+def _number(answer: Any) -> float:
+    """One number, from a float or an array or tensor with one value."""
+    if answer is ... or answer is None:
+        raise ValueError("one of the two numbers is missing")
+    return float(torch.as_tensor(answer, dtype=torch.float64).detach().reshape(()))
+
+
 def _two_numbers(answer: Any) -> tuple[float, float]:
-    automatic, finite = (float(number) for number in answer)
-    return automatic, finite
+    automatic, finite = answer
+    return _number(automatic), _number(finite)
 
 
 def _near(value: float, target: float) -> bool:
