@@ -476,10 +476,10 @@ def test_each_switch_trains_every_parameter(dim, name, value):
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_smoothness_and_window_act_on_their_terms(dim):
+def test_weight_and_window_act_on_their_terms(dim):
     moving, fixed = images(dim)
     registration = tiny(dim)(moving, fixed)
-    usual, other = (tiny(dim, **o).objective(registration, moving, fixed) for o in ({}, {"smoothness": 2, "window": 5}))
+    usual, other = (tiny(dim, **o).objective(registration, moving, fixed) for o in ({}, {"weight": 2, "window": 5}))
     assert float(other["diffusion"].detach()) == pytest.approx(2 * float(usual["diffusion"].detach()))
     assert float(other["lncc"].detach()) != pytest.approx(float(usual["lncc"].detach()), abs=1e-3)
 
@@ -522,7 +522,7 @@ def test_weights_are_refused_where_the_model_would_compute_something_else():
 def test_training_aligns_a_pair(dim, steps):
     torch.manual_seed(0)
     moving, fixed = images(dim, shape={2: (40, 33), 3: (20, 17, 23)}[dim])
-    model = SITReg(dim, channels=(8, 12, 12), update_channels=(8, 16, 16), smoothness=0.1)
+    model = SITReg(dim, channels=(8, 12, 12), update_channels=(8, 16, 16), weight=0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     before = mean_square(model, moving, fixed)
     for _ in range(steps):

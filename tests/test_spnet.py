@@ -115,8 +115,8 @@ def test_the_released_program_gives_the_same_loss():
     )
     terms = model.objective(doubled, *pair((32, 48, 40), dtype=torch.float64))
     expected = {
-        "similarity": sum((FIXTURE[f"loss_sim{i}"] + FIXTURE[f"loss_sim_back{i}"]) / 2 / 2**i for i in range(4)),
-        "smoothness": sum(FIXTURE[f"loss_grad{i}"] / 2**i for i in range(4)),
+        "lncc": sum((FIXTURE[f"loss_sim{i}"] + FIXTURE[f"loss_sim_back{i}"]) / 2 / 2**i for i in range(4)),
+        "diffusion": sum(FIXTURE[f"loss_grad{i}"] / 2**i for i in range(4)),
     }
     for name, value in expected.items():
         assert float(terms[name]) == pytest.approx(float(value), abs=1e-5)

@@ -185,7 +185,7 @@ class SITReg(nn.Module):
     meeting: "halfway", or at the "fixed" image: R stays the identity, which is not symmetric.
     affine: "halfway" predicts A, and f₁₂ = A ∘ L ∘ R⁻¹ ∘ A (Table A2). affine_voxels: of the coarsest level, in all.
     as_released: leave out the affine network's first layer, whose result the released program discards.
-    solver, tolerance: of the inversions; largest error in voxels. smoothness: λ (Table A1: 1, 1.5, 2). window: of lncc.
+    solver, tolerance: of the inversions; largest error in voxels. weight: λ (Table A1: 1, 1.5, 2). window: of lncc.
 
     Raises:
         ValueError: numbers of levels that do not fit each other.
@@ -212,13 +212,13 @@ class SITReg(nn.Module):
         as_released: bool = False,
         solver: Literal["anderson", "plain", "newton"] = "anderson",
         tolerance: float = 1e-2,
-        smoothness: float = 1.0,
+        weight: float = 1.0,
         window: int = 7,
     ):
         super().__init__()
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else convolutions
         _check_levels(channels, update_channels, counts, affine)
-        self.dim, self.spline, self.smoothness, self.window = dim, spline, smoothness, window
+        self.dim, self.spline, self.weight, self.window = dim, spline, weight, window
         self.factors = partial(UPDATES[update], inverse=partial(invert, tolerance=tolerance, method=solver))
         self.kept = MEETINGS[meeting]
         block = partial(_block, dim=dim, groups=groups)
@@ -275,7 +275,7 @@ class SITReg(nn.Module):
         displacement, (smooth, smooth_inverse) = registration.displacement, registration.deformable
         similarity = self._lncc(moving, fixed, displacement) + self._lncc(fixed, moving, registration.inverse)
         roughness = losses.diffusion(smooth) + losses.diffusion(smooth_inverse)
-        return {"lncc": similarity / 2, "diffusion": self.smoothness * roughness / 2}
+        return {"lncc": similarity / 2, "diffusion": self.weight * roughness / 2}
 
     def _lncc(self, image: Image, other: Image, displacement: Displacement) -> Tensor:
         """-lncc of both images, set to zero where the map reads outside."""

@@ -67,7 +67,7 @@ class SPNet(nn.Module):
     geometry: "aligned" samples voxel centres, continues the border, and makes the image pyramid from 2x means.
         "released" is the authors' program: a sampler off by up to half a voxel, zeros outside, every second voxel.
         The two between change one thing after the other ("nearest" pyramid, then "zeros" outside).
-    smoothness_weight: λ of the velocities' smoothness (the program's is 1).
+    weight: λ of the velocities' smoothness (the program's is 1).
     inverse_weight: of the inverse consistency that stands in where `integrate` is False (the paper gives none).
     """
 
@@ -84,7 +84,7 @@ class SPNet(nn.Module):
         bidirectional: bool = True,
         average: bool = True,
         geometry: Geometry = "aligned",
-        smoothness_weight: float = 1.0,
+        weight: float = 1.0,
         inverse_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class SPNet(nn.Module):
         self.integrate = partial(exponential, composition=partial(_compose, self.pull)) if integrate else _keep
         self.velocity_of = _keep if integrate else _nothing  # what a registration gives as its velocity
         self.penalties = {} if integrate else {"inverse_consistency": _round_trip}
-        self.smoothness_weight, self.inverse_weight = smoothness_weight, inverse_weight
+        self.weight, self.inverse_weight = weight, inverse_weight
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
@@ -143,7 +143,7 @@ class SPNet(nn.Module):
     def objective(self, registration: SPNetRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """Local NCC of both directions and smoothness of the velocities at every level, level l weighing 1/2^l.
 
-        {"similarity", "smoothness"}; where the estimators give displacements also "inverse_consistency", the mean of
+        {"lncc", "diffusion"}; where the estimators give displacements also "inverse_consistency", the mean of
         |u_AB + u_BA(x + u_AB)|² in both orders.
         """
         images = self.pyramid(torch.cat(torch.broadcast_tensors(moving, fixed)))
@@ -155,7 +155,7 @@ class SPNet(nn.Module):
             warped, target = self.pull(image, displacement)[:count], swap(image)[:count]
             similarity = similarity + lncc(warped, target, window=level_window(image, level)) / 2**level
             smoothness = smoothness + diffusion(velocity) / 2**level
-        terms = {"similarity": similarity, "smoothness": self.smoothness_weight * smoothness}
+        terms = {"lncc": similarity, "diffusion": self.weight * smoothness}
         both = registration.displacements[-1]
         return terms | {name: self.inverse_weight * penalty(both) for name, penalty in self.penalties.items()}
 
