@@ -58,8 +58,7 @@ def step(model: nn.Module, moving: Tensor, fixed: Tensor) -> None:
 def beside_published_times() -> None:
     """Forward passes at 64 x 80 x 64 beside CPU seconds that were measured with the authors' programs elsewhere.
 
-    Machines differ, so both are told in units of one stretch of convolutions that was timed along with SITReg's program:
-    the update network of its level 1, run twice.
+    The unit is a stretch of convolutions timed along with SITReg's program: its update network of level 1, run twice.
     """
     images = torch.rand(2, 1, 1, 64, 80, 64).unbind()
     convolutions = (nn.Conv3d(72, 62, 3, padding=1), nn.Conv3d(62, 62, 3, padding=1), nn.Conv3d(62, 3, 1))
