@@ -44,6 +44,8 @@ def _enough() -> Squarings:
 
 
 def _two_numbers(answer: Any) -> Squarings:
+    if isinstance(answer, (int, float)):
+        raise ValueError(f"one number, {answer}, is half of it: write two in brackets, such as (3, 5)")
     if isinstance(answer, (str, bytes, dict)) or len(answer) != 2:
         raise ValueError(f"two numbers are wanted, received {answer!r}")
     if any(float(number) != int(number) for number in answer):
@@ -52,7 +54,7 @@ def _two_numbers(answer: Any) -> Squarings:
 
 
 squarings = Exercise(
-    task="Give (fewest squarings without a fold, fewest squarings with a round trip below 1 voxel everywhere).",
+    task="Give (K_folds, K_round_trip): the fewest squarings without a fold, and with a round trip below 1 voxel.",
     praise="a map can be free of folds and still be many voxels wrong: look at both.",
     prepare=_two_numbers,
     rules=(
@@ -94,6 +96,7 @@ squarings = Exercise(
         "too few for the round trip": lambda: (_enough()[0], _enough()[1] - 1),
         "too many for the round trip": lambda: (_enough()[0], _enough()[1] + 1),
         "one number": lambda: [_enough()[0]],
+        "a plain number": lambda: _enough()[0],
         "half a squaring": lambda: (2.5, 8),
     },
 )
