@@ -13,10 +13,11 @@
 # %% [markdown]
 # # 06 · Learning to register
 #
-# *Same images, same loss, same gradient. One change: it no longer moves a field. It moves a network that makes fields.*
+# *The same kind of images, the same loss. One change: the gradient no longer moves a field. It moves the weights of a
+# network that makes fields.*
 #
-# **Goals.** After this notebook you can train a registration network without a single true field, say what it buys and
-# for whom, predict what breaks it, and mend its answer for one pair.
+# **Goals.** After this notebook you can train a registration network without a single true field, say when training one
+# pays off, predict which change of the images breaks it, and mend its answer for one pair.
 #
 # **Before you start.** Optimising a field (tutorial 04) and a velocity (tutorial 05).
 #
@@ -28,6 +29,7 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 
 import regkit
 from regkit import check, course, figures, losses, metrics, optimise, races, timelapse, training
@@ -37,7 +39,8 @@ course.begin(seconds={"fast": 40, "full": 120})
 # %% [markdown]
 # ## A thousand pairs instead of one
 #
-# Triangles and circles, every size, place and angle; and 64 pairs of other shapes, **held out**, that no training sees.
+# Triangles and circles of many sizes, at many places, at every angle: 1024 pairs to learn from, and 64 pairs of other
+# shapes, **held out**, that no training sees.
 
 # %%
 pairs = regkit.data.ShapePairs(1024, size=64)
@@ -55,12 +58,12 @@ for column in range(6):
 # %% [markdown]
 # ### Predict
 #
-# We shall train on these, and then, without telling the network, change the held-out pictures in four ways. One of the
-# changes does real harm. Which? Commit now: `"quarter turn"`, `"noise"`, `"blur"` or `"inverted"`.
+# We shall train on these. Then we change the held-out images, moving and fixed alike, in four ways.
+# One of them makes the network's Dice clearly worse. Which? Look at the pictures, then commit.
 
 # %%
 generator = torch.Generator().manual_seed(0)
-shifts = {
+changes = {
     "as trained": lambda image: image,
     "quarter turn": lambda image: torch.rot90(image, 1, (2, 3)),
     "noise": lambda image: image + 0.1 * torch.randn(image.shape, generator=generator),
@@ -70,11 +73,11 @@ shifts = {
 
 figure, axes = plt.subplots(1, 5, figsize=(12, 2.7), layout="compressed")
 axes[0].set(ylabel="axis 0 (voxels)")
-for panel, (name, shift) in zip(axes, shifts.items(), strict=True):
-    panel.imshow(shift(test.moving[:1])[0, 0], cmap="gray", vmin=0, vmax=1)
+for panel, (name, change) in zip(axes, changes.items(), strict=True):
+    panel.imshow(change(test.moving[:1])[0, 0], cmap="gray", vmin=0, vmax=1)
     panel.set(title=name, xticks=(0, 63), yticks=(0, 63), xlabel="axis 1 (voxels)")
 # %% tags=["exercise"]
-my_shift = ...
+my_shift = ...  # "quarter turn", "noise", "blur" or "inverted"
 
 # %% tags=["solution"]
 my_shift = "inverted"
@@ -87,19 +90,20 @@ my_shift = "inverted"
 # %% [markdown]
 # ## The loop
 #
-# In tutorial 05: `velocity` was the unknown, its gradient moved it. Now $v = f_\theta(\text{moving}, \text{fixed})$ and
-# the unknown is $\theta$, the network's weights; the loss is the same, summed over pairs:
+# In tutorial 05 the velocity $v$ of one pair was the unknown. Now a network $f_\theta$ computes $v$ from two images,
+# and the unknown is $\theta$, the network's weights. The loss is the same, summed over pairs:
 #
 # $$\min_\theta \sum_\text{pairs} \text{mean}\big(\text{moving} \circ \exp(v) - \text{fixed}\big)^2 + \lambda
 # \,\text{mean}|\nabla v|^2, \qquad v = f_\theta(\text{moving}, \text{fixed}) .$$
 #
-# (VoxelMorph: Balakrishnan et al. 2019; with a velocity: Dalca et al. 2019.) No true field occurs in it.
+# (VoxelMorph: Balakrishnan et al. 2019; with a velocity: Dalca et al. 2019.) No true field occurs in it. In the
+# code below the weight of the roughness, $\lambda$, is 0.002.
 
 
 # %%
 def new_network(seed=0):
     torch.manual_seed(seed)
-    channels = (32, 32, 32, 32, 16)
+    channels = (32, 32, 32, 32, 16)  # a network of modest size
     return regkit.models.VoxelMorph(2, output="velocity", weight=0.002, decoder_channels=channels)
 
 
@@ -119,14 +123,14 @@ def train_by_hand(network, moving, fixed, steps, learning_rate):
 
 
 # %% [markdown]
-# The same from regkit: `train` does this for any model. On eight pairs, three steps, both tell the same losses.
+# The same from regkit: `training.train` does this for any model. Two copies of one network, one batch of eight pairs,
+# three steps: both ways report the same losses.
 
 # %%
 network = new_network()
-twin = copy.deepcopy(network)
-few = pairs[list(range(8))]
-eight = [pairs[index] for index in range(8)]
-by_hand = train_by_hand(twin, few.moving, few.fixed, steps=3, learning_rate=1e-3)
+few = pairs[list(range(8))]  # one Pair that holds a batch of eight
+eight = [pairs[index] for index in range(8)]  # the same eight, one by one, as `train` wants them
+by_hand = train_by_hand(copy.deepcopy(network), few.moving, few.fixed, steps=3, learning_rate=1e-3)
 
 recipe = training.Recipe(steps=3, batch=8, learning_rate=1e-3)
 by_regkit = training.train(copy.deepcopy(network), eight, recipe, progress=False)
@@ -137,11 +141,11 @@ print("regkit: ", [f"{loss:.5f}" for loss in by_regkit.loss])
 # %% [markdown]
 # ## Watch it learn
 #
-# The pair in the picture is held out: what you see it learn is how to register, not this pair. Afterwards, drag the time
-# back to the start.
+# The pair in the picture is held out: what the network learns is how to register, not this pair. Start the next **two**
+# cells, look at this picture, and let the training run to its end. Afterwards, drag the slider back to the start.
 
 # %%
-pointed = held_out.shapes.pointed
+pointed = held_out.shapes.pointed  # which shapes are triangles
 shown = int((pointed[held_out.moving] & ~pointed[held_out.fixed]).nonzero()[0])
 pair = held_out[shown]  # a triangle that is to become a circle
 STEPS = training.steps(fast=150, full=1000)
@@ -149,19 +153,23 @@ watch = timelapse.TimeLapse(network, pair, every=STEPS // 15)
 watch
 
 # %%
-recipe = training.Recipe(steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine")
+recipe = training.Recipe(
+    steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine"
+)  # a rate that falls
 history = training.train(network, pairs, recipe, callback=watch)
 figures.show_history(history)
 
 
 # %%
 def answer(moving, fixed):
+    """What the trained network says."""
     network.eval()
     with torch.no_grad():
         return network(moving, fixed)
 
 
 def dice(displacement, of=test):
+    """Mean Dice of the pairs `of`, once warped by `displacement`."""
     return metrics.evaluate(displacement, of)["dice"]
 
 
@@ -173,12 +181,13 @@ assert learnt > {"fast": 0.85, "full": 0.95}[training.mode()] and nothing < 0.6
 # %% [markdown]
 # ## A race
 #
-# On one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which starts from nothing; and
-# the optimiser that starts **from the network's answer**. Same loss for all.
+# On one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which starts from nothing;
+# and the optimiser that starts **from the network's answer**. Same loss for all.
 
 
 # %%
 def run(start=None, since=None, steps=100):
+    """Optimise; give (seconds since the start, displacement) before each step and at the end."""
     since = time.perf_counter() if since is None else since
     states = []
 
@@ -190,15 +199,14 @@ def run(start=None, since=None, steps=100):
     return [*states, (time.perf_counter() - since, final.displacement)]
 
 
-answer(
-    pair.moving, pair.fixed
-)  # the first call of a network is slower: warm up, as in any fair race
+# The first call of a network is slower, so we make one that does not count.
+answer(pair.moving, pair.fixed)
 began = time.perf_counter()
 looked_once = answer(pair.moving, pair.fixed)
 network_seconds = time.perf_counter() - began
 runs = {
     "network": [(network_seconds, looked_once.displacement)],
-    "optimiser": run()[1:],
+    "optimiser": run()[1:],  # without the zero field before its first step
     "network, then optimiser": run(
         start=looked_once.velocity, since=time.perf_counter() - network_seconds
     ),
@@ -207,8 +215,9 @@ track = races.race(pair, runs)
 track
 
 # %% [markdown]
-# Drag the time. The network is there before the optimiser has taken many steps. But then it stops, and the optimiser, who
-# cares about this pair only, goes past it. What the network has saved is the way there.
+# Drag the time. The network is there before the optimiser has taken many steps. But it looks only once. The optimiser
+# works on this pair alone, and in the end fits it better. With the network's answer as a start it gets there in fewer
+# steps:
 
 
 # %%
@@ -217,7 +226,10 @@ def misfit(displacement):
 
 
 ends = {name: misfit(states[-1][1]) for name, states in runs.items()}
-after_five = {name: misfit(runs[name][5][1]) for name in ("optimiser", "network, then optimiser")}
+after_five = {  # the list of the first begins after step 1, that of the second before it
+    "optimiser": misfit(runs["optimiser"][4][1]),
+    "network, then optimiser": misfit(runs["network, then optimiser"][5][1]),
+}
 print("at the end:", {name: f"{value:.5f}" for name, value in ends.items()})
 print("after five steps:", {name: f"{value:.5f}" for name, value in after_five.items()})
 assert ends["optimiser"] < ends["network"] and ends["network, then optimiser"] < ends["network"]
@@ -240,8 +252,9 @@ print(
 )
 
 # %% [markdown]
-# That last line is the honest account of *amortised* registration. On 64 x 64 pixels an optimiser is fast, and the
-# training pays off late. On a brain, an optimiser takes minutes, and there are thousands of brains.
+# That last line is the honest account. A network is *amortised*: pay once for the training, and each pair is cheap. On
+# 64 × 64 voxels an optimiser is fast, and the training pays off late. On 3D scans an optimiser is far slower, and a
+# study may hold thousands of scans.
 #
 # ## Break it
 #
@@ -250,15 +263,15 @@ print(
 # %%
 speeds = {}
 for rate in (3e-5, 3e-3, 0.3):
-    sluggish = new_network()
+    fresh = new_network()
     recipe = training.Recipe(steps=40, batch=8, learning_rate=rate)
     try:
-        training.train(sluggish, pairs, recipe, progress=False)
+        training.train(fresh, pairs, recipe, progress=False)
     except FloatingPointError as error:
         print(f"learning rate {rate:g}: stopped: {str(error)[:90]}...")
         continue
     with torch.no_grad():
-        speeds[rate] = sluggish.eval()(test.moving, test.fixed).displacement
+        speeds[rate] = fresh.eval()(test.moving, test.fixed).displacement
     reach = speeds[rate].norm(dim=1).max()
     print(
         f"learning rate {rate:g}: Dice {dice(speeds[rate]):.3f}, longest vector {reach:.2f} voxels"
@@ -269,23 +282,25 @@ assert dice(speeds[3e-3]) > nothing + 0.1
 assert 0.3 not in speeds or dice(speeds[0.3]) < dice(speeds[3e-3])
 
 # %% [markdown]
-# **Symptom:** the loss is flat, and the warped image *is* the moving image: look at the longest vector of the field. The
-# last layer of a registration network begins near zero on purpose, so that the first field is the identity; with a tiny
-# rate it stays there. With a huge one, one step throws everything out of the image, where no gradient leads back.
-# **Mend:** look at $|u|$ after 40 steps. Raise the rate until it moves; halve it where it jumps.
+# **Symptom** of a tiny rate: the warped image *is* the moving image; no vector of the field is longer than half a
+# voxel. The last layer of this network begins near zero on purpose, so that the first field does next to nothing; with
+# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, or the training stops with an error.
+# **Mend:** look at the longest vector after 40 steps. Raise the rate until the field moves; halve it where it jumps.
 #
-# ## Shift the data
+# ## Change the data
 #
-# Now the four changes. The network is the same, the shapes are the same; the answers are not.
+# Now the four changes of the prediction. Test data that differ from the training's are called a **distribution shift**.
+# (Here a *shift* is a change of the kind of image, not a motion.) The network and the shapes are the same; are the
+# answers as good?
 
 # %%
 shifted = {}
-for name, shift in shifts.items():
+for name, change in changes.items():
     labels = [test.moving_labels, test.fixed_labels]
     labels = (
         [torch.rot90(label, 1, (2, 3)) for label in labels] if name == "quarter turn" else labels
     )
-    shifted[name] = regkit.Pair(shift(test.moving), shift(test.fixed), *labels)
+    shifted[name] = regkit.Pair(change(test.moving), change(test.fixed), *labels)
 reached = {name: dice(answer(now.moving, now.fixed), now) for name, now in shifted.items()}
 
 figure, axes = plt.subplots(figsize=(7, 3), layout="compressed")
@@ -305,11 +320,12 @@ assert (
 check.breaking_shift(my_shift)
 
 # %% [markdown]
-# What the eye calls a big change need not be one, and the other way round. The question is never *how different does it
-# look?* but *did the training contain it?* Every angle, yes. A dark shape on white: never.
+# The question is not *how different does it look?* but *how far is it from what the training contained?* Shapes at
+# every angle: contained. A dark shape on white: never.
 #
-# The loss, by the way, does not even notice the inversion: $(1-a) - (1-b) = b - a$. Only the network does. So there is
-# a mend that costs one line, **if you know what has shifted**: make the data look like the training's.
+# The MSE, by the way, does not even notice the inversion: $(1-a) - (1-b) = b - a$ has the same square. Only the network
+# does. So there is a mend that costs one line, **if you know what has changed**: make the data look like the
+# training's.
 
 # %%
 put_right = answer(1 - shifted["inverted"].moving, 1 - shifted["inverted"].fixed)
@@ -319,9 +335,13 @@ print(f"inverted back before the network sees it: Dice {dice(put_right):.3f}")
 # %% [markdown]
 # ## Exercise: mend it
 #
-# And if you do not know? Then there is **instance optimisation**: the network's answer (or nothing) as the start, and
-# tutorial 05 from there on, for this pair alone. Register `check.inverted_pairs()`, eight pairs, with
-# `optimise.optimise_field`: mean Dice of at least 0.95, less than 0.5 % folds. You may use the network, or not.
+# And if you do not know? Then there is **instance optimisation**: start from the network's answer (or from nothing),
+# and optimise the field of this pair alone, as in tutorial 05. Register `check.inverted_pairs()`, one batch of eight
+# pairs, with `optimise.optimise_field(moving, fixed, output="velocity", ...)`. Wanted: mean Dice of at least 0.95, at
+# most 0.5 % folds. The answer is the `Registration` that it returns (or a displacement of shape (8, 2, 64, 64)).
+#
+# You may choose `weight` ($\lambda$), `learning_rate` (in voxels, such as 0.1 to 0.5), `steps` (some 200), and `start`:
+# nothing, or the network's `before_mending.velocity` from the next cell. Do not invert the images back.
 
 # %%
 broken = check.inverted_pairs()
@@ -329,7 +349,7 @@ before_mending = answer(broken.moving, broken.fixed)
 print({name: round(value, 3) for name, value in metrics.evaluate(before_mending, broken).items()})
 
 # %% tags=["exercise"]
-my_registration = ...
+my_registration = ...  # optimise.optimise_field(broken.moving, broken.fixed, ...)
 
 # %% tags=["solution"]
 options = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 200}
@@ -339,24 +359,38 @@ my_registration = optimise.optimise_field(broken.moving, broken.fixed, **options
 check.mended(my_registration)
 
 # %% [markdown] tags=["instructor"]
-# Most start from the network's velocity, as one does, with the network's own weight (0.002): Dice is right, and the map
-# folds. This start is *wrong*, not only rough, and the optimiser has to unfold it first. From nothing it is easier; a
-# larger weight (the default, 0.03) also passes. Let both camps compare their grids.
+# Most start from the network's velocity, as one does, with the network's own weight (0.002). After fast training Dice is
+# right (0.985), and the map folds (0.9 %): this start is *wrong*, not only rough, and the optimiser has to unfold it
+# first. From nothing it is easier; a larger weight (the default, 0.03) also passes. After full training the start is
+# good enough (folds 0.02 %). Let both camps compare their grids.
 
 # %% [markdown]
 # ## When the start is worth gold
 #
-# Pull the shapes apart, by 16 voxels more along each axis. From nothing the optimiser is lost: shapes that do not
-# overlap have no gradient towards each other (tutorial 03). The network is not good either, but it *points the right way*.
+# Pull the shapes of sixteen pairs apart, by 16 voxels more along each axis. Where shapes do not overlap, no slope leads
+# from one to the other (tutorial 03): the optimiser that starts from nothing is lost for some of the pairs.
+# The network's answer alone may not be good either (the less it has trained, the worse). Together they do best.
+
 
 # %%
-apart = {"moving": 8, "fixed": -8}
-rolled = {
-    name: torch.roll(getattr(test, name)[:16], (by, by), (2, 3))
-    for side, by in apart.items()
-    for name in (side, f"{side}_labels")
-}
-far = regkit.Pair(**rolled)
+def move(image, by):
+    """Down and to the right by `by` voxels (back where negative); zeros come in."""
+    return F.pad(image, (by, -by, by, -by))
+
+
+def uncut(image, by):
+    """True for each image whose shape stays in view when it is moved."""
+    return move(image, by).sum((1, 2, 3)) > 0.99 * image.sum((1, 2, 3))
+
+
+chosen = (uncut(test.moving, 8) & uncut(test.fixed, -8)).nonzero().flatten()[:16]
+far = regkit.Pair(
+    move(test.moving, 8)[chosen],
+    move(test.fixed, -8)[chosen],
+    move(test.moving_labels, 8)[chosen],
+    move(test.fixed_labels, -8)[chosen],
+)
+assert len(chosen) == 16
 guess = answer(far.moving, far.fixed)
 options = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 50}
 results = {
@@ -369,16 +403,18 @@ results = {
 }
 overlaps = {name: dice(displacement, far) for name, displacement in results.items()}
 print({name: f"{value:.3f}" for name, value in overlaps.items()})
-assert overlaps["network, then optimiser"] > max(overlaps["optimiser"], overlaps["network"]) + 0.05
-assert watch.errors == track.errors == []
+assert overlaps["network"] > overlaps["nothing"] + 0.1
+assert overlaps["network, then optimiser"] > max(overlaps["optimiser"], overlaps["network"]) + 0.03
+assert watch.errors == track.errors == []  # the two widgets drew every frame
 
 # %% [markdown]
 # ## Take away
 #
 # > * The network is trained on **the same loss** as a single field; nobody shows it a true field.
-# > * It buys **speed for many pairs**, and a start that knows the way. An optimiser still fits a single pair better.
-# > * It fails where the **training data** end, not where pictures look strange. A flat loss: look at $|u|$.
-# > * **Instance optimisation** mends a pair. A good start is worth gold; a wrong one is worse than none.
+# > * It buys **speed for many pairs**, and a good start. An optimiser still fits a single pair better.
+# > * It fails where the **training data** end, not where pictures look strange.
+# > * The training does nothing? Look at the longest vector of the field, and at the learning rate.
+# > * **Instance optimisation** mends a pair. A good start is worth gold; a wrong one can do harm.
 #
 # **Next.** Our network is told to be smooth, $\lambda |\nabla v|^2$. Could it be told something better, something that
-# large motions do not pay for? Register A to B, then B to A: you ought to be back. *GradICON.*
+# does not make large motions dear? Register A to B, then B to A: you ought to be back. *GradICON.*

@@ -76,8 +76,8 @@ def _change(answer: Any) -> _Change:
 
 
 mse_lies = Exercise(
-    task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, and "
-    "NCC at 0.",
+    task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, "
+    "and NCC at 0.",
     praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
     prepare=_change,
     rules=(

@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regkit import data
 from regkit.check.exercise import Exercise
@@ -18,6 +17,7 @@ SHIFTS = ("quarter turn", "noise", "blur", "inverted")  # the last one breaks it
 
 
 def _word(answer: Any) -> str:
+    answer = answer.strip().lower() if isinstance(answer, str) else answer
     if answer not in SHIFTS:
         raise ValueError(f"one of {', '.join(SHIFTS)} is wanted, received {answer!r}")
     return str(answer)
@@ -76,12 +76,15 @@ def _one_for_all() -> Displacement:
 
 
 def _found(answer: Any) -> Displacement:
-    displacement = answer.displacement if isinstance(answer, Registration) else answer
+    given = answer.displacement if isinstance(answer, Registration) else answer
+    if isinstance(given, list | tuple):
+        given = [torch.as_tensor(part) for part in given]
+        given = (torch.cat if given and given[0].dim() == 4 else torch.stack)(given)
+    displacement = torch.as_tensor(given, dtype=torch.float32).detach()
     wanted = (*inverted_pairs().fixed.shape[:1], 2, *inverted_pairs().fixed.shape[2:])
-    if not isinstance(displacement, Tensor) or tuple(displacement.shape) != wanted:
-        received = tuple(displacement.shape) if isinstance(displacement, Tensor) else type(displacement).__name__
-        raise ValueError(f"a Registration or displacement {wanted} is wanted, received {received}")
-    return displacement.detach()
+    if tuple(displacement.shape) != wanted:
+        raise ValueError(f"a Registration or displacement {wanted} is wanted, received {tuple(displacement.shape)}")
+    return displacement
 
 
 def _dice(displacement: Displacement) -> float:
