@@ -140,7 +140,8 @@ def lab(*, browser: bool = True, port: int = 8888) -> int:
     """Open the course in JupyterLab at the first tutorial; returns JupyterLab's exit status."""
     tutorials = folder()
     first = editions(sources(tutorials)[0])["learner"]
-    command = [sys.executable, "-m", "jupyterlab", first.name, f"--port={port}"]
+    address = f"/lab/tree/{first.name}"
+    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={address}", f"--port={port}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # in a container
     try:

@@ -105,7 +105,8 @@ def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
     monkeypatch.setattr(subprocess, "call", lambda command, cwd: calls.append((command, cwd)) or 0)
     assert command_line.main(["lab", "--no-browser", "--port", "9999"]) == 0
     command, folder = calls[0]
-    assert command[:4] == [sys.executable, "-m", "jupyterlab", "00_first_light.ipynb"] and folder == tutorials
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == tutorials
+    assert "--LabApp.default_url=/lab/tree/00_first_light.ipynb" in command
     assert "--port=9999" in command and "--no-browser" in command
 
 
