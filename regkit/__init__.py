@@ -14,7 +14,7 @@ The map, from the ground up (each line imports only from lines above it):
     training     one loop for all; recipes and histories (on runs, resuming)
     data         shapes and deformations with known answers
     optimise     one pair without a network: affine map, displacement, velocity
-    figures      static plots; widgets: interactive ones; timelapse: a training (all on drawing, pictures, scenes)
+    figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises
 
 The flow: pair in, registration out, functions after.

@@ -16,8 +16,11 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from regkit import pictures
-from regkit.drawing import (
+from regkit.fields import jacobian_determinant, warp
+from regkit.runs import History
+from regkit.types import Pair, Registration
+from regkit.views import pictures
+from regkit.views.drawing import (
     DIFFERENCES,
     FOLD,
     GREYS,
@@ -34,9 +37,6 @@ from regkit.drawing import (
     label_plane,
     plane,
 )
-from regkit.fields import jacobian_determinant, warp
-from regkit.runs import History
-from regkit.types import Pair, Registration
 
 _PANEL = 3.0  # inches, without its colour bar
 

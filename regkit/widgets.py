@@ -16,9 +16,11 @@ from typing import Any
 
 import ipywidgets
 
-from regkit import stages, static
-from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
-from regkit.drawing import (
+from regkit.fields import exponential, warp
+from regkit.types import Displacement, Image, Labels, Pair, Registration
+from regkit.views import stages, static
+from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
+from regkit.views.drawing import (
     Limits,
     Picture,
     check_same_shape,
@@ -29,11 +31,9 @@ from regkit.drawing import (
     png,
     volume,
 )
-from regkit.fields import exponential, warp
-from regkit.quantities import Quantities, determinant, make_panels, pick
-from regkit.sliced import ComparisonInPlanes, FieldInPlanes, FoldsInPlanes, Volume, Wrapped
-from regkit.slices import Slices
-from regkit.types import Displacement, Image, Labels, Pair, Registration
+from regkit.views.quantities import Quantities, determinant, make_panels, pick
+from regkit.views.sliced import ComparisonInPlanes, FieldInPlanes, FoldsInPlanes, Volume, Wrapped
+from regkit.views.slices import Slices
 
 _DESCRIBED = {"description_width": "initial"}
 

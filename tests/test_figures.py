@@ -12,10 +12,11 @@ import torch
 
 matplotlib.use("Agg")
 
-from regkit import drawing, figures, pictures
+from regkit import figures
 from regkit.fields import jacobian_determinant
 from regkit.runs import History
 from regkit.types import Pair, Registration
+from regkit.views import drawing, pictures
 
 SHAPES = [(13, 9), (8, 15)]
 
@@ -354,6 +355,6 @@ def test_a_history_shows_its_loss_and_every_term():
 def test_the_library_needs_neither_matplotlib_nor_ipywidgets():
     code = (
         "import sys; sys.modules['matplotlib'] = sys.modules['ipywidgets'] = None; "
-        "import regkit, regkit.pictures, regkit.scenes"
+        "import regkit, regkit.views.pictures, regkit.views.scenes"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

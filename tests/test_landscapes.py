@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import data, landscapes
+from regkit import data
 from regkit.fields import warp
-from regkit.landscape_view import Landscape, landscape_viewer
+from regkit.views import landscapes
+from regkit.views.landscape_view import Landscape, landscape_viewer
 
 SHAPE = (33, 37)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regkit import drawing, places
+from regkit.views import drawing, places
 
 AFFINE = nibabel.affines.from_matvec([[-2, 0, 0], [0, 2, -0.4], [0, 0.3, 2.2]], [31, -20, 7])
 VOLUME = np.random.default_rng(0).random((13, 9, 5))

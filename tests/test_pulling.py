@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import pulling
 from regkit.fields import warp
+from regkit.views import pulling
 
 SHAPE = (23, 31)
 

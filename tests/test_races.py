@@ -8,8 +8,9 @@ import pytest
 import torch
 from test_widgets import pixels
 
-from regkit import fields, races
+from regkit import fields
 from regkit.types import Pair
+from regkit.views import races
 
 SHAPE = (13, 11)
 

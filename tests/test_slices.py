@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from test_widgets import other_value, pixels
 
-from regkit import compositions, drawing, pictures, quantities, volumes, widgets
+from regkit import widgets
 from regkit.fields import compose, exponential, invert, jacobian_determinant, resize_displacement, warp, warp_labels
 from regkit.types import Pair, Registration
+from regkit.views import compositions, drawing, pictures, quantities, volumes
 
 SHAPES = [(13, 9), (9, 7, 12)]
 

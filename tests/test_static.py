@@ -7,10 +7,11 @@ import re
 import pytest
 import torch
 
-from regkit import static, widgets
+from regkit import widgets
 from regkit.data import synthetic_pair
-from regkit.drawing import png
 from regkit.types import Registration
+from regkit.views import static
+from regkit.views.drawing import png
 
 PAIR = synthetic_pair(2, size=(21, 34))
 FIELD = PAIR.displacement

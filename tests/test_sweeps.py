@@ -6,8 +6,9 @@ import pytest
 import torch
 from test_widgets import other_value, pixels
 
-from regkit import compositions, fields, sweeps
-from regkit.drawing import FOLD
+from regkit import fields
+from regkit.views import compositions, sweeps
+from regkit.views.drawing import FOLD
 
 SHAPE = (21, 17)
 

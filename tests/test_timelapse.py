@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from regkit.data import ShapePairs
-from regkit.drawing import plane
 from regkit.fields import warp
 from regkit.models import VoxelMorph
-from regkit.pictures import render_image
-from regkit.timelapse import TimeLapse
 from regkit.training import Recipe, train
+from regkit.views.drawing import plane
+from regkit.views.pictures import render_image
+from regkit.views.timelapse import TimeLapse
 
 PAIRS = ShapePairs(8, size=(21, 34))
 

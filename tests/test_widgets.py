@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from regkit import drawing, pictures, scenes, widgets
+from regkit import widgets
 from regkit.fields import jacobian_determinant, warp
 from regkit.types import Pair, Registration
+from regkit.views import drawing, pictures, scenes
 
 SHAPE = (21, 17)
 

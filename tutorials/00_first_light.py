@@ -31,7 +31,8 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, data, figures, metrics, models, timelapse, training, widgets
+from regkit import check, course, data, figures, metrics, models, training, widgets
+from regkit.views import timelapse
 
 course.begin(seconds={"fast": 15, "full": 120})
 

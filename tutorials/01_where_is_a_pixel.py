@@ -34,7 +34,8 @@ import torch
 import torch.nn.functional as F
 from nibabel.affines import apply_affine
 
-from regkit import check, course, fields, places
+from regkit import check, course, fields
+from regkit.views import places
 
 course.begin(seconds={"fast": 6, "full": 6})
 

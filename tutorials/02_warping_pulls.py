@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 import regkit
-from regkit import check, course, fields, pulling
+from regkit import check, course, fields
+from regkit.views import pulling
 
 course.begin(seconds={"fast": 7, "full": 7})
 

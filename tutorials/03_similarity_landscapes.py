@@ -32,8 +32,8 @@ import torch.nn.functional as F
 
 import regkit
 from regkit import check, course, fields, layers, losses
-from regkit.landscape_view import landscape_viewer
-from regkit.landscapes import SIMILARITIES, capture_range, sweep
+from regkit.views.landscape_view import landscape_viewer
+from regkit.views.landscapes import SIMILARITIES, capture_range, sweep
 
 course.begin(seconds={"fast": 9, "full": 9})
 

@@ -30,7 +30,8 @@ import matplotlib.pyplot as plt
 import torch
 
 import regkit
-from regkit import check, course, fields, figures, metrics, optimise, sweeps, widgets
+from regkit import check, course, fields, figures, metrics, optimise, widgets
+from regkit.views import sweeps
 
 course.begin(seconds={"fast": 16, "full": 36})
 

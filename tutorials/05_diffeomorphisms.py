@@ -27,7 +27,8 @@ import matplotlib.pyplot as plt
 import torch
 
 import regkit
-from regkit import check, compositions, course, fields, figures, metrics, optimise, sweeps
+from regkit import check, course, fields, figures, metrics, optimise
+from regkit.views import compositions, sweeps
 
 course.begin(seconds={"fast": 16, "full": 21})
 

@@ -32,7 +32,8 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, figures, losses, metrics, optimise, races, timelapse, training
+from regkit import check, course, figures, losses, metrics, optimise, training
+from regkit.views import races, timelapse
 
 course.begin(seconds={"fast": 40, "full": 120})
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from regkit import data
 from regkit.check.exercise import Exercise, Unanswered
 from regkit.fields import compose, identity, invert, warp, warp_points
-from regkit.landscapes import rigid_displacement
 from regkit.types import Displacement, Image, Pair, spatial
+from regkit.views.landscapes import rigid_displacement
 
 TURNS = 72
 MARKED_POINT = torch.tensor([44.0, 12.0])  # in the moving image of `carrying_pair`

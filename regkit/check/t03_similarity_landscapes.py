@@ -13,9 +13,9 @@ from torch import Tensor
 from regkit.check.exercise import Exercise
 from regkit.check.t02_warping_pulls import brain_slice
 from regkit.fields import identity, warp
-from regkit.landscapes import rigid_displacement, sweep
 from regkit.losses import gaussian_blur, mse, ncc
 from regkit.types import Image, spatial
+from regkit.views.landscapes import rigid_displacement, sweep
 
 SHIFTS = [float(shift) for shift in range(-30, 31)]
 SLOPE_AT = 3.3  # voxels, between two voxel centres

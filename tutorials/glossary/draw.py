@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from regkit.data import ShapePairs, smooth_displacement
-from regkit.drawing import JACOBIANS, Picture, displacement_limit, png, stack
 from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
 from regkit.figures import JACOBIAN_LIMITS
-from regkit.pictures import (
+from regkit.views.drawing import JACOBIANS, Picture, displacement_limit, png, stack
+from regkit.views.pictures import (
     render_arrows,
     render_bar,
     render_checkerboard,

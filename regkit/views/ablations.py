@@ -10,14 +10,14 @@ from typing import Any
 import ipywidgets
 import torch
 
-from regkit.controls import Button, Choice, Control, State, Toggle
-from regkit.panels import Panel
-from regkit.quantities import Quantities, make_panels
-from regkit.slices import Slices
-from regkit.stages import Staged
-from regkit.studies import Study, Trained, measure, register, switches
 from regkit.training import History
 from regkit.types import Pair, Registration, spatial
+from regkit.views.controls import Button, Choice, Control, State, Toggle
+from regkit.views.panels import Panel
+from regkit.views.quantities import Quantities, make_panels
+from regkit.views.slices import Slices
+from regkit.views.stages import Staged
+from regkit.views.studies import Study, Trained, measure, register, switches
 from regkit.widgets import MOVING, View
 
 BEFORE = ("moving", "fixed", "before")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regkit.drawing import FieldPlane, Plane
+from regkit.views.drawing import FieldPlane, Plane
 
 Place = tuple[int, ...]  # a voxel of a plane or a volume
 

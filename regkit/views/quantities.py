@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regkit import panels
-from regkit.drawing import (
+from regkit.fields import compose, jacobian_determinant, warp, warp_labels
+from regkit.types import Displacement, Pair
+from regkit.views import panels
+from regkit.views.drawing import (
     Limits,
     check_same_shape,
     displacement_limit,
@@ -19,9 +21,7 @@ from regkit.drawing import (
     label_volume,
     volume,
 )
-from regkit.fields import compose, jacobian_determinant, warp, warp_labels
-from regkit.panels import FieldVolume, Panel, Volume
-from regkit.types import Displacement, Pair
+from regkit.views.panels import FieldVolume, Panel, Volume
 
 
 def determinant(displacement: FieldVolume) -> Volume:

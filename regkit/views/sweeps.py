@@ -10,8 +10,10 @@ import ipywidgets
 import numpy as np
 import torch
 
-from regkit.controls import Choice, Control, Scene, State, Toggle
-from regkit.drawing import (
+from regkit.fields import jacobian_determinant, warp
+from regkit.types import Displacement, Image
+from regkit.views.controls import Choice, Control, Scene, State, Toggle
+from regkit.views.drawing import (
     FieldPlane,
     Picture,
     Plane,
@@ -23,9 +25,7 @@ from regkit.drawing import (
     plane,
     stack,
 )
-from regkit.fields import jacobian_determinant, warp
-from regkit.pictures import render_grid, render_image, render_jacobian, render_jacobian_bar, render_point
-from regkit.types import Displacement, Image
+from regkit.views.pictures import render_grid, render_image, render_jacobian, render_jacobian_bar, render_point
 from regkit.widgets import View, _widget
 
 _PIXELS = 320  # the longer side of a panel

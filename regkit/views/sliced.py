@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
-from regkit.drawing import Limits, Picture
-from regkit.scenes import Comparison, Field, Folds, Place, folded_places, jacobian_in_words, next_place
-from regkit.volumes import Cut, cuts
+from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
+from regkit.views.drawing import Limits, Picture
+from regkit.views.scenes import Comparison, Field, Folds, Place, folded_places, jacobian_in_words, next_place
+from regkit.views.volumes import Cut, cuts
 
 _REMEMBERED = 16  # planes
 

@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from regkit.controls import Control, Scene, State
-from regkit.drawing import (
+from regkit.fields import warp
+from regkit.types import Displacement, Pair
+from regkit.views.controls import Control, Scene, State
+from regkit.views.drawing import (
     LABELS,
     NIGHT,
     PAPER,
@@ -23,10 +25,8 @@ from regkit.drawing import (
     plane,
     stack,
 )
-from regkit.fields import warp
-from regkit.pictures import draw_lines, render_image, write
-from regkit.sweeps import Stops
-from regkit.types import Displacement, Pair
+from regkit.views.pictures import draw_lines, render_image, write
+from regkit.views.sweeps import Stops
 from regkit.widgets import View
 
 _PIXELS, _CHART, _TICKS = 256, 150, 60  # a panel's longer side and the chart's height, pixels; stops of the clock

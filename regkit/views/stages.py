@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from regkit.controls import Control, Scene, Slider, State
-from regkit.drawing import Picture
 from regkit.fields import exponential, resize_displacement
-from regkit.quantities import Quantities, make_panels
-from regkit.slices import Slices
 from regkit.types import Displacement, spatial
+from regkit.views.controls import Control, Scene, Slider, State
+from regkit.views.drawing import Picture
+from regkit.views.quantities import Quantities, make_panels
+from regkit.views.slices import Slices
 
 _REMEMBERED = 6  # stages: each holds some volumes
 _LIVE = 2**17  # voxels that are deformed while a slider is dragged

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from regkit.drawing import (
+from regkit.views.drawing import (
     _OVERSAMPLING,
     _WHEEL,
     DIFFERENCES,

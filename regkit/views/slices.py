@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from regkit.controls import Button, Choice, Control, Scene, Slider, State, Toggle
-from regkit.drawing import PAPER, Picture, blank, check_same_shape, integer_scale, stack
-from regkit.panels import Panel
-from regkit.pictures import render_point, write
-from regkit.volumes import Cut, Place, cuts, highest
+from regkit.views.controls import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.views.drawing import PAPER, Picture, blank, check_same_shape, integer_scale, stack
+from regkit.views.panels import Panel
+from regkit.views.pictures import render_point, write
+from regkit.views.volumes import Cut, Place, cuts, highest
 
 _ALL = "all planes"
 _LINE, _GAP = 18, 6  # pixels: a line of text, between planes

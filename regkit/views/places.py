@@ -10,9 +10,20 @@ import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from regkit.controls import Control, Scene, Slider, State
-from regkit.drawing import INK, PAPER, POINT, Limits, Picture, Plane, blank, integer_scale, intensity_limits, plane
-from regkit.pictures import draw_lines, render_image, render_point, write
+from regkit.views.controls import Control, Scene, Slider, State
+from regkit.views.drawing import (
+    INK,
+    PAPER,
+    POINT,
+    Limits,
+    Picture,
+    Plane,
+    blank,
+    integer_scale,
+    intensity_limits,
+    plane,
+)
+from regkit.views.pictures import draw_lines, render_image, render_point, write
 from regkit.widgets import View
 
 _ZOOM = 56  # pixels a voxel in the close-up

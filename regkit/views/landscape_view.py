@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from regkit.controls import Choice, Control, Scene, Slider, State
-from regkit.drawing import (
+from regkit.fields import warp
+from regkit.types import Displacement, Image, check_pair, spatial
+from regkit.views.controls import Choice, Control, Scene, Slider, State
+from regkit.views.drawing import (
     INK,
     LINE,
     PAPER,
@@ -23,10 +25,8 @@ from regkit.drawing import (
     plane,
     stack,
 )
-from regkit.fields import warp
-from regkit.landscapes import SIMILARITIES, capture_range, rigid_displacement, sweep
-from regkit.pictures import draw_lines, render_overlay, write
-from regkit.types import Displacement, Image, check_pair, spatial
+from regkit.views.landscapes import SIMILARITIES, capture_range, rigid_displacement, sweep
+from regkit.views.pictures import draw_lines, render_overlay, write
 from regkit.widgets import View
 
 RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}

@@ -16,9 +16,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from regkit.controls import Choice, Scene, Slider, State
-from regkit.drawing import png
-from regkit.sliced import first_values
+from regkit.views.controls import Choice, Scene, Slider, State
+from regkit.views.drawing import png
+from regkit.views.sliced import first_values
 
 FRAMES = 21  # at most, for each slider
 PAGE = """<div id="{id}" class="regkit-static" style="font-family: sans-serif; line-height: 1.5">

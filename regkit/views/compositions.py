@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regkit.controls import Choice, Control, Slider, State
-from regkit.drawing import check_same_shape, displacement_limit, field_volume, lengths
 from regkit.fields import compose, difference
-from regkit.panels import Determinant, Directions, GridLines, error_panel
-from regkit.quantities import determinant
-from regkit.slices import Slices
-from regkit.stages import Staged
 from regkit.types import Displacement
+from regkit.views.controls import Choice, Control, Slider, State
+from regkit.views.drawing import check_same_shape, displacement_limit, field_volume, lengths
+from regkit.views.panels import Determinant, Directions, GridLines, error_panel
+from regkit.views.quantities import determinant
+from regkit.views.slices import Slices
+from regkit.views.stages import Staged
 from regkit.widgets import View
 
 _ORDERS = ("φ∘ψ", "ψ∘φ")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regkit import pictures
-from regkit.drawing import (
+from regkit.views import pictures
+from regkit.views.drawing import (
     DIFFERENCES,
     ERRORS,
     Limits,
@@ -25,8 +25,8 @@ from regkit.drawing import (
     enlarge,
     lengths,
 )
-from regkit.scenes import volume_in_words
-from regkit.volumes import Cut, Place
+from regkit.views.scenes import volume_in_words
+from regkit.views.volumes import Cut, Place
 
 Volume = NDArray[Any]  # (*space)
 FieldVolume = NDArray[Any]  # (dim, *space), voxels

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from regkit.drawing import Picture
+from regkit.views.drawing import Picture
 
 State = Mapping[str, Any]  # the value of each control by its name
 

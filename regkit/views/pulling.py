@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regkit.controls import Choice, Control, Scene, Slider, State, Toggle
-from regkit.drawing import (
+from regkit.fields import warp
+from regkit.views.controls import Choice, Control, Scene, Slider, State, Toggle
+from regkit.views.drawing import (
     FOLD,
     FieldPlane,
     Limits,
@@ -25,8 +26,7 @@ from regkit.drawing import (
     plane,
     stack,
 )
-from regkit.fields import warp
-from regkit.pictures import render_arrows, render_contours, render_image
+from regkit.views.pictures import render_arrows, render_contours, render_image
 from regkit.widgets import View
 
 

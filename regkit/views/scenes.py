@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from regkit import pictures
-from regkit.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
-from regkit.drawing import (
+from regkit.views import pictures
+from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
+from regkit.views.drawing import (
     DIFFERENCES,
     FieldPlane,
     Limits,
@@ -24,7 +24,7 @@ from regkit.drawing import (
     integer_scale,
     stack,
 )
-from regkit.volumes import Place
+from regkit.views.volumes import Place
 
 # ---------------------------------------------------------------------------------------------- before and after
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from regkit.drawing import FieldPlane, Picture, Plane, field_plane, integer_scale, intensity_limits, plane, stack
 from regkit.fields import warp
-from regkit.pictures import render_grid, render_image
 from regkit.runs import History
-from regkit.scenes import Control, Scene, Slider, State
 from regkit.types import Pair
+from regkit.views.drawing import FieldPlane, Picture, Plane, field_plane, integer_scale, intensity_limits, plane, stack
+from regkit.views.pictures import render_grid, render_image
+from regkit.views.scenes import Control, Scene, Slider, State
 from regkit.widgets import View
 
 

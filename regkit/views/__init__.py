@@ -1,0 +1,11 @@
+"""What figures and widgets are made of, from pixels to interactive pictures; each imports only from those above it.
+
+drawing      tensors to planes, colours, PNG            pictures     images, fields, grids, legends as pixels
+controls     sliders, choices; what a Scene is          scenes       comparison, field, folds
+volumes      planes of a volume                         sliced       the scenes in a plane of a volume
+panels       one quantity each; quantities: of a pair   slices       any panels, linked by a cross hair
+stages       levels, time                               compositions a map and what should undo it
+sweeps       stored results behind one slider           studies      trained variants kept on disk; ablations: shown
+timelapse    a training                                 static       all of it for a page without a kernel
+places, pulling, landscapes, landscape_view, races      what single tutorials show
+"""
