@@ -128,9 +128,12 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
 def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
     """A tutorial's first line: seed everything, and say versions, device, mode and how long the cells will take.
 
+    Computes on one thread from here on: small networks are fastest so, above all where others compute too.
+
     seconds: what the whole notebook takes on two CPU cores, measured, for each mode ("fast", "full").
     """
     torch.manual_seed(seed)
+    torch.set_num_threads(1)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     print(f"regkit {regkit.__version__} · torch {torch.__version__} · Python {platform.python_version()} · {device}")
     print(f"REGKIT_MODE={mode()}: all cells together take about {seconds[mode()]} s of computing on two cores.")

@@ -1,7 +1,8 @@
-"""What all tests share: the fast mode of the tutorials, no display, and a table of the notebooks' times."""
+"""What all tests share: one thread, the tutorials' fast mode, no display, and a table of the notebooks' times."""
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and threads that compete lose
 os.environ.setdefault("REGKIT_MODE", "fast")  # the notebooks' kernels inherit it
 os.environ.setdefault("MPLBACKEND", "agg")
 

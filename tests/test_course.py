@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from regkit import __main__ as command_line
 from regkit import course
@@ -131,6 +132,7 @@ def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
     course.begin(seconds={"fast": 12, "full": 120})
     said = capsys.readouterr().out
     assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
+    assert torch.get_num_threads() == 1
 
 
 def test_the_readmes_python_runs(monkeypatch, tmp_path):
