@@ -222,7 +222,7 @@ def _distances(first: _Surface | None, second: _Surface | None) -> tuple[float, 
         return float("inf"), float("inf")
     both = []
     for here, there in ((first, second), (second, first)):
-        tree = cKDTree(there.positions, leafsize=32, balanced_tree=False)  # quick to build: it answers once
+        tree = cKDTree(there.positions, leafsize=32, balanced_tree=False, compact_nodes=False)  # quick to build
         both.append(np.zeros(len(here.alone)))
         both[-1][here.alone] = tree.query(here.positions[here.alone])[0]
     return max(np.percentile(distances, 95) for distances in both), np.concatenate(both).mean()
