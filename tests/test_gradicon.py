@@ -475,3 +475,28 @@ def test_bad_input_is_named() -> None:
         GradICON(2, encoder_channels=(4, 8), decoder_channels=(4, 16))
     with pytest.raises(ValueError, match="regularizer"):
         GradICON(2, regularizer="bending")
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_similarities_that_the_model_does_not_offer_are_the_authors(section: str, precision: str) -> None:
+    moving, fixed = images(section, DTYPES[precision])
+    found = registered(section, precision)
+    inside = torch.nn.functional.pad(
+        torch.ones_like(moving[(..., *(slice(1, -1),) * (moving.dim() - 2))]), [1] * 2 * (moving.dim() - 2)
+    )
+    directions = ((moving, fixed, found.displacement), (fixed, moving, found.inverse))
+    windowed = sum(losses.lncc_gaussian(fields.warp(one, u), other, sigma=2) for one, other, u in directions)
+    masked = sum(losses.mse(fields.warp(one, u), other, mask=fields.warp(inside, u)) for one, other, u in directions)
+    assert float(windowed) == pytest.approx(float(FIXTURE[f"{section}_lncc2_sum_{precision}"]), rel=1e-5)
+    name = f"{section}_ssd_only_interpolated_sum_{precision}"
+    assert float(masked) == pytest.approx(float(FIXTURE[name]), rel=1e-5)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_penalty_with_a_tiny_step_is_the_authors(section: str) -> None:
+    found, shape = registered(section, "f64"), SECTIONS[section][3]
+    maps = [functools.partial(apply_map, each, shape=shape) for each in (found.fields, found.inverse_fields)]
+    points = recorded_points(section, torch.float64, noise=1)
+    penalty = losses.gradicon_of_maps(*maps, points, shape, delta=1e-6)
+    assert float(penalty) == pytest.approx(float(FIXTURE[f"{section}_gradicon_noise_delta1em6_f64"]), rel=2e-5)
