@@ -59,6 +59,7 @@ Absent = Literal["skip", "zero"]
 Spacing = float | tuple[float, ...]
 _DENSE_LABELS = 512  # so many label numbers in a row are counted without renumbering them
 _CHUNK = 2**16  # voxels counted at a time: they stay in the cache
+_REACH = 3.5  # smallest sides of a voxel: surfaces as near as this are found by looking at each voxel around
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,6 @@ class LandmarkError:
     lower_quartile: float
     median: float
     upper_quartile: float
-
-
-@dataclass(frozen=True)
-class _Surface:
-    """The voxels of a surface: positions (N, dim) in mm; alone (N,), whether the other surface lacks the voxel."""
-
-    positions: np.ndarray
-    alone: np.ndarray
 
 
 def dice(
@@ -125,12 +118,12 @@ def surface_distances(
     Source: SACB-Net, Tables 1 and 2. The numbers are MONAI's; tools that weight by the surface's area differ a little.
     """
     check_labels(first, "first")
-    sizes = check_spacing(spacing, first.dim() - 2)
+    sizes = np.asarray(check_spacing(spacing, first.dim() - 2))
     items = []
-    for one, other in _items(first, second):
-        here, there = _surfaces(one, other, sizes, background=0 in (labels or ()))
+    for pair in _items(first, second):
+        here, there = (_surfaces(x, background=0 in (labels or ())) for x in pair)
         wanted = {*here, *there} if labels is None else {*here, *there} & set(labels)
-        items.append({label: _distances(here.get(label), there.get(label)) for label in wanted})
+        items.append({label: _distances(here.get(label), there.get(label), sizes) for label in wanted})
     return {label: SurfaceDistance(*map(float, pair)) for label, pair in _average(items, labels, None).items()}
 
 
@@ -196,36 +189,57 @@ def _rim(labels: Tensor) -> Tensor:
     return rim
 
 
-def _surfaces(
-    first: Tensor, second: Tensor, spacing: Sequence[float], *, background: bool
-) -> tuple[dict[int, _Surface], dict[int, _Surface]]:
-    """The surfaces of the structures in two maps (*space), by label."""
-    rims = [_rim(x) if background else _rim(x).logical_and_(x != 0) for x in (first, second)]
-    shared = (first == second).logical_and_(rims[0]).logical_and_(rims[1])
-    found = []
-    for labels, rim in zip((first, second), rims, strict=True):
-        points = rim.nonzero()
-        numbers, order = labels[points.unbind(1)].sort(stable=True)
-        points = points[order]
-        values, counts = numbers.unique_consecutive(return_counts=True)
-        cuts = counts.cumsum(0)[:-1].tolist()
-        positions = np.split(points.cpu().numpy() * np.asarray(spacing), cuts)
-        alone = np.split(~shared[points.unbind(1)].cpu().numpy(), cuts)
-        parts = map(_Surface, positions, alone)
-        found.append(dict(zip(values.tolist(), parts, strict=False)))  # nothing, split, is one empty part
-    return found[0], found[1]
+def _surfaces(labels: Tensor, *, background: bool) -> dict[int, np.ndarray]:
+    """The voxels (N, dim) of the surface of each structure in a map (*space), by label."""
+    rim = _rim(labels) if background else _rim(labels).logical_and_(labels != 0)
+    points = rim.nonzero()
+    numbers, order = labels[points.unbind(1)].sort(stable=True)
+    values, counts = numbers.unique_consecutive(return_counts=True)
+    parts = np.split(points[order].cpu().numpy(), counts.cumsum(0)[:-1].tolist())
+    return dict(zip(values.tolist(), parts, strict=False))  # nothing, split, is one empty part
 
 
-def _distances(first: _Surface | None, second: _Surface | None) -> tuple[float, float]:
+def _distances(first: np.ndarray | None, second: np.ndarray | None, spacing: np.ndarray) -> tuple[float, float]:
     """95th percentile and mean of the distances between two surfaces, one of which may be missing."""
     if first is None or second is None:
         return float("inf"), float("inf")
-    both = []
-    for here, there in ((first, second), (second, first)):
-        tree = cKDTree(there.positions, leafsize=32, balanced_tree=False, compact_nodes=False)  # quick to build
-        both.append(np.zeros(len(here.alone)))
-        both[-1][here.alone] = tree.query(here.positions[here.alone])[0]
+    both = [_one_way(first, second, spacing), _one_way(second, first, spacing)]
     return max(np.percentile(distances, 95) for distances in both), np.concatenate(both).mean()
+
+
+def _one_way(here: np.ndarray, there: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The distance of each voxel of one surface (N, dim) to the other surface (M, dim), mm, in any order.
+
+    Steps away from a voxel are tried from short to long, so that the first to meet the other surface is the shortest.
+    The few voxels that are farther away than all steps ask a tree.
+    """
+    steps, lengths = _steps(spacing)
+    margin = steps.max(0)
+    low = np.minimum(here.min(0), there.min(0)) - margin
+    high = np.maximum(here.max(0), there.max(0)) + margin
+    mask = np.zeros(high - low + 1, dtype=bool)  # the other surface, in the box around both
+    mask.put((there - low) @ mask.strides, True)
+    pending = (here - low) @ mask.strides
+    found = []
+    for step, length in zip(steps @ mask.strides, lengths, strict=True):
+        met = mask.take(pending + step)
+        found.append(np.full(np.count_nonzero(met), length))
+        pending = pending[~met]
+    if len(pending):
+        tree = cKDTree(there * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)  # quick to build
+        places = np.stack(np.unravel_index(pending, mask.shape), 1) + low
+        found.append(tree.query(places * spacing)[0])
+    return np.concatenate(found)
+
+
+def _steps(spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All steps (n, dim) to voxels within reach, shortest first, and their lengths (n,) in mm."""
+    reach = _REACH * spacing.min()
+    box = 2 * (reach // spacing).astype(int) + 1
+    steps = np.indices(box).reshape(len(box), -1).T - box // 2
+    lengths = np.linalg.norm(steps * spacing, axis=1)
+    order = lengths.argsort()[: np.count_nonzero(lengths <= reach)]
+    return steps[order], lengths[order]
 
 
 def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor, *, spacing: Spacing) -> LandmarkError:

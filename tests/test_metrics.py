@@ -158,9 +158,12 @@ def test_surface_distances_are_those_of_monai(dim: int, seed: int) -> None:
 
 
 @dims
-def test_surface_distances_are_those_of_distance_transforms(dim: int) -> None:
+@pytest.mark.parametrize("flat", [1, 9], ids=["usual", "thick slices"])
+@pytest.mark.parametrize("size", [2.5, 9.0], ids=["near", "far"])
+def test_surface_distances_are_those_of_distance_transforms(dim: int, flat: float, size: float) -> None:
     """Distances read from SciPy's exact Euclidean transform of the complement of an eroded mask's rim."""
-    (first, second), spacing = label_pair(dim), SPACINGS[dim]
+    second, spacing = structures(dim), (flat * SPACINGS[dim][0], *SPACINGS[dim][1:])
+    first = warp_labels(second, smooth(dim, size))
     for label, found in metrics.surface_distances(first, second, spacing=spacing, labels=range(6)).items():
         masks = [(x == label)[0, 0].numpy() for x in (first, second)]
         rims = [mask & ~binary_erosion(mask) for mask in masks]
