@@ -12,7 +12,7 @@ The map, from the ground up (each line imports only from lines above it):
                  (on splines, symmetry, clusters: SITReg's and SACB-Net's mathematics)
     checkpoints  save, load, and the authors' published weights (on files, official)
     training     one loop for all; recipes and histories (on runs, resuming)
-    data         shapes and deformations with known answers
+    data         shapes and deformations with known answers (vessels: trees of thin lines)
     optimise     one pair without a network: affine map, displacement, velocity
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises

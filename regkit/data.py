@@ -52,10 +52,10 @@ def shapes(count: int, *, dim: Dim = 2, size: int | Sequence[int] = 64, hollow: 
     Source: the triangles and circles of Tian et al. 2023 (GradICON), whose filled images are 2 filled - 1 and whose
     2D draws these are for the same seed; tetrahedra and balls are the same formulas in 3D, an addition.
     """
-    shape = _grid_shape(size, dim)
+    shape = grid_shape(size, dim)
     if count < 1:
         raise ValueError(f"count must be at least 1, received {count}; ask for one shape or more.")
-    random = _random_state(seed)
+    random = random_state(seed)
     centres = 0.4 + 0.3 * random.random_sample((dim, count))
     radii = 0.2 + 0.2 * random.random_sample(count)
     angles = 2 * np.pi * random.random_sample((dim * (dim - 1) // 2, count))
@@ -119,7 +119,7 @@ class ShapePairs(Sequence[Pair]):
         check_option("split", split, get_args(Split))
         stream = (seed, get_args(Split).index(split))
         self.shapes = shapes(count, dim=dim, size=size, hollow=hollow, seed=(*stream, 0))
-        random = _random_state((*stream, 1))
+        random = random_state((*stream, 1))
         self.moving, self.fixed = (torch.from_numpy(random.permutation(count)) for _ in range(2))
 
     def __len__(self) -> int:
@@ -143,13 +143,13 @@ def smooth_displacement(
     Raises:
         ValueError: shape, amplitude, smoothness or seed is out of range.
     """
-    shape = _grid_shape(shape, len(shape))
+    shape = grid_shape(shape, len(shape))
     if not (0 <= amplitude < np.inf and 0 <= smoothness < np.inf):
         raise ValueError(
             f"amplitude and smoothness must be finite numbers of voxels, 0 or more, received {amplitude} and "
             f"{smoothness}; a tenth of the image's size is usual for both."
         )
-    random = _random_state(seed)
+    random = random_state(seed)
     noise = [gaussian_filter(random.standard_normal(shape), smoothness, mode="nearest") for _ in shape]
     longest = np.sqrt(sum(component**2 for component in noise)).max()
     field = torch.from_numpy(np.stack(noise) * (amplitude / longest)).float()[None]
@@ -166,7 +166,7 @@ def synthetic_pair(dim: Dim = 2, seed: int = 0, *, size: int | Sequence[int] = 6
     Raises:
         ValueError: dim, size, motion or seed is out of range.
     """
-    shape = _grid_shape(size, dim)
+    shape = grid_shape(size, dim)
     drawn = shapes(3, dim=dim, size=shape, seed=(seed, 0))
     moving, labels = torch.zeros(1, 1, *shape), torch.zeros(1, 1, *shape, dtype=torch.long)
     lowest_first = drawn.labels.flatten(1).sum(1).argsort(descending=True).tolist()
@@ -178,7 +178,7 @@ def synthetic_pair(dim: Dim = 2, seed: int = 0, *, size: int | Sequence[int] = 6
     return Pair(moving, warp(moving, displacement), labels, warp_labels(labels, displacement), displacement)
 
 
-def _grid_shape(size: int | Sequence[int], dim: int) -> tuple[int, ...]:
+def grid_shape(size: int | Sequence[int], dim: int) -> tuple[int, ...]:
     """`size` as one positive number of voxels for each of two or three axes."""
     if dim not in get_args(Dim):
         raise ValueError(f"dim must be 2 or 3, received {dim}; volumes have three axes, slices two.")
@@ -190,7 +190,7 @@ def _grid_shape(size: int | Sequence[int], dim: int) -> tuple[int, ...]:
     return shape
 
 
-def _random_state(seed: Seed) -> np.random.RandomState:
+def random_state(seed: Seed) -> np.random.RandomState:
     """A generator of its own for a seed, or for a seed and the numbers of a stream."""
     numbers = [seed] if isinstance(seed, int) else list(seed)
     if not all(0 <= number < 2**32 for number in numbers):

@@ -18,6 +18,7 @@ LAYERS = [  # imports point from later to earlier layers only
     {"windows", "penalties", "losses", "regularity", "metrics", "layers", "splines", "clusters", "symmetry"},
     {"models"},
     {"files", "official", "checkpoints", "runs", "resuming", "training", "data"},
+    {"vessels"},
 ]
 
 
