@@ -169,7 +169,7 @@ def render_contours(picture: Picture, labels: Any, *, width: int = 3) -> Picture
 
 
 def render_grid(
-    picture: Picture, displacement: Any, *, every: int = 4, stretch: float = 1, width: float = 1.3
+    picture: Picture, displacement: Any, *, every: int = 4, stretch: float = 1, width: float = 1.3, paint: Colour = LINE
 ) -> Picture:
     """Every `every`-th row and column of voxels x as lines through x + stretch u(x).
 
@@ -182,7 +182,7 @@ def render_grid(
     places = (places + 0.5) * scale
     rows, columns = ((size - 1) % every // 2 for size in field.shape[1:])
     lines = [*places[rows::every], *np.swapaxes(places, 0, 1)[columns::every]]
-    return draw_lines(picture, lines, width, LINE)
+    return draw_lines(picture, lines, width, paint)
 
 
 def render_arrows(
