@@ -27,7 +27,7 @@ _SCALES = {  # standard deviation of the Gaussian and root mean square length of
     "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
     "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
 }
-_TURN, _SHIFT, _SCALE = math.radians(20), 8.0, 0.12  # largest rotation, shift in mm, and change of scale
+_TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 
@@ -194,7 +194,7 @@ def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Ten
             turn[i, i] = turn[j, j] = math.cos(angle)
             turn[i, j], turn[j, i] = -math.sin(angle), math.sin(angle)
             matrix = turn @ matrix
-    matrix[:dim, :dim] *= _uniform(1 - _SCALE, 1 + _SCALE, (dim,), generator)
+    matrix[:dim, :dim] *= _uniform(*_SHRINK, (dim,), generator)
     matrix[:dim, dim] = _uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
 
