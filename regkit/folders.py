@@ -1,25 +1,22 @@
 """Datasets on disk, in one folder layout: what data_scripts make, and what training and evaluation read.
 
-    folder/images/ID.nii.gz      one scan for each ID, all on one grid (shape; intensities as dataset.json says)
-    folder/labels/ID.nii.gz      its labels, 0 background; the folder may lack, else it has every ID
-    folder/splits.json           {"train": ["ID", ...], "validation": [...], "test": [...]}; further splits may follow
-    folder/dataset.json          {"name": ..., "source": ..., "licence": ..., "preprocessing": ...,
-                                  "checksums": {"images/ID.nii.gz": "sha256 in hex", ...}}
+    folder/images/ID.nii.gz      one scan for each ID, all on one grid
+    folder/labels/ID.nii.gz      its labels, 0 background; for all scans of a split, or for none
+    folder/splits.json           {"train": [...], "validation": [...], "test": [...]}; further splits may follow
+    folder/dataset.json          name, source, licence, preprocessing, and checksums of all files (not read here)
 
 A split lists IDs, of which every ordered pair of two different ones is a pair to register; or it lists the pairs
-themselves, [["moving ID", "fixed ID"], ...]. `write_dataset` writes the two JSON files, with the checksums.
+themselves, [["moving ID", "fixed ID"], ...].
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from regkit.files import write_atomically
 from regkit.images import read_image, read_labels
 from regkit.scans import Scan, normalise
 from regkit.types import Pair
@@ -42,8 +39,7 @@ class FolderPairs(Sequence[Pair]):
 
     def __init__(self, folder: Path | str, split: str = "test", *, limit: int | None = None) -> None:
         self.folder = Path(folder)
-        ids = _ids(self.folder)
-        self.has_labels = (self.folder / "labels").is_dir()
+        images = _ids(self.folder, "images")
         splits = read_splits(self.folder)
         if split not in splits:
             raise ValueError(
@@ -51,7 +47,19 @@ class FolderPairs(Sequence[Pair]):
                 f"choose one of them."
             )
         self.names = _pairs(splits[split])
-        _check_named(self.folder, split, {name for pair in self.names for name in pair}, ids)
+        named = {name for pair in self.names for name in pair}
+        if not named or named - images:
+            raise ValueError(
+                f"a split names images of its folder, two at least, received {self.folder} whose {split!r} names "
+                f"{_listed(named - images)} without an image, of {len(named)} in all; make the folder again."
+            )
+        labelled = _labelled(self.folder, images)
+        self.has_labels = bool(named & labelled)
+        if self.has_labels and named - labelled:
+            raise ValueError(
+                f"all scans of a split have labels or none, received {self.folder} whose {split!r} lacks those of "
+                f"{_listed(named - labelled)}; complete them, or take the folder of labels out."
+            )
         if limit is not None and limit < len(self.names):
             if limit < 1:
                 raise ValueError(f"limit must be 1 or more pairs, received {limit}; give none for all.")
@@ -81,25 +89,30 @@ class FolderPairs(Sequence[Pair]):
         return image if low >= 0 and low < high <= 1 else normalise(image)
 
 
-def _ids(folder: Path) -> set[str]:
-    """The IDs of a folder's images, which are those of its labels."""
-    if not (folder / "images").is_dir():
+def _ids(folder: Path, kind: str) -> set[str]:
+    """The IDs of a folder's images or labels."""
+    if not (folder / kind).is_dir():
         raise FileNotFoundError(
-            f"a dataset is a folder with images/ID{ENDING}, received {folder} without images; make it with a script of "
+            f"a dataset is a folder with {kind}/ID{ENDING}, received {folder} without {kind}; make it with a script of "
             f"data_scripts, or see regkit/folders.py for the layout."
         )
-    found = {kind: {path.name for path in (folder / kind).glob("*")} for kind in ("images", "labels")}
-    foreign = sorted(name for names in found.values() for name in names if not name.endswith(ENDING))
-    if foreign:
-        raise ValueError(f"a dataset's files end in {ENDING}, received {_listed(foreign)} in {folder}; take them out.")
-    ids = {kind: {name.removesuffix(ENDING) for name in names} for kind, names in found.items()}
-    if (folder / "labels").is_dir() and ids["images"] != ids["labels"]:
+    names = {path.name for path in (folder / kind).iterdir()}
+    if foreign := {name for name in names if not name.endswith(ENDING)}:
         raise ValueError(
-            f"every image of a dataset has its labels, received {folder} where labels lack for "
-            f"{_listed(sorted(ids['images'] - ids['labels']))} and images for "
-            f"{_listed(sorted(ids['labels'] - ids['images']))}; complete it, or take the folder of labels out."
+            f"a dataset's files end in {ENDING}, received {_listed(foreign)} in {folder / kind}; take them out."
         )
-    return ids["images"]
+    return {name.removesuffix(ENDING) for name in names}
+
+
+def _labelled(folder: Path, images: set[str]) -> set[str]:
+    """The IDs that have labels; each has an image."""
+    labelled = _ids(folder, "labels") if (folder / "labels").is_dir() else set()
+    if labelled - images:
+        raise ValueError(
+            f"labels belong to an image, received {folder} with labels but no image of {_listed(labelled - images)}; "
+            f"add the images, or take these labels out."
+        )
+    return labelled
 
 
 def read_splits(folder: Path | str) -> dict[str, Split]:
@@ -132,60 +145,9 @@ def _pairs(split: Split) -> list[tuple[str, str]]:
     return list(permutations(names, 2)) if names else [(entry[0], entry[1]) for entry in split]
 
 
-def _check_named(folder: Path, split: str, named: set[str], ids: set[str]) -> None:
-    missing = sorted(named - ids)
-    if missing or not named:
-        raise ValueError(
-            f"a split names images of its folder, two at least, received {folder} whose {split!r} names "
-            f"{_listed(missing) + ', which have no image' if missing else 'no pair'}; make the folder again."
-        )
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def _listed(names: set[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"[{', '.join(names[:most])}]{more}"
-
-
-# ---------------------------------------------------------------------------------------------- descriptions
-
-
-def write_dataset(
-    folder: Path | str, splits: Mapping[str, Split], *, name: str, source: str, licence: str, preprocessing: str
-) -> None:
-    """Write splits.json and dataset.json of a folder whose images (and labels) are there, with their checksums.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder does not have the layout, or a split names what is not there.
-    """
-    folder = Path(folder)
-    ids = _ids(folder)
-    for split, entries in splits.items():
-        _check_named(folder, split, {each for pair in _pairs(entries) for each in pair}, ids)
-    files = sorted(path for kind in ("images", "labels") for path in (folder / kind).glob(f"*{ENDING}"))
-    checksums = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
-    facts = {"name": name, "source": source, "licence": licence, "preprocessing": preprocessing, "checksums": checksums}
-    for file, content in (("splits.json", dict(splits)), ("dataset.json", facts)):
-        write_atomically(folder / file, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def describe_dataset(folder: Path | str, *, check: bool = False) -> dict[str, Any]:
-    """What dataset.json says. check: compare every file with its checksum.
-
-    Raises:
-        FileNotFoundError, ValueError: dataset.json is missing or no such file; a file is missing or another one.
-    """
-    folder = Path(folder)
-    facts = _read_json(folder / "dataset.json")
-    lacking = {"name", "source", "licence", "preprocessing", "checksums"} - facts.keys()
-    if lacking:
-        raise ValueError(f"dataset.json says what a dataset is, received {folder} without {sorted(lacking)}.")
-    for file, checksum in facts["checksums"].items() if check else ():
-        if not (folder / file).is_file() or _digest(folder / file) != checksum:
-            raise ValueError(
-                f"a dataset's files have the checksums of dataset.json, received {folder / file}, which is missing or "
-                f"another one; make the folder again."
-            )
-    return facts
+    return f"[{', '.join(sorted(names)[:most])}]{more}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -198,8 +160,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object, received {type(content).__name__}; make the folder again.")
     return content
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ import torch
 from regkit import data, folders, images, scans
 
 SHAPE = (9, 7, 6)
-FACTS = {"name": "shapes", "source": "drawn", "licence": "Apache-2.0", "preprocessing": "none"}
 
 
 def store(folder, name, *, shape=SHAPE, labels=True, value=None):
@@ -33,7 +32,7 @@ def folder(tmp_path):
         "validation": [["four", "one"]],
         "test": [["one", "two"], ["four", "two"]],
     }
-    folders.write_dataset(tmp_path, splits, **FACTS)
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
     return tmp_path
 
 
@@ -63,20 +62,15 @@ def test_a_folder_may_lack_labels(folder):
     assert pair.moving_labels is None and pair.fixed_labels is None
 
 
-def test_files_are_held_to_their_checksums(folder):
-    assert folders.describe_dataset(folder, check=True)["licence"] == "Apache-2.0"
-    store(folder, "one", value=0.5)
-    with pytest.raises(ValueError, match=r"one\.nii\.gz, which is missing or another"):
-        folders.describe_dataset(folder, check=True)
-    assert len(folders.describe_dataset(folder)["checksums"]) == 8
-
-
 def spoil(folder, kind):
     splits = json.loads((folder / "splits.json").read_text())
     if kind == "labels lack":
         (folder / "labels/two.nii.gz").unlink()
     elif kind == "images lack":
         (folder / "images/two.nii.gz").unlink()
+    elif kind == "labels surplus":
+        store(folder, "seven")
+        (folder / "images/seven.nii.gz").unlink()
     elif kind == "foreign":
         (folder / "images/notes.txt").write_text("")
     elif kind == "no splits":
@@ -93,16 +87,17 @@ def spoil(folder, kind):
 @pytest.mark.parametrize(
     ("kind", "words"),
     {
-        "labels lack": r"labels lack for \[two\] and images for \[\]",
-        "images lack": r"labels lack for \[\] and images for \[two\]",
+        "labels lack": r"'test' lacks those of \[two\]",
+        "images lack": r"names \[two\] without an image",
+        "labels surplus": r"labels but no image of \[seven\]",
         "foreign": r"end in .nii.gz, received \[notes.txt\]",
         "no splits": "has a file splits.json",
         "damaged splits": "must be JSON",
         "a list": "must hold an object",
-        "unknown": r"'test' names \[five\], which have no image",
+        "unknown": r"'test' names \[five\] without an image",
         "three": "lists IDs or pairs",
-        "nobody": "names no pair",
-        "alone": "names no pair",
+        "nobody": "of 0 in all",
+        "alone": "of 0 in all",
     }.items(),
 )
 def test_what_is_wrong_with_a_folder_is_named(folder, kind, words):
@@ -124,8 +119,3 @@ def test_scans_of_another_size_and_unknown_splits_are_refused(folder):
         folders.FolderPairs(folder, limit=0)
     with pytest.raises(FileNotFoundError, match="without images"):
         folders.FolderPairs(folder / "images")
-    with pytest.raises(ValueError, match=r"without \['licence'\]"):
-        (folder / "dataset.json").write_text(json.dumps({**FACTS, "checksums": {}}).replace("licence", "license"))
-        folders.describe_dataset(folder)
-    with pytest.raises(ValueError, match=r"names \[six\]"):
-        folders.write_dataset(folder, {"test": [("one", "six")]}, **FACTS)
