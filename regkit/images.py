@@ -133,7 +133,7 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
             f"an image is one volume, received {path} with {count} and volume={volume}; choose one with volume=0 "
             f"to volume={count - 1}."
         )
-    affine = _affine(image, path)
+    affine = header_affine(image, path)
     try:
         grid = Grid(shape[:3], affine)
         values = np.asarray(image.dataobj, dtype=dtype).reshape(*shape[:3], count)[..., volume or 0]
@@ -173,7 +173,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _affine(image: Any, path: Path) -> Affine:
+def header_affine(image: Any, path: Path) -> Affine:
     """Voxel to mm of a file; says so where the header leaves it open."""
     header = image.header
     if isinstance(header, nibabel.Nifti1Header):

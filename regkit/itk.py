@@ -1,0 +1,118 @@
+"""Displacement fields as ITK and ANTs read them, and maps between two scans.
+
+A file holds d at the voxels of a grid, so that p + d(p) is the place in mm that the image is read from: NIfTI of five
+axes, vector intent, components to the left, to the back and up (LPS). antsApplyTransforms takes the file as `-t`,
+SimpleITK as `DisplacementFieldTransform(ReadImage(path, sitkVectorFloat64))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from regkit.fields import identity, sample
+from regkit.images import header_affine, open_nifti, write_nifti
+from regkit.scans import Affine, Grid, move_points, voxel_map
+from regkit.types import Displacement, at_least_float32, check_displacement, spatial
+
+_LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
+_DISPLACEMENT_INTENT, _VECTOR_INTENT = 1006, 1007  # NIfTI's; components of the first are RAS
+
+
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """A displacement and the grid that it is on: φ takes the place of voxel x to that of x + u(x).
+
+    displacement u: (1, dim, *grid.space), voxels of the grid.
+
+    Raises:
+        TypeError, ValueError: no displacement, or on another grid.
+    """
+
+    displacement: Displacement
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        check_displacement(self.displacement)
+        if spatial(self.displacement) != self.grid.space or len(self.displacement) != 1:
+            raise ValueError(
+                f"a deformation is one displacement on its grid, received {tuple(self.displacement.shape)} on "
+                f"{self.grid.space}; give one item of a batch, and the grid of the fixed scan."
+            )
+
+
+def regrid(
+    deformation: Deformation, to: Grid, *, before: Affine | None = None, after: Affine | None = None
+) -> Deformation:
+    """The map after ∘ φ ∘ before on another grid.
+
+    before, after: (4, 4), mm to mm (RAS); nothing by default. Beyond φ's grid its outermost displacement goes on. With
+    an affine map `through` and then φ, moving is read at through(φ(p)): that is after=through for the way from fixed to
+    moving, and before=through⁻¹ with the inverse of φ for the way back.
+
+    Raises:
+        ValueError: a volume and a slice.
+    """
+    grid, field = deformation.grid, at_least_float32(deformation.displacement)
+    start = identity(to.space, like=field)
+    places = move_points(start, voxel_map(to, grid, before))
+    places = places + sample(field, places)
+    return Deformation(move_points(places, voxel_map(grid, to, after)) - start, to)
+
+
+def write_displacement(path: Path | str, deformation: Deformation) -> None:
+    """Write a displacement field for ITK and ANTs, .nii or .nii.gz, in one move.
+
+    ITK knows no sheared grids: regrid the field to one without first.
+
+    Raises:
+        ValueError: another ending, a sheared grid. OSError: it cannot be written; an older file stays.
+    """
+    grid = deformation.grid
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+        raise ValueError(
+            f"ITK reads grids with axes at right angles, received the affine {grid.affine}; regrid the field to one."
+        )
+    field = deformation.displacement[0].detach().cpu().double().numpy()
+    vectors = np.moveaxis(np.tensordot(_LPS[:, None] * grid.affine[:3, grid.axes], field, 1), 0, -1)
+    components = len(grid.shape)  # a file of two axes is a plane for ITK
+    vectors = vectors[..., :components].reshape(*grid.shape, *[1] * (4 - components), components)
+    write_nifti(path, vectors.astype(np.float32), grid, intent="vector")
+
+
+def read_displacement(path: Path | str) -> Deformation:
+    """The displacement field in a file of ITK, ANTs or regkit, axes in canonical order, in voxels.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; damaged, or no displacement field.
+    """
+    path = Path(path)
+    image = open_nifti(path)
+    components = image.shape[4] if len(image.shape) == 5 else 0
+    if components not in (2, 3) or image.shape[3] != 1 or (components == 2 and image.shape[2] != 1):
+        raise ValueError(
+            f"a displacement field has the shape (i, j, k, 1, 3), or (i, j, 1, 1, 2) in a plane, received {path} of "
+            f"shape {image.shape}; read images with read_image."
+        )
+    affine = header_affine(image, path)
+    grid = Grid(image.shape[:components], affine)
+    try:
+        vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0]
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"a displacement must be finite, received {path} with NaN; make it again.")
+    signs = np.ones(3) if int(image.header["intent_code"]) == _DISPLACEMENT_INTENT else _LPS
+    orientation = io_orientation(affine)
+    turned = apply_orientation(vectors, orientation)
+    canonical = Grid(turned.shape[:3], grid.affine @ inv_ornt_aff(orientation, vectors.shape[:3]))
+    whole = np.zeros((*turned.shape[:3], 3))
+    whole[..., :components] = turned * signs[:components]
+    voxels = np.tensordot(np.linalg.inv(canonical.affine[:3, :3])[list(canonical.axes)], whole, (1, -1))
+    field = torch.from_numpy(voxels.astype(np.float32))
+    return Deformation(field.reshape(1, len(canonical.axes), *canonical.space), canonical)
