@@ -51,6 +51,10 @@ class Anatomy:
     labels: Labels
     spacing: tuple[float, ...]
 
+    def to(self, device: torch.device | str) -> Anatomy:
+        """The same anatomy on another device."""
+        return Anatomy(self.image.to(device), self.maps.to(device), self.labels.to(device), self.spacing)
+
 
 @lru_cache(maxsize=4)
 def anatomy(size: tuple[int, ...] = (64, 80, 64), *, level: float = 8.0) -> Anatomy:

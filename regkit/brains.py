@@ -9,25 +9,27 @@ function of its seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from regkit.anatomy import PAIRED, Anatomy, anatomy
+from regkit.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.data import Split
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
 from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option, spatial
+from regkit.windows import gaussian_blur
 
 Motion = Literal["small", "large"]
-Contrast = Literal["t1", "random"]
+Contrast = Literal["t1", "shared", "random"]
 _SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
     "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
     "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
 }
 _TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
+_SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 
@@ -36,14 +38,14 @@ class Subject:
     """One brain: its picture, and how it came from the template.
 
     image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by regkit.anatomy.STRUCTURES.
-    forward, backward: exp(v) and exp(-v), (1, dim, *space), voxels. affine, unaffine: A and A⁻¹, (1, dim, dim + 1).
+    displacement: of φ_s, which pulls the template to the subject; velocity: v_s; both (1, dim, *space), voxels.
+    unaffine: A_s⁻¹ as regkit.fields.affine_displacement takes it, (1, dim, dim + 1).
     """
 
     image: Image
     labels: Labels
-    forward: Displacement
-    backward: Displacement
-    affine: Tensor
+    displacement: Displacement
+    velocity: Displacement
     unaffine: Tensor
 
 
@@ -53,37 +55,39 @@ def subject(
     *,
     motion: Motion = "small",
     aligned: bool = True,
-    contrast: Contrast = "t1",
+    intensities: Tensor | None = None,
 ) -> Subject:
-    """Deform a template and picture it, from the generator's next numbers.
+    """Deform a template and picture it, from the generator's next numbers, on the template's device.
+
+    intensities: (structures,), as `random_intensities` draws them; None keeps the template's T1 contrast.
 
     Raises:
-        ValueError: an unknown motion or contrast.
+        ValueError: an unknown motion.
     """
     check_option("motion", motion, get_args(Motion))
-    check_option("contrast", contrast, get_args(Contrast))
-    shape, spacing = spatial(template.labels), template.spacing[0]
-    velocity = _velocity(shape, spacing, motion, generator)
-    forward, backward = exponential(velocity), exponential(-velocity)
-    affine, unaffine = _affine(len(shape), spacing, generator)
+    shape, spacing, like = spatial(template.labels), template.spacing[0], template.image
+    velocity = torch.zeros(1, len(shape), *shape, device=like.device)
+    for scale, length in _SCALES[motion]:
+        velocity += length / spacing * _smooth_noise(like, scale / spacing, len(shape), generator)
+    velocity -= velocity.mean(tuple(range(2, velocity.dim())), keepdim=True)  # a shift is for the affine map
+    affine, unaffine = (matrix.to(like.device) for matrix in _affine(len(shape), spacing, generator))
     if aligned:
-        affine = unaffine = torch.eye(len(shape), len(shape) + 1)[None]
-    displacement = _after_affine(forward, affine)
+        affine = unaffine = torch.eye(len(shape), len(shape) + 1, device=like.device)[None]
+    displacement = compose(exponential(velocity), affine_displacement(affine, shape))
     shares = warp(template.maps, displacement)
-    image = _picture(warp(template.image, displacement), shares, contrast, generator)
-    return Subject(image, shares.argmax(1, keepdim=True), forward, backward, affine, unaffine)
+    if intensities is None:
+        image = _t1(warp(template.image, displacement), shares, generator)
+    else:
+        image = _randomised(torch.tensordot(intensities.to(like.device), shares, ([0], [1]))[:, None], generator)
+    return Subject(image, shares.argmax(1, keepdim=True), displacement, velocity, unaffine)
 
 
 def true_displacement(moving: Subject, fixed: Subject) -> Displacement:
     """What warps the moving subject onto the fixed one, (1, dim, *space), voxels: φ_m⁻¹ ∘ φ_f."""
-    displacement = compose(moving.backward, _after_affine(fixed.forward, fixed.affine))
-    grid = identity(spatial(fixed.labels))
-    return move_affinely(grid + displacement, moving.unaffine, spatial(fixed.labels)) - grid
-
-
-def _after_affine(displacement: Displacement, matrix: Tensor) -> Displacement:
-    """The map of a displacement after an affine one, x ↦ φ(A x)."""
-    return compose(displacement, affine_displacement(matrix, spatial(displacement)))
+    shape = spatial(fixed.labels)
+    grid = identity(shape, like=fixed.image)
+    undeformed = compose(exponential(-moving.velocity), fixed.displacement)
+    return move_affinely(grid + undeformed, moving.unaffine, shape) - grid
 
 
 class BrainPairs(Sequence[Pair]):
@@ -95,7 +99,8 @@ class BrainPairs(Sequence[Pair]):
 
     size: voxels; by default (64, 56) in 2D, the axial slice at z = 8 mm, and (64, 80, 64) in 3D. Every size shows the
     whole brain. motion: how far the shapes differ. aligned=False turns, shifts and scales each subject as well.
-    contrast: "t1" pictures all alike; "random" draws an intensity for each structure of each subject.
+    contrast: "t1" is the template's, for all alike; "shared" draws one intensity for each structure, for all subjects;
+    "random" draws them anew for each subject.
 
     Raises:
         ImportError: nilearn is not installed.
@@ -115,19 +120,20 @@ class BrainPairs(Sequence[Pair]):
         seed: int = 0,
     ) -> None:
         check_option("split", split, get_args(Split))
-        check_option("dim", dim, get_args(Dim))
-        shape = tuple(size or _SIZES[dim])
-        if count < 1 or len(shape) != dim:
-            raise ValueError(
-                f"count must be at least 1 and size a number of voxels for each of {dim} axes, received {count} and "
-                f"{size}; leave size out for {_SIZES[dim]}."
-            )
+        check_option("contrast", contrast, get_args(Contrast))
+        shape = _shape(dim, size)
+        if count < 1:
+            raise ValueError(f"count must be at least 1, received {count}; ask for one subject or more.")
         self.template = anatomy(shape)
-        self.subjects = [
-            subject(self.template, _generator(seed, split, i), motion=motion, aligned=aligned, contrast=contrast)
-            for i in range(count)
-        ]
-        order = torch.randperm(count, generator=_generator(seed, split, 2**20)).tolist()
+        draw = _intensities(contrast, _generator(seed, split, _SHARED))
+        self.subjects = []
+        for number in range(count):
+            generator = _generator(seed, split, number)
+            intensities = draw(generator)
+            self.subjects.append(
+                subject(self.template, generator, motion=motion, aligned=aligned, intensities=intensities)
+            )
+        order = torch.randperm(count, generator=_generator(seed, split, _DEAL)).tolist()
         self.deal = list(zip(order, [*order[1:], order[0]], strict=True))  # who is moving, who is fixed
 
     def __len__(self) -> int:
@@ -145,6 +151,57 @@ class BrainPairs(Sequence[Pair]):
         return Pair(moving, fixed, moving_labels, fixed_labels, displacement, self.template.spacing)
 
 
+def brain_source(
+    *,
+    dim: Dim = 3,
+    size: Sequence[int] | None = None,
+    motion: Motion = "small",
+    aligned: bool = True,
+    contrast: Contrast = "shared",
+    batch: int = 1,
+    device: torch.device | str = "cpu",
+) -> Callable[[int, Generator], Pair]:
+    """New pairs at every step of a training: `regkit.train(model, brain_source(dim=2), recipe)` never sees one twice.
+
+    The function source(step, generator) that is returned makes a Pair of `batch` from the generator alone, on the
+    device, with labels and without the true displacement. Arguments as of `BrainPairs`; "shared" draws the intensities
+    once for the two images of each pair.
+
+    Raises:
+        ImportError: nilearn is not installed.
+        ValueError: an argument is out of range.
+    """
+    check_option("motion", motion, get_args(Motion))
+    check_option("contrast", contrast, get_args(Contrast))
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, received {batch}; ask for one pair or more.")
+    template = anatomy(_shape(dim, size)).to(device)
+
+    def source(step: int, generator: Generator) -> Pair:
+        sides: tuple[list[Subject], list[Subject]] = [], []
+        for _ in range(batch):
+            draw = _intensities(contrast, generator)
+            for side in sides:
+                intensities = draw(generator)
+                side.append(subject(template, generator, motion=motion, aligned=aligned, intensities=intensities))
+        moving, fixed = (torch.cat([one.image for one in side]) for side in sides)
+        moving_labels, fixed_labels = (torch.cat([one.labels for one in side]) for side in sides)
+        return Pair(moving, fixed, moving_labels, fixed_labels, spacing=template.spacing)
+
+    return source
+
+
+def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
+    """The size that is asked for, or the usual one."""
+    check_option("dim", dim, get_args(Dim))
+    shape = tuple(size or _SIZES[dim])
+    if len(shape) != dim:
+        raise ValueError(
+            f"size must be a number of voxels for each of {dim} axes, received {size}; leave it out for {_SIZES[dim]}."
+        )
+    return shape
+
+
 # ---------------------------------------------------------------------------------------------- draws
 
 
@@ -158,30 +215,28 @@ def _generator(seed: int, split: Split, number: int) -> Generator:
 
 def _uniform(low: float, high: float, shape: Sequence[int], generator: Generator) -> Tensor:
     """Numbers of equal chance between two bounds."""
-    return low + (high - low) * torch.rand(*shape, generator=generator)
+    return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device).cpu()
 
 
-def _smooth_noise(shape: Sequence[int], scale: float, channels: int, generator: Generator) -> Tensor:
-    """Gaussian noise (1, channels, *shape) that is smooth over `scale` voxels, of root mean square length 1.
+def _normal(shape: Sequence[int], like: Tensor, generator: Generator) -> Tensor:
+    """White noise, drawn where the generator is and brought to `like`'s device: the same numbers on every device."""
+    return torch.randn(*shape, generator=generator, device=generator.device).to(like.device)
+
+
+def _smooth_noise(like: Image, scale: float, channels: int, generator: Generator) -> Tensor:
+    """Gaussian noise (1, channels, *space) that is smooth over `scale` voxels, of root mean square length 1.
 
     White noise on a coarse grid, `scale` voxels apart, spread by a Gaussian of the standard deviation `scale`.
     """
     scale = max(scale, 0.5)
-    counts = [math.ceil(n / scale) + 7 for n in shape]
-    noise = torch.randn(channels, *counts, generator=generator)
-    for n, count in zip(shape, counts, strict=True):
+    counts = [math.ceil(n / scale) + 7 for n in spatial(like)]
+    noise = _normal((channels, *counts), like, generator)
+    for n, count in zip(spatial(like), counts, strict=True):
         distance = torch.arange(n)[:, None] / scale - (torch.arange(count) - 3)
         weights = torch.exp(-(distance**2) / 2)
-        noise = torch.tensordot(noise, weights / weights.norm(dim=1, keepdim=True), ([1], [1]))  # the axes rotate
+        weights = (weights / weights.norm(dim=1, keepdim=True)).to(like.device)
+        noise = torch.tensordot(noise, weights, ([1], [1]))  # the axes rotate
     return noise[None] / math.sqrt(channels)
-
-
-def _velocity(shape: Sequence[int], spacing: float, motion: Motion, generator: Generator) -> Displacement:
-    """Smooth noise at several scales, (1, dim, *shape), voxels per unit time; without its mean, which is a shift."""
-    velocity = torch.zeros(1, len(shape), *shape)
-    for scale, length in _SCALES[motion]:
-        velocity += length / spacing * _smooth_noise(shape, scale / spacing, len(shape), generator)
-    return velocity - velocity.mean(tuple(range(2, velocity.dim())), keepdim=True)
 
 
 def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -199,19 +254,42 @@ def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Ten
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
 
 
-def _picture(image: Image, shares: Tensor, contrast: Contrast, generator: Generator) -> Image:
-    """How a scanner shows a subject: an intensity for each structure, then bias field, texture and noise, in [0, 1].
+# ---------------------------------------------------------------------------------------------- pictures
 
-    "t1": the template's own picture, each structure brighter or darker by up to 0.02. "random": an intensity between
-    0.1 and 1 for each structure, left and right alike, and 0 outside.
-    """
-    structures, shape = shares.shape[1], spatial(image)
-    tame = contrast == "t1"
-    shift = _uniform(*((-0.02, 0.02) if tame else (0.1, 1.0)), (structures - PAIRED,), generator)
-    shift = torch.cat([torch.zeros(1), shift[1 : 1 + PAIRED].repeat_interleave(2), shift[1 + PAIRED :]])
-    picture = (image if tame else 0) + torch.tensordot(shift, shares, ([0], [1]))[:, None]
-    strength = 1.0 if tame else 3.0
-    bias = torch.exp(0.03 * strength * _smooth_noise(shape, max(shape) / 3, 1, generator))
-    texture = 1 + 0.02 * strength * _smooth_noise(shape, 1.0, 1, generator)
-    noise = 0.01 * strength * torch.randn(image.shape, generator=generator)
-    return (picture * bias * texture + noise).clamp(0, 1)
+
+def random_intensities(generator: Generator) -> Tensor:
+    """An intensity for each of STRUCTURES, (structures,): up to 0.9 for the brightest; left as right; 0 outside."""
+    values = _uniform(0.1, 1, (len(STRUCTURES) - PAIRED,), generator)
+    return _for_structures(0.9 * values / values[1:].max())
+
+
+def _intensities(contrast: Contrast, generator: Generator) -> Callable[[Generator], Tensor | None]:
+    """How the intensities of a subject are drawn from its generator; those that are shared come from `generator`."""
+    shared = random_intensities(generator) if contrast == "shared" else None
+    return random_intensities if contrast == "random" else lambda _: shared
+
+
+def _for_structures(values: Tensor) -> Tensor:
+    """Values of outside (which becomes 0), the paired and the single structures, given to every label."""
+    return torch.cat([torch.zeros(1), values[1 : 1 + PAIRED].repeat_interleave(2), values[1 + PAIRED :]])
+
+
+def _t1(image: Image, shares: Tensor, generator: Generator) -> Image:
+    """The template's own picture, each structure brighter or darker by up to 0.02, and a good scanner's faults."""
+    change = _for_structures(_uniform(-0.02, 0.02, (shares.shape[1] - PAIRED,), generator)).to(image.device)
+    image = image + torch.tensordot(change, shares, ([0], [1]))[:, None]
+    return _faults(image, generator, bias=0.03, texture=0.02, noise=0.01)
+
+
+def _randomised(image: Image, generator: Generator) -> Image:
+    """Blur by a Gaussian of up to one voxel, and faults up to those of a bad scanner (as SynthMorph randomises)."""
+    blur, bias, texture, noise = _uniform(0, 1, (4,), generator).tolist()
+    image = gaussian_blur(image, max(blur, 0.1), radius=3)
+    return _faults(image, generator, bias=0.15 * bias, texture=0.1 * texture, noise=0.05 * noise)
+
+
+def _faults(image: Image, generator: Generator, *, bias: float, texture: float, noise: float) -> Image:
+    """A smooth bias field and a fine texture, which multiply, and noise, which is added; clamped to [0, 1]."""
+    field = torch.exp(bias * _smooth_noise(image, max(spatial(image)) / 3, 1, generator))
+    grain = 1 + texture * _smooth_noise(image, 1.0, 1, generator)
+    return (image * field * grain + noise * _normal(image.shape, image, generator)).clamp(0, 1)

@@ -11,9 +11,11 @@ import torch
 
 from regkit import anatomy as anatomies
 from regkit.anatomy import PAIRED, STRUCTURES, anatomy
-from regkit.brains import BrainPairs
-from regkit.fields import exponential, jacobian_determinant, warp, warp_labels
+from regkit.brains import BrainPairs, brain_source, true_displacement
+from regkit.fields import compose, jacobian_determinant, warp, warp_labels
 from regkit.metrics import dice
+from regkit.models import VoxelMorph
+from regkit.training import Recipe, train
 from regkit.types import Pair, spatial
 
 pytest.importorskip("nilearn", reason="synthetic brains need the course extra")
@@ -102,7 +104,7 @@ def test_pairs_follow_from_the_seed_and_more_pairs_are_further_subjects():
     for first, second in zip(few, again, strict=True):
         assert torch.equal(first.moving, second.moving) and torch.equal(first.displacement, second.displacement)
     for first, second in zip(few.subjects, many.subjects, strict=False):
-        assert torch.equal(first.image, second.image) and torch.equal(first.forward, second.forward)
+        assert torch.equal(first.image, second.image) and torch.equal(first.displacement, second.displacement)
     assert not torch.equal(few[0].moving, BrainPairs(3, size=SIZES[2], seed=6)[0].moving)
 
 
@@ -126,24 +128,64 @@ def test_a_slice_or_a_list_of_pairs_is_a_batch():
 
 
 @DIMS
-def test_backward_undoes_forward(dim):
-    first = BrainPairs(1, dim=dim, size=SIZES[dim]).subjects[0]
-    undone = warp(warp(first.image, first.backward), first.forward)
-    assert (undone - first.image).square().mean() < 0.1 * first.image.var()
-    assert torch.allclose(exponential(torch.zeros_like(first.forward)), torch.zeros_like(first.forward))
+def test_the_truth_and_the_truth_of_the_reverse_pair_are_inverse(dim):
+    first, second = BrainPairs(2, dim=dim, size=SIZES[dim], aligned=False).subjects
+    there, back = true_displacement(first, second), true_displacement(second, first)
+    inside = (second.labels > 0).expand_as(there)
+    assert compose(there, back)[(first.labels > 0).expand_as(there)].abs().mean() < 0.1
+    assert compose(back, there)[inside].abs().mean() < 0.1 < 1 < there[inside].abs().mean()
 
 
-def test_random_contrast_differs_between_subjects_and_t1_does_not():
-    def means(contrast):
-        values = []
-        for subject in BrainPairs(3, size=SIZES[2], contrast=contrast).subjects:
-            values.append([float(subject.image[subject.labels == k].mean()) for k in (1, 2, 3, 4)])
-        return torch.tensor(values)
+def test_without_misalignment_brains_are_in_place_and_with_it_they_are_not():
+    def centre(subject):
+        return (subject.labels[0, 0] > 0).nonzero().float().mean(0)
 
-    tame, wild = means("t1"), means("random")
-    assert tame.std(0).max() < 0.06 and wild.std(0).min() > 0.06
+    aligned, moved = (BrainPairs(12, size=SIZES[2], aligned=state).subjects for state in (True, False))
+    rest = centre(BrainPairs(1, size=SIZES[2]).template)
+    near, far = (torch.stack([(centre(s) - rest).norm() for s in subjects]).mean() for subjects in (aligned, moved))
+    assert near < 0.75 * far
+    for still, turned in zip(aligned, moved, strict=True):
+        assert torch.equal(still.velocity, turned.velocity)  # the same shapes, apart from the affine map
+
+
+def tissues(subject):
+    return torch.stack([subject.image[subject.labels == k].mean() for k in (1, 2, 3, 4)])  # cortex, white; left, right
+
+
+@DIMS
+def test_random_contrast_differs_between_subjects_and_the_others_do_not(dim):
+    tame, shared, wild = (
+        torch.stack([tissues(one) for one in BrainPairs(4, dim=dim, size=SIZES[dim], contrast=contrast).subjects])
+        for contrast in ("t1", "shared", "random")
+    )
+    assert tame.std(0).max() < 0.06 and shared.std(0).max() < 0.1 and wild.std(0).min() > 0.1
     assert (tame[:, 2:].mean(1) > tame[:, :2].mean(1) + 0.1).all()  # in T1, white matter is brighter than cortex
     assert (wild[:, ::2] - wild[:, 1::2]).abs().max() < 0.15  # left and right are one tissue
+
+
+@DIMS
+def test_a_source_makes_pairs_from_the_generator_alone(dim):
+    source = brain_source(dim=dim, size=SIZES[dim], motion="large", aligned=False, contrast="random", batch=2)
+    first, same, other = (source(step, torch.Generator().manual_seed(seed)) for step, seed in ((0, 1), (7, 1), (7, 2)))
+    assert first.moving.shape == first.fixed_labels.shape == (2, 1, *SIZES[dim])
+    assert torch.equal(first.moving, same.moving) and torch.equal(first.fixed_labels, same.fixed_labels)
+    assert not torch.equal(first.moving, other.moving)
+    assert not torch.equal(first.moving[0], first.moving[1]) and not torch.equal(first.moving, first.fixed)
+    assert first.spacing == anatomy(SIZES[dim]).spacing and first.displacement is None
+
+
+def test_a_shared_contrast_is_new_for_each_pair_and_one_for_its_two_images():
+    pair = brain_source(dim=2, size=SIZES[2], batch=8)(0, torch.Generator().manual_seed(3))
+    white = [image[labels == 3].mean() for image, labels in zip(pair.moving, pair.moving_labels, strict=True)]
+    again = [image[labels == 3].mean() for image, labels in zip(pair.fixed, pair.fixed_labels, strict=True)]
+    moving, fixed = torch.stack(white), torch.stack(again)
+    assert moving.std() > 0.1 and torch.corrcoef(torch.stack([moving, fixed]))[0, 1] > 0.85  # the bias fields differ
+
+
+def test_a_network_learns_from_a_source():
+    model = VoxelMorph(dim=2)
+    history = train(model, brain_source(dim=2, size=(32, 32)), Recipe(steps=3), progress=False)
+    assert len(history) == 3
 
 
 @pytest.mark.parametrize(
@@ -156,6 +198,10 @@ def test_random_contrast_differs_between_subjects_and_t1_does_not():
         (lambda: BrainPairs(2, split="validation"), "split must be one of train, test"),
         (lambda: BrainPairs(2, motion="huge"), "motion must be one of small, large"),
         (lambda: BrainPairs(2, contrast="t2"), "contrast must be one of t1"),
+        (lambda: brain_source(contrast="t2"), "contrast must be one of t1"),
+        (lambda: brain_source(motion="huge"), "motion must be one of small, large"),
+        (lambda: brain_source(batch=0), "batch must be at least 1"),
+        (lambda: brain_source(dim=2, size=(64,)), "each of 2 axes"),
         (lambda: BrainPairs(2, seed=-1), "seed must be from 0"),
         (lambda: anatomy((64,)), "2 or 3 axes"),
         (lambda: anatomy((64, 56), level=90), "level must be from -60 to 70"),
