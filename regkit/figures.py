@@ -148,20 +148,19 @@ def _jacobian(axes: Axes, determinant: Any, scale: int) -> None:
 
 
 def show_history(history: History) -> Figure:
-    """A training: the loss, and the named terms that it is the sum of, over the steps.
+    """A training: the loss, and the named terms that it is the sum of, over the steps, each on a scale of its own.
 
     Raises:
         ValueError: no step was taken yet.
     """
     if not history.terms:
         raise ValueError("a history must hold at least one step to be shown, received none; train first.")
-    figure, (loss, terms) = _panels(1, 2)
-    loss.plot(range(1, len(history.loss) + 1), history.loss, color="black")
-    loss.set(title="loss", xlabel="step", ylabel="sum of the weighted terms")
-    for name, values in history.terms.items():
-        terms.plot(range(1, len(values) + 1), values, label=name)
-    terms.set(title="its terms", xlabel="step", ylabel="weighted term")
-    terms.legend(frameon=False)
-    for axes in (loss, terms):
+    curves = {"loss": history.loss, **history.terms}
+    figure, panels = _panels(-(-len(curves) // 3), min(len(curves), 3))
+    for position, (axes, (name, values)) in enumerate(zip(panels, curves.items(), strict=False)):
+        axes.plot(range(1, len(values) + 1), values, color="#0072b2" if position else "black")
+        axes.set(title=name, xlabel="step", ylabel="weighted term" if position else "sum of the weighted terms")
         axes.grid(alpha=0.3)
+    for axes in panels[len(curves) :]:
+        axes.remove()
     return figure

@@ -21,6 +21,12 @@ def test_an_answer_of_two_parts_may_be_filled_in_one_by_one():
     assert half.colour == "amber" and half.message == f"Half done: composed is still blank. {check.turned.task}"
 
 
+def test_of_two_slopes_one_may_be_missing():
+    blank, half = check.slopes((..., ...)), check.slopes((0.01, ...))
+    assert blank.colour == "amber" and blank.message == check.slopes.task
+    assert half.colour == "amber" and half.message == f"Half done: finite is still blank. {check.slopes.task}"
+
+
 OFFSET = torch.tensor([1.5, 1.5])
 
 

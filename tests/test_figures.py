@@ -345,9 +345,13 @@ def test_a_history_shows_its_loss_and_every_term():
     history = History()
     for step in range(4):
         history.append({"ncc": -step / 4, "diffusion": 0.1 * step}, 0.1)
-    loss, terms = figures.show_history(history).axes
-    assert loss.lines[0].get_ydata().tolist() == pytest.approx(history.loss)
-    assert [text.get_text() for text in terms.get_legend().get_texts()] == ["ncc", "diffusion"]
+    panels = figures.show_history(history).axes
+    assert [axes.get_title() for axes in panels] == ["loss", "ncc", "diffusion"]
+    for axes, values in zip(panels, (history.loss, *history.terms.values()), strict=True):
+        assert axes.lines[0].get_ydata().tolist() == pytest.approx(values)
+    long = History()
+    long.append(dict.fromkeys("abcd", 1.0), 0.1)
+    assert len(figures.show_history(long).axes) == 5
     with pytest.raises(ValueError, match="at least one step"):
         figures.show_history(History())
 

@@ -49,14 +49,25 @@ def test_every_control_moves_the_point_and_comes_back():
     assert view.errors == [] and all(control.description for control in view.controls.values())
 
 
-def test_the_close_up_shows_the_voxels_around_the_point_and_paper_outside():
+def test_the_close_up_shows_the_voxels_around_the_point_and_a_colour_of_its_own_outside():
     view = places.place_viewer(VOLUME, AFFINE, number=2)
     scale = drawing.integer_scale((13, 9))
     left = 9 * scale + places._GUTTER
     corner = view.render({"row": 0.0, "column": 0.0})[: 5 * places._ZOOM, left:]
-    centres = corner[8 :: places._ZOOM, 8 :: places._ZOOM, 0].astype(int)  # near each voxel's corner: no line, no cross
-    assert (centres[:2] == 255).all() and (centres[:, :3] == 255).all()
-    assert np.allclose(centres[2:, 3:], 255 * VOLUME[:3, :4, 2], atol=1)
+    centres = corner[8 :: places._ZOOM, 8 :: places._ZOOM].astype(int)  # near each voxel's corner: no line, no cross
+    assert (centres[:2] == places._OUTSIDE).all() and (centres[:, :3] == places._OUTSIDE).all()
+    assert np.allclose(centres[2:, 3:], 255 * VOLUME[:3, :4, 2, None], atol=1)
+    assert len(set(places._OUTSIDE)) > 1  # no grey, so no intensity
+
+
+def test_the_line_of_the_point_passes_behind_the_rulers_numbers():
+    view = places.place_viewer(VOLUME, AFFINE, number=2)
+    left = 9 * drawing.integer_scale((13, 9)) + places._GUTTER
+    rulers = view.render({"row": 6.0, "column": 4.0})[5 * places._ZOOM :, left:]
+    yellow = (rulers == drawing.POINT).all(-1)  # at the middle column, where a number stands in each ruler
+    for line in range(5):
+        middle = slice(line * places._RULER + 4, (line + 1) * places._RULER - 6)
+        assert not yellow[middle].any() and yellow[line * places._RULER].any()
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ my_prediction = "inward"
 #
 # $$\mathcal{L} = \tfrac1N \sum_x \big(\text{moving}(x + u(x)) - \text{fixed}(x)\big)^2 \; + \; \lambda \, \operatorname{mean} |\nabla v|^2$$
 #
-# $N$ is the number of voxels; $\nabla v$ is how much $v$ differs between neighbouring voxels; $\lambda$ says how dear that is. The right
-# displacement is never given to the network. (Balakrishnan et al., VoxelMorph, 2019, eq. 2; the velocity: Dalca et al.,
-# 2019.)
+# $N$ is the number of voxels; $\nabla v$ is how much $v$ differs between neighbouring voxels, and the mean of its square is
+# taken over voxels, components of $v$ and directions; $\lambda$ says how dear that is. The right displacement is never
+# given to the network. (Balakrishnan et al., VoxelMorph, 2019, eq. 2; the velocity: Dalca et al., 2019.)
 
 # %%
 WEIGHT = 0.002  # λ
@@ -112,7 +112,8 @@ network = models.VoxelMorph(  # the sizes of the network are of no concern here
     dim=2, output="velocity", weight=WEIGHT, decoder_channels=(32, 32, 32, 32, 16)
 )
 wind = data.smooth_displacement((64, 64), amplitude=6, smoothness=8, diffeomorphic=False)
-blown = regkit.Registration(displacement=regkit.exponential(wind), velocity=wind)
+displacement = regkit.exponential(wind)  # the recipe: from velocity to displacement (tutorial 05)
+blown = regkit.Registration(displacement=displacement, velocity=wind)
 
 terms = network.objective(blown, pair.moving, pair.fixed)
 by_hand = loss_by_hand(blown, pair.moving, pair.fixed)
@@ -140,15 +141,18 @@ history = training.train(network, pairs, recipe, callback=watch)
 figures.show_history(history)
 
 # %% [markdown]
-# The first term falls because the pictures agree better. The second *rises* from nothing: the field was zero, and movement costs.
-# The curve is ragged because each step sees other pairs. And a falling loss on the pairs it learns from says nothing
-# about new ones.
+# The first term falls because the pictures agree better. The second has a scale of its own, a hundred times smaller. It
+# *rises* from nothing, since a field that is zero everywhere is even. Movement alone costs nothing: if all voxels moved
+# alike, $\nabla v$ would be 0. **Unevenness** costs, and a triangle does not become a circle without it. Later it falls
+# again, as the network learns to do the same with a smoother field. The curves are ragged because each step sees other
+# pairs. And a falling loss on the pairs it learns from says nothing about new ones.
 #
 # ## Did it learn, or did it memorise?
 #
-# Judge on shapes that it has never seen. **Dice** is the overlap of the two shapes, 1 for the same outline. A **fold** is a voxel
-# where $|J|$, the factor by which the map locally changes area, is zero or negative: the map is turned over there, which no
-# tissue can be.
+# Judge on shapes that it has never seen. **Dice** is the overlap of the two shapes, 1 for the same outline. $J$ is the
+# matrix of the derivatives of $x + u(x)$, and $|J|$ its **determinant**: the factor by which the map locally changes
+# area, with a sign. A **fold** is a voxel where it is zero or negative: the map is flattened or turned over there, which
+# no tissue can be.
 
 # %%
 test = held_out[list(range(64))]

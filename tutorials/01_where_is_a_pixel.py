@@ -86,7 +86,8 @@ grid = torch.tensor(
 )  # (batch, rows, columns, 2): one result, and where to read it
 value = F.grid_sample(numbered, grid, align_corners=True).item()
 place_read = divmod(round(value), 5)
-print(f"the value {value:g} was read, from (row, column) = {place_read}; you said: {my_prediction}")
+print(f"the value {value:g} was read, from (row, column) = {place_read}")
+print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
 assert place_read == (0, 3)
 
 # %% [markdown]
@@ -162,7 +163,8 @@ print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, 
 
 # %% [markdown]
 # Two conventions, one value: both are right as long as **both ends** of the wire agree. regkit keeps everything in
-# voxels, with the axes in order, and only one of its files (`sampler.py`) ever sees a normalised number.
+# voxels, with the axes in order: only one of its files (`sampler.py`) calls `grid_sample`, and each conversion has a
+# name (`fields.voxels_to_normalized`, `places.to_normalized`).
 #
 # ## One point in four systems
 #
@@ -312,8 +314,8 @@ assert np.isclose(error[0], -0.5) and np.isclose(error[-1], 0.5) and abs(error[w
 # their dot, and half a voxel at the border. The places that are read spread by $N/(N-1)$, so the picture **shrinks** by
 # $(N-1)/N$. **It adds up:** after ten such warps, the outer five voxels show what lies outside the image.
 #
-# **Mend:** name the convention in every call, and test with a dot in a *corner* of an image with unequal, odd side
-# lengths, so that a swapped axis or a wrong $N$ shows.
+# **Mend:** name the convention in every call, and test with a dot in a *corner* of an image with unequal sides, so that
+# a swapped axis or a wrong $N$ shows. Let them be odd as well: halving them leaves a rest, and code that forgets it fails.
 
 # %%
 read_at = torch.arange(width)
@@ -330,7 +332,7 @@ assert outside == 5
 #
 # A colleague is in a hurry: landmarks are searched in a small copy of the image, where each voxel is the **mean of
 # 4 × 4** full voxels, and taken back to the full image by `to_full`. The tests pass: "the point is about right". Yet
-# each landmark is off, always by the same amount. Run it:
+# each landmark is off, always by the same amount. Run it, and see how the cross misses the middle at the right:
 
 
 # %%
@@ -341,6 +343,7 @@ def to_full(place):
 
 def middle(image):
     """The brightness-weighted mean position, in voxels of the image."""
+    # (1, 2, H, W): row and column of each voxel
     grid = fields.identity(image.shape[2:], like=image)
     return (grid * image).sum((2, 3))[0] / image.sum()
 
@@ -367,7 +370,6 @@ for panel, image, place, title in (
     )
 print("true:", truth.tolist())
 print("found in the small image:", [f"{part:.3f}" for part in found])
-print("taken back to the full image, off by:", [f"{part:.2f}" for part in bug])
 assert torch.allclose(bug, torch.full((2,), bug[0].item()), atol=0.01) and bug.abs().min() > 1
 
 # %% [markdown]

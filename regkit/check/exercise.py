@@ -37,6 +37,22 @@ class Unanswered(Exception):
     """Raised by `prepare` where part of an answer is still blank; its text says which part."""
 
 
+def filled_in(names: tuple[str, str], answer: Any) -> tuple[Any, Any]:
+    """An answer of two parts, if neither is blank.
+
+    Raises:
+        Unanswered: one of them is, or both are.
+        ValueError, TypeError: it has not two parts.
+    """
+    parts = tuple(answer)
+    if len(parts) != 2:
+        raise ValueError(f"two parts are wanted, {names[0]} and {names[1]}, received {len(parts)}")
+    blank = [name for name, part in zip(names, parts, strict=True) if part is None or part is ...]
+    if blank:
+        raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
+    return parts
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise: the rules that judge an answer, its reference, and the catalogue of mistakes.

@@ -40,12 +40,12 @@ def _places(answer: Any) -> Tensor:
 
 
 def _near(places: Tensor) -> bool:
-    return bool((places - _true_landmarks()).norm(dim=1).mean() < 2.5)
+    return bool((places - _true_landmarks()).norm(dim=1).max() < 2.5)
 
 
 landmarks = Exercise(
     task="Write the (row, column) of each numbered corner as you see it in the moving image.",
-    praise="less than 2.5 voxels off on average: you have registered three points by hand.",
+    praise="each less than 2.5 voxels off: you have registered three points by hand.",
     prepare=_places,
     rules=(
         (lambda places: not places.isfinite().all(), "each row and column must be a finite number."),
@@ -66,8 +66,12 @@ landmarks = Exercise(
             "right lengths, opposite direction: p + u(p) leads from fixed to moving, p - u(p) does not.",
         ),
         (
+            lambda places: bool(((places - LANDMARKS).norm(dim=1) < 0.5).any()),
+            "one corner is still where it lies in the fixed image. All three moved: look for it in the moving image.",
+        ),
+        (
             lambda places: not _near(places),
-            "more than 2.5 voxels off on average. Read the ticks of both axes at each corner of the moving triangle.",
+            "a corner is more than 2.5 voxels off. Read the ticks of both axes at each corner of the moving triangle.",
         ),
     ),
     reference=_true_landmarks,
@@ -77,6 +81,7 @@ landmarks = Exercise(
         "columns first": lambda: _true_landmarks().flip(1),
         "displacements": lambda: _true_landmarks() - LANDMARKS,
         "pushed instead of pulled": lambda: 2 * LANDMARKS - _true_landmarks(),
+        "one corner not moved": lambda: torch.cat([_true_landmarks()[:2], LANDMARKS[2:]]),
         "far off": lambda: _true_landmarks() + 4,
         "two corners only": lambda: _true_landmarks()[:2],
     },

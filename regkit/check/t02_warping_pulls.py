@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.check.exercise import Exercise, Unanswered
+from regkit.check.exercise import Exercise, filled_in
 from regkit.fields import compose, identity, invert, warp, warp_points
 from regkit.types import Displacement, Image, Pair, spatial
 from regkit.views.landscapes import rigid_displacement
@@ -59,11 +59,8 @@ def _composed() -> Image:
 
 
 def _two_images(answer: Any) -> tuple[Tensor, Tensor]:
-    named = zip(("resampled", "composed"), answer, strict=True)
-    blank = [name for name, image in named if image is None or image is ...]
-    if blank:
-        raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
-    resampled, composed = (torch.as_tensor(image, dtype=torch.float32) for image in answer)
+    filled = filled_in(("resampled", "composed"), answer)
+    resampled, composed = (torch.as_tensor(image, dtype=torch.float32) for image in filled)
     for image in (resampled, composed):
         if image.shape != brain_slice().shape:
             raise ValueError(f"two images (1, 1, 96, 96) are wanted, received the shape {tuple(image.shape)}")
@@ -102,8 +99,17 @@ turned = Exercise(
             "displacements do not add: the second arrow starts where the first one ended. Use regkit.compose.",
         ),
         (
-            lambda two: _same(two[0], _resampled(1)) or _same(two[1], _resampled(1)),
-            "one of them was turned by 5 degrees only: keep the result of each turn, and start the next from it.",
+            lambda two: _same(two[0], _resampled(1)),
+            "the first was turned by 5 degrees only: keep the result of each turn, and start the next from it.",
+        ),
+        (
+            lambda two: _same(two[0], _resampled(TURNS + 1)),
+            "the first was turned once too often, 73 times: start from the slice as it is.",
+        ),
+        (
+            lambda two: _same(two[1], _resampled(1)),
+            "the second stands 5 degrees off: turned once only (keep the result of each composition), or by one turn "
+            "too many (start from zeros, not from one turn).",
         ),
         (
             lambda two: not (_same(two[0], _resampled(TURNS)) and _same(two[1], _composed())),
@@ -119,6 +125,8 @@ turned = Exercise(
         "composed twice": lambda: (_composed(), _composed()),
         "added": lambda: (_resampled(TURNS), warp(brain_slice(), TURNS * turn(5))),
         "one turn": lambda: (_resampled(1), _composed()),
+        "73 warps": lambda: (_resampled(TURNS + 1), _composed()),
+        "73 compositions": lambda: (_resampled(TURNS), warp(brain_slice(), turn(5 * (TURNS + 1)))),
         "half a circle": lambda: (_resampled(36), _composed()),
         "one image": lambda: (_composed(),),
     },

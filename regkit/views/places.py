@@ -30,6 +30,7 @@ _ZOOM = 56  # pixels a voxel in the close-up
 _REACH = (2, 3)  # voxels shown on either side of the point, along each axis
 _GUTTER = 92  # pixels for the rulers' names
 _RULER = 22  # pixels a ruler
+_OUTSIDE = (196, 205, 222)  # bluish: no intensity has this colour
 
 
 def to_normalized(voxel: float, size: int, *, align_corners: bool = True) -> float:
@@ -113,14 +114,24 @@ class Place(Scene):
         ]
         picture = render_image(values, limits=limits, scale=_ZOOM)
         outside = ~(inside[0][:, None] & inside[1]).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
-        picture[outside] = PAPER
+        picture[outside] = _OUTSIDE
         height, width = picture.shape[:2]
         edges = [np.array([[at, 0], [at, width]]) for at in range(0, height + 1, _ZOOM)]
         edges += [np.array([[0, at], [height, at]]) for at in range(0, width + 1, _ZOOM)]
-        picture = draw_lines(picture, edges, 1, INK)
+        picture = write(draw_lines(picture, edges, 1, INK), self._names(rows, columns))
         down, right = (place - (rows[0], columns[0]) + 0.5) * _ZOOM
         cross = [np.array([[down - 9, right], [down + 9, right]]), np.array([[down, right - 9], [down, right + 9]])]
         return draw_lines(draw_lines(picture, cross, 5, INK), cross, 2.5, POINT)
+
+    def _names(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[tuple[float, float, str, str]]:
+        """The word in each cell of the close-up that is no voxel."""
+        height, width = self.image.shape
+        return [
+            ((down + 0.5) * _ZOOM, (right + 0.5) * _ZOOM, "mm", "outside")
+            for down, row in enumerate(rows.tolist())
+            for right, column in enumerate(columns.tolist())
+            if not (0 <= row < height and 0 <= column < width)
+        ]
 
     def _scales(self, place: NDArray[Any]) -> dict[str, Callable[[int], str]]:
         """The rulers: the name of each, and its number at a column's centre."""
@@ -138,14 +149,14 @@ class Place(Scene):
         columns = self._window(place)[1]
         scales = self._scales(place)
         sheet = blank((_RULER * len(scales), _ZOOM * len(columns)), 1, PAPER)
-        texts = [
-            ((line + 0.5) * _RULER, (position + 0.5) * _ZOOM, "mm", number(column))
-            for line, number in enumerate(scales.values())
-            for position, column in enumerate(columns.tolist())
-        ]
         at = (place[1] - columns[0] + 0.5) * _ZOOM
-        marker = [np.array([[0.0, at], [len(sheet), at]])]
-        return write(draw_lines(sheet, marker, 2.5, POINT), texts)
+        sheet = draw_lines(sheet, [np.array([[0.0, at], [len(sheet), at]])], 2.5, POINT)
+        for line, number in enumerate(scales.values()):
+            for position, column in enumerate(columns.tolist()):
+                row, middle, half = (line + 0.5) * _RULER, (position + 0.5) * _ZOOM, 3.7 * len(number(column))
+                sheet[int(row) - 8 : int(row) + 9, int(middle - half) : int(middle + half)] = PAPER  # over the line
+                sheet = write(sheet, [(row, middle, "mm", number(column))])
+        return sheet
 
 
 def _index(place: NDArray[Any]) -> NDArray[Any]:
