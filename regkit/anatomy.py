@@ -7,6 +7,7 @@ tissue maps into structures that look like a brain's and can be recognised; they
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -162,9 +163,11 @@ def _template() -> tuple[Any, ...]:
 def _weights(places: np.ndarray, count: int, first: float, spacing: float) -> Tensor:
     """Rows that average the millimetres around each place: (places, count); less than 1 in sum beyond the template."""
     reach = max(spacing, 1.0)
-    weights = np.maximum(1 - np.abs(places[:, None] - (first + np.arange(count))) / reach, 0)
-    inside = np.abs(np.arange(-999, 1000)) / reach
-    return torch.from_numpy(weights / np.maximum(1 - inside, 0).sum()).float()
+    more = math.ceil(np.abs(places).max() + reach)  # the millimetres go on beyond the template
+    positions = first + np.arange(-more, count + more)
+    weights = np.maximum(1 - np.abs(places[:, None] - positions) / reach, 0)
+    weights /= weights.sum(1, keepdims=True)
+    return torch.from_numpy(weights[:, more : more + count]).float()
 
 
 def _resample(atlas: _Atlas, weights: Sequence[Tensor]) -> tuple[Image, Tensor]:

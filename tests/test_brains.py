@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from regkit import anatomy as anatomies
 from regkit.anatomy import PAIRED, STRUCTURES, anatomy
@@ -48,6 +49,13 @@ def test_shares_sum_to_one_and_labels_are_the_largest(dim):
     assert drawn.maps.min() >= 0 and drawn.image.min() >= 0 and 0.8 < drawn.image.max() <= 1
     assert torch.equal(drawn.labels, drawn.maps.argmax(1, keepdim=True))
     assert len(set(drawn.spacing)) == 1 and len(drawn.spacing) == dim
+
+
+@pytest.mark.parametrize("size", [(97, 83), (150, 130), (33, 41)])
+def test_averages_weigh_every_millimetre_alike(size):
+    drawn = anatomy(size)
+    deep = F.max_pool2d((drawn.labels == 0).float(), 9, 1, 4) == 0  # four voxels from outside, at least
+    assert deep.any() and drawn.maps[:, :1][deep].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("size", "axis", "least"), [((44, 38), 1, 13), ((30, 36, 28), 0, 18)])
