@@ -1,0 +1,113 @@
+"""Instance optimisation: what a network found for one pair, made better on that pair alone.
+
+Either the field, by a further map that is composed to it (any model, any registration; from nothing, it is registration
+by optimisation), or the weights, by some steps of the model's own objective. The model that is given is never changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, no_grad
+from tqdm.auto import tqdm
+
+from regkit import losses
+from regkit.fields import compose, invert, resize, resize_displacement, warp
+from regkit.optimise import Similarity, optimise_field
+from regkit.training import Recipe, train
+from regkit.types import Displacement, Image, Registration, check_pair, check_same_grid, spatial
+from regkit.windows import gaussian_blur
+
+_SMALLEST = 12  # voxels along an axis at the coarsest scale
+
+
+def refine_field(
+    moving: Image,
+    fixed: Image,
+    found: Registration | None = None,
+    *,
+    steps: int = 30,
+    halvings: Sequence[int] = (2, 1),
+    similarity: Similarity = losses.lncc,
+    weight: float = 1.0,
+    learning_rate: float = 0.1,
+    progress: bool = True,
+) -> Registration:
+    """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
+
+    found: what there is; nothing, for registration without a network. steps: Adam's at each scale. halvings: of the
+    images' size at each scale, coarse to fine; 0 is the full size. similarity(warped, fixed) + weight diffusion(v) is
+    made small. learning_rate: voxels of the scale. Without folds where `found` has none, up to interpolation.
+
+    Raises:
+        TypeError, ValueError: images or registration do not fit each other; an option is out of range.
+    Source: optimise.py at several scales; compositions of small maps as in SyN (Avants et al., 2008).
+    """
+    check_pair(moving, fixed)
+    found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
+    check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
+    displacement, inverse = found.displacement.detach(), inverse_of(found)
+    with tqdm(total=steps * len(halvings), disable=not progress, desc="refine") as bar:
+        for count in halvings:
+            here = _coarse(fixed, count)
+            there = _coarse(warp(moving, displacement), count)
+            step = optimise_field(
+                there,
+                here,
+                output="velocity",
+                similarity=_counted(similarity, bar),
+                weight=weight,
+                steps=steps,
+                learning_rate=learning_rate,
+            )
+            shape = spatial(fixed)
+            displacement = compose(displacement, resize_displacement(step.displacement, shape))
+            if step.inverse is not None:
+                inverse = compose(resize_displacement(step.inverse, shape), inverse)
+    return Registration(displacement, inverse)
+
+
+def refine_weights(
+    model: Any, moving: Image, fixed: Image, *, steps: int = 30, learning_rate: float = 1e-4, progress: bool = True
+) -> Registration:
+    """What a copy of the model finds after `steps` of Adam on its own objective for this pair.
+
+    moving, fixed: (1, C, *space). The copy is trained as `regkit.train` does and thrown away.
+
+    Raises:
+        TypeError, ValueError: images that cannot be registered; an option is out of range.
+        FloatingPointError: the objective or its gradient is not finite.
+    Source: GradICON, instance optimisation ("GradICON with IO").
+    """
+    check_pair(moving, fixed)
+    own = copy.deepcopy(model)
+    train(own, [(moving, fixed)], Recipe(steps=steps, learning_rate=learning_rate), progress=progress)
+    with no_grad():
+        return own.eval()(moving, fixed)
+
+
+def inverse_of(found: Registration) -> Displacement:
+    """The inverse displacement: the registration's own, or one found by iteration, with a warning where it folds."""
+    return found.inverse if found.inverse is not None else invert(found.displacement.detach(), method="newton")
+
+
+def _coarse(image: Image, halvings: int) -> Image:
+    """The image, blurred, at half its size `halvings` times, corner voxels staying corner voxels."""
+    if halvings == 0:
+        return image
+    shape = [min(size, max(_SMALLEST, round(size / 2**halvings))) for size in spatial(image)]
+    return resize(gaussian_blur(image, 0.5 * 2**halvings), shape)
+
+
+def _counted(similarity: Similarity, bar: tqdm) -> Similarity:
+    """The similarity, which moves a progress bar when it is asked for."""
+
+    def counted(warped: Image, fixed: Image) -> Tensor:
+        value = similarity(warped, fixed)
+        bar.set_postfix(similarity=f"{float(value.detach()):.4g}", refresh=False)
+        bar.update()
+        return value
+
+    return counted
