@@ -14,6 +14,7 @@ The map, from the ground up (each line imports only from lines above it):
     training     one loop for all; recipes and histories (on runs, resuming)
     data         shapes and deformations with known answers (vessels: trees of thin lines)
     brains       synthetic brains with known answers (on anatomy; needs the course extra)
+    variants     what the course compares, trained: benchmarks, ablation studies, stored results (on benchmarks, studies)
     optimise     one pair without a network: affine map, displacement, velocity
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises

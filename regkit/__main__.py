@@ -1,34 +1,85 @@
-"""The command line: ``python -m regkit lab`` opens the course; ``notebooks`` and ``pages`` make its two editions."""
+"""The command line: ``python -m regkit lab`` opens the course; ``python -m regkit --help`` lists what else there is."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-from regkit import course
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m regkit", description="Deep-learning image registration.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for add in COMMANDS:
+        add(commands)
+    chosen = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = chosen.run
+    return run(chosen)
+
+
+def add_lab(commands: argparse._SubParsersAction) -> None:
+    """`lab`: open the course in JupyterLab at the first tutorial."""
     lab = commands.add_parser("lab", help="open the course in JupyterLab at the first tutorial")
     lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
     lab.add_argument("--port", type=int, default=8888, help="port on this machine (8888, or the next free one)")
-    commands.add_parser("notebooks", help="make the learners' and instructors' notebooks from tutorials/*.py")
+
+    def run(chosen: argparse.Namespace) -> int:
+        from regkit import course
+
+        return course.lab(browser=not chosen.no_browser, port=chosen.port)
+
+    lab.set_defaults(run=run)
+
+
+def add_notebooks(commands: argparse._SubParsersAction) -> None:
+    """`notebooks`: make both editions of each tutorial."""
+    notebooks = commands.add_parser(
+        "notebooks", help="make the learners' and instructors' notebooks from tutorials/*.py"
+    )
+
+    def run(chosen: argparse.Namespace) -> int:
+        from regkit import course
+
+        for path in course.build(course.folder()):
+            print(f"made {path.name} in {path.parent.name}/")
+        return 0
+
+    notebooks.set_defaults(run=run)
+
+
+def add_pages(commands: argparse._SubParsersAction) -> None:
+    """`pages`: the static edition."""
     pages = commands.add_parser("pages", help="run the course and write it as HTML pages whose pictures still move")
     pages.add_argument("folder", type=Path, help="where the pages go")
-    chosen = parser.parse_args(arguments)
-    if chosen.command == "lab":
-        return course.lab(browser=not chosen.no_browser, port=chosen.port)
-    if chosen.command == "pages":
+
+    def run(chosen: argparse.Namespace) -> int:
+        from regkit import course
+
         print(f"open {course.publish(course.folder(), chosen.folder)[-1]}")
         return 0
-    for path in course.build(course.folder()):
-        print(f"made {path.name} in {path.parent.name}/")
-    return 0
 
+    pages.set_defaults(run=run)
+
+
+def add_study(commands: argparse._SubParsersAction) -> None:
+    """`study`: train the variants of a method that are not trained yet."""
+    study = commands.add_parser("study", help="train the variants of a method that are not trained yet, and list them")
+    study.add_argument("name", nargs="?", help="of the study; all of them where it is left out")
+    study.add_argument("--variant", help="one of the study's variants; all of them where it is left out")
+    study.add_argument("--seeds", type=int, nargs="+", help="0, 1 and 2 where they are left out")
+
+    def run(chosen: argparse.Namespace) -> int:
+        from regkit import variants
+
+        variants.train(chosen.name, chosen.variant, chosen.seeds)
+        return 0
+
+    study.set_defaults(run=run)
+
+
+COMMANDS = (add_lab, add_notebooks, add_pages, add_study)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,6 +19,8 @@ LAYERS = [  # imports point from later to earlier layers only
     {"models"},
     {"files", "official", "checkpoints", "runs", "resuming", "training", "data", "anatomy", "brains"},
     {"vessels"},
+    {"benchmarks", "studies"},
+    {"variants"},
 ]
 
 

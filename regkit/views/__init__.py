@@ -5,7 +5,7 @@ controls     sliders, choices; what a Scene is          scenes       comparison,
 volumes      planes of a volume                         sliced       the scenes in a plane of a volume
 panels       one quantity each; quantities: of a pair   slices       any panels, linked by a cross hair
 stages       levels, time                               compositions a map and what should undo it
-sweeps       stored results behind one slider           studies      trained variants kept on disk; ablations: shown
+sweeps       stored results behind one slider           ablations    trained variants, chosen by their switches
 timelapse    a training                                 static       all of it for a page without a kernel
 places, pulling, landscapes, landscape_view, races      what single tutorials show
 """

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets
 import torch
 
+from regkit.studies import Study, Trained, measure, register, switches
 from regkit.training import History
 from regkit.types import Pair, Registration, spatial
 from regkit.views.controls import Button, Choice, Control, State, Toggle
@@ -17,7 +18,6 @@ from regkit.views.panels import Panel
 from regkit.views.quantities import Quantities, make_panels
 from regkit.views.slices import Slices
 from regkit.views.stages import Staged
-from regkit.views.studies import Study, Trained, measure, register, switches
 from regkit.widgets import MOVING, View
 
 BEFORE = ("moving", "fixed", "before")
