@@ -1,0 +1,11 @@
+"""What all dataset scripts share, from the ground up (each line imports only from lines above it):
+
+errors       the one error that a user can mend
+fetching     downloads that resume and are verified
+extraction   archives that stay in their folder
+volumes      images with their affine: read, crop, resample, scale, write
+layout       the prepared folder: splits.json, dataset.json, and the check of both
+datasets     what a script says of its dataset
+preparing    from the sources to the prepared folder, in steps that can be interrupted
+command      the command line
+"""
