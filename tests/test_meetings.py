@@ -6,7 +6,7 @@ import torch
 from test_sweeps import drive
 from test_widgets import pixels
 
-from regkit import fields
+from regkit import check, fields
 from regkit.data import synthetic_pair
 from regkit.models import SITReg
 from regkit.splines import control_bound, upsample_controls
@@ -154,3 +154,26 @@ def test_the_caption_says_when_the_error_is_small_enough():
 def test_bad_input_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make(controls(0.5))
+
+
+# ---------------------------------------------------------------------------------------------- the exercises
+
+
+def test_laws_may_be_filled_in_one_by_one_and_an_empty_function_is_blank():
+    half = check.failing_laws({"one-sided": "symmetry", "B stays": ..., "minus": None})
+    assert half.colour == "amber" and half.message == f"B stays, minus still blank. {check.failing_laws.task}"
+    blank = check.failing_laws(dict.fromkeys(["one-sided", "B stays", "minus"], ...))
+    assert blank.colour == "amber" and blank.message == check.failing_laws.task
+    assert check.one_law_less(lambda v_ab, v_ba: None).colour == "amber"
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda ab, ba: (fields.compose(ab, ba), fields.invert(fields.compose(ab, ba))),
+        lambda ab, ba: [fields.invert(ba), ba],
+        lambda ab, ba: (fields.exponential(ab), fields.exponential(-ab)),
+    ],
+)
+def test_any_update_that_gives_symmetry_up_alone_is_right(update):
+    assert check.one_law_less(update).colour == "green"

@@ -19,6 +19,7 @@ from regkit.check.t03_similarity_landscapes import changed_disc, disc, mse_lies,
 from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
+from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 
 __all__ = [
     "LANDMARKS",
@@ -31,6 +32,7 @@ __all__ = [
     "carrying_pair",
     "changed_disc",
     "disc",
+    "failing_laws",
     "hidden_folds",
     "inverted_pairs",
     "landmark_in_fixed",
@@ -38,6 +40,8 @@ __all__ = [
     "landmarks",
     "mended",
     "mse_lies",
+    "one_law_less",
+    "safe_steps",
     "shifted",
     "slopes",
     "small_to_full",

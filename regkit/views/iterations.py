@@ -12,7 +12,7 @@ import torch
 from regkit.algebra import fixed_point
 from regkit.fields import warp
 from regkit.types import Displacement
-from regkit.views.controls import Choice, Control, Scene, Slider, State
+from regkit.views.controls import Choice, Control, Scene, Slider, State, Stops
 from regkit.views.drawing import (
     ERRORS,
     LABELS,
@@ -33,7 +33,6 @@ from regkit.views.drawing import (
 )
 from regkit.views.pictures import draw_lines, render_bar, render_grid, write
 from regkit.views.quantities import pick
-from regkit.views.sweeps import Stops
 from regkit.widgets import View
 
 _PIXELS, _LINES, _CHART = 224, 16, 200  # a panel's longer side, lines of a grid along it; height of the chart
