@@ -1,7 +1,7 @@
-"""Sums over moving windows: Gaussian blur, and the fast path behind the local correlation of losses.py.
+"""Sums over moving windows: Gaussian blur, box mean, and the fast path behind the local correlation of losses.py.
 
-Images are laid out flat with a border of zeros, so that the neighbour along any axis is one offset away, and a few
-planes at a time, so that they stay in the cache.
+There, images are laid out flat with a border of zeros, so that the neighbour along any axis is one offset away, and a
+few planes at a time, so that they stay in the cache.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from regkit.types import Image, check_image
@@ -61,6 +62,15 @@ def gaussian_blur(image: Image, sigma: float, *, radius: int | None = None) -> I
 
 
 # ---------------------------------------------------------------------------------------------- box windows
+
+
+def box_mean(image: Image, radius: int) -> Image:
+    """The mean over 2 radius + 1 voxels along every axis; beyond the ends the outermost voxel continues."""
+    dim = image.dim() - 2
+    image = F.pad(image, [radius] * 2 * dim, mode="replicate")
+    for axis in range(2, 2 + dim):
+        image = image.unfold(axis, 2 * radius + 1, 1).mean(-1)
+    return image
 
 
 def _slide(fields: Fields, width: int, stride: int, merge: Merge) -> Fields:

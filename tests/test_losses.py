@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parity.entries import Entries
 from parity.recipe import image_pair
 from torch import Tensor
 from torch.autograd import gradcheck
@@ -18,7 +18,7 @@ from regkit import losses, windows
 from regkit.fields import affine_displacement, identity
 
 SHAPES = [(11, 14), (9, 12, 10)]
-GRADICON = np.load(Path(__file__).parent / "parity" / "gradicon.npz")
+GRADICON = Entries("gradicon")
 
 
 def images(shape: tuple[int, ...], *, batch: int = 2, channels: int = 1, seed: int = 0, **options) -> list[Tensor]:
@@ -217,6 +217,58 @@ def test_normalised_border_keeps_a_constant():
     assert losses.lncc_gaussian(flat, other, sigma=2.0).item() < 0.9
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mindssc_by_loops(shape):
+    """Every voxel and edge on its own, with patches cut out of an image continued by its border."""
+    image = images(shape, batch=1)[0]
+    radius, dilation, dim = 1, 2, len(shape)
+    wide = np.pad(image[0, 0].numpy(), 2 * (radius + dilation), mode="edge")
+    edges = [
+        (one, other)
+        for first, second in itertools.combinations(range(dim), 2)
+        for signs in itertools.product((-1, 1), repeat=2)
+        for one, other in [
+            [sign * dilation * np.eye(dim, dtype=int)[axis] for axis, sign in zip((first, second), signs, strict=True)]
+        ]
+    ]
+    assert len(edges) == {2: 4, 3: 12}[dim]
+    offsets = [np.array(step) for step in itertools.product(range(-radius, radius + 1), repeat=dim)]
+
+    def squared(voxel, one, other):
+        voxel = np.clip(voxel, 0, np.array(shape) - 1)  # differences continue by their border, not the image
+        middle = voxel + 2 * (radius + dilation)
+        return (wide[tuple(middle + one)] - wide[tuple(middle + other)]) ** 2
+
+    distances = np.array(
+        [
+            [np.mean([squared(np.array(voxel) + step, *edge) for step in offsets]) for voxel in np.ndindex(*shape)]
+            for edge in edges
+        ]
+    )
+    excess = distances - distances.min(0)
+    variance = excess.mean(0)
+    expected = np.exp(-excess / variance.clip(variance.mean() / 1000, variance.mean() * 1000))
+    found = losses.mindssc_descriptor(image, radius=radius, dilation=dilation)
+    np.testing.assert_allclose(found[0].flatten(1), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mindssc_does_not_see_what_two_modalities_change(shape):
+    """Brightness, contrast and their sign change nothing; a shift of the structures does."""
+    image, other = images(shape)
+    assert losses.mindssc(image, 3 - 50 * image).item() == pytest.approx(0, abs=1e-20)
+    assert losses.mindssc(image, image.roll(1, -1)) > 0.01
+    torch.testing.assert_close(losses.mindssc(5 - image, other), losses.mindssc(image, 2 * other))
+    assert losses.mindssc(torch.ones_like(image), torch.zeros_like(image)) == 0
+    parts = [losses.mindssc(a[None], b[None]) for a, b in zip(image, other, strict=True)]
+    torch.testing.assert_close(losses.mindssc(image, other), torch.stack(parts).mean())
+
+
+def test_mindssc_gradcheck():
+    pair = [image.requires_grad_() for image in images((6, 7), batch=1)]
+    assert gradcheck(lambda a, b: losses.mindssc(a, b, radius=1, dilation=1), pair)
+
+
 # ---------------------------------------------------------------------------------------------- parity
 
 
@@ -242,6 +294,7 @@ SIMILARITIES = {
     "adaptive_g15": lambda a, b: losses.adaptive_ncc(a, b, beta=1.5, offset=1),
     "adaptive_g13": lambda a, b: losses.adaptive_ncc(a, b, offset=1),
     "ssdinterp": lambda a, b: losses.mse(a, b, mask=inside_mask(a)),
+    "mindssc22": losses.mindssc,
     "lnccinterp2": lambda a, b: losses.lncc_gaussian(a, b, sigma=2, mask=inside_mask(a)),
 }
 
@@ -471,13 +524,14 @@ def test_half_precision_is_computed_in_float32(dtype):
     displacements = [field((12, 13), seed=seed).to(dtype).requires_grad_() for seed in (0, 1)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = {name: getattr(losses, name)(warped, fixed) for name in ("mse", "ncc", "lncc", "lncc_gaussian", "dice")}
+        terms["mindssc"] = losses.mindssc(warped, fixed)
         terms["adaptive_ncc"] = losses.adaptive_ncc(warped, fixed)
         terms |= {name: getattr(losses, name)(*displacements) for name in ("icon", "gradicon")}
         terms |= {name: getattr(losses, name)(displacements[0]) for name in ("diffusion", "bending")}
     precise = [image.detach().float() for image in (warped, fixed)]
     precise_displacements = [displacement.detach().float() for displacement in displacements]
     for name, value in terms.items():
-        inputs = precise if name in ("mse", "dice") or "ncc" in name else precise_displacements
+        inputs = precise if name in ("mse", "mindssc", "dice") or "ncc" in name else precise_displacements
         expected = getattr(losses, name)(*(inputs[:1] if name in ("diffusion", "bending") else inputs))
         assert value.dtype == torch.float32, name
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
@@ -506,7 +560,9 @@ def test_level_windows_shrink_and_fit(shape, windows):
         losses.level_window(torch.rand(1, 1, 2, 9), 0)
 
 
-TWO_IMAGES = [losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.dice]
+TWO_IMAGES = [
+    *(losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.mindssc, losses.dice)
+]
 
 
 @pytest.mark.parametrize("measure", TWO_IMAGES)
@@ -545,6 +601,8 @@ def test_numbers_must_be_possible():
         losses.adaptive_ncc(image, image, levels=2, weighting="median")
     with pytest.raises(ValueError, match="orders must be one of one, both, received 'two'; choose"):
         losses.gradicon(torch.zeros(1, 2, 5, 5), torch.zeros(1, 2, 5, 5), orders="two")
+    with pytest.raises(ValueError, match="radius and dilation must be at least 1 voxel, received 0, 2; 2 is usual"):
+        losses.mindssc(image, image, radius=0)
     with pytest.raises(ValueError, match="3 voxels on each axis"):
         losses.bending(torch.zeros(1, 2, 2, 5))
 
