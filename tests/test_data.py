@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from parity.entries import Entries
 
 from regkit.data import ShapePairs, _distance, _normals, shapes, smooth_displacement, synthetic_pair
 from regkit.fields import compose, difference, invert, jacobian_determinant, warp, warp_labels
 from regkit.types import Pair
 
-PARITY = np.load(Path(__file__).parent / "parity" / "gradicon.npz")
+PARITY = Entries("gradicon")
 DIMS = pytest.mark.parametrize("dim", [2, 3])
 
 

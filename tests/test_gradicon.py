@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from parity.entries import Entries
 from parity.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import checkpoints, data, fields, losses, metrics
+from regkit.layers import average_pool
 from regkit.models.gradicon import GradICON, GradICONRegistration, apply_map
 
-FIXTURE = np.load(Path(__file__).parent / "parity" / "gradicon.npz")
+FIXTURE = Entries("gradicon")
 SMALL = {"encoder_channels": (8, 16, 32), "decoder_channels": (8, 16, 24)}
 TINY = {"encoder_channels": (4, 8), "decoder_channels": (4, 8)}
 # section: dim, levels, widths, image's shape and seed, gain, seed of the points
@@ -26,7 +27,7 @@ SECTIONS = {
     "n2one": (2, (0,), {}, (48, 64), 5, 0.6, 78),
 }
 PARAMETERS = {"n3": "parameters", "n2": "parameters_n2", "n2one": "parameters_n2one"}
-# Their own float32 run is up to 4e-5 from their float64 run: the penalty divides rounded differences by 0.001.
+# Relative. In float32 the penalty divides rounded differences by 0.001: their own two runs are up to 4e-5 apart there.
 TOLERANCES = {
     ("icon", "f32"): 1e-5,
     ("icon", "f64"): 1e-6,
@@ -146,6 +147,14 @@ def test_maps_are_the_authors(section: str) -> None:
     if dim == 3:
         close(inverse[half], expect("disp_BA_s2"))
         close(warped[half], expect("warped_A_s2"))
+        close(fields.warp(images(section)[1], found.inverse)[half], expect("warped_B_s2"))
+        close(average_pool(moving, ceil_mode=True), expect("pooled_A"))
+        shape = moving.shape[2:]
+        pulled = fields.sample(moving, apply_map(found.fields[:1], fields.identity(shape), shape))
+        close(pulled[half], expect("A_warped_by_coarse_s2"))
+        read = apply_map(found.fields, fields.identity(shape), shape) - fields.identity(shape)
+        shortcut = fields.voxels_to_unit(read - found.displacement).abs().max()  # p + u without reading u at p
+        assert shortcut <= 2 * expect("shortcut_difference_max")  # one rounding
         close(fields.voxels_to_unit(found.fields[0]), expect("disp_coarse_AB"))
         close(fields.voxels_to_unit(found.fields[1])[half], expect("disp_fine_AB_s2"))
     else:
@@ -157,6 +166,13 @@ def test_maps_are_the_authors(section: str) -> None:
     points = recorded_points(section, torch.float32, noise=1)
     gap = apply_map(found.fields, apply_map(found.inverse_fields, points, shape), shape) - points
     close(fields.voxels_to_unit(gap)[half], expect("composition_AB_after_BA_at_noise_minus_points_s2"))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_points_are_the_authors(section: str) -> None:
+    points = fields.voxels_to_unit(recorded_points(section, torch.float64, noise=1))
+    found = [points.flatten()[0], points.flatten()[-1], points.sum()]
+    np.testing.assert_allclose(found, FIXTURE[f"{section}_points_first_last"], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -193,6 +209,9 @@ def test_totals_and_similarities_are_the_authors(section: str, precision: str) -
     terms = objective_of(section, precision, points, regularizer="gradicon", orders="one")
     check("gradicon_all", sum(terms.values()), "gradicon")
     check("ssd_sum", terms["mse"])
+    sparse = recorded_points(section, DTYPES[precision], noise=2, stride=2)
+    terms = objective_of(section, precision, sparse, regularizer="gradicon", orders="one")
+    check("gradsparse_all", sum(terms.values()), "gradicon")
     check("icon_all", sum(objective_of(section, precision, points, regularizer="icon").values()))
     check("ncc_sum", objective_of(section, precision, points, similarity="ncc")["ncc"])
     magnitude = fields.voxels_to_unit(registered(section, precision).displacement).square().mean()
@@ -236,6 +255,8 @@ def test_folds_are_the_authors(section: str) -> None:
     assert forward.count == FIXTURE[f"{section}_flips_AB"]
     assert forward.percent == pytest.approx(float(FIXTURE[f"{section}_flips_percent_AB"]))
     assert backward.count == FIXTURE[f"{section}_flips_BA_f32"]
+    precise = metrics.folds(registered(section, "f64").inverse, definition="flips")
+    assert precise.count == FIXTURE[f"{section}_flips_BA_f64"]
 
 
 def test_full_network_is_the_authors() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from parity.entries import Entries
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from regkit.types import Pair, Registration
 
 SHAPES = {2: (23, 31), 3: (17, 22, 15)}
 SPACINGS = {2: (0.7, 1.9), 3: (1.2, 0.6, 2.5)}
-PARITY = Path(__file__).parent / "parity"
+GRADICON = Entries("gradicon")
 dims = pytest.mark.parametrize("dim", [2, 3])
 
 
@@ -279,15 +279,13 @@ def test_folds_are_those_of_numpy(dim: int) -> None:
 
 @pytest.mark.parametrize("section", ["n3", "n2", "n2one"])
 def test_flips_are_those_of_gradicon(section: str) -> None:
-    with np.load(PARITY / "gradicon.npz") as stored:
-        displacement = unit_to_voxels(torch.from_numpy(stored[f"{section}_disp_AB"]))
-        count, percent = stored[f"{section}_flips_AB"], stored[f"{section}_flips_percent_AB"]
-        found = metrics.folds(displacement, definition="flips")
-        assert found.count == count
-        assert found.percent == pytest.approx(percent, rel=1e-6)
-        if section != "n3":
-            back = unit_to_voxels(torch.from_numpy(stored[f"{section}_disp_BA"]))
-            assert metrics.folds(back, definition="flips").count == stored[f"{section}_flips_BA_f32"]
+    displacement = unit_to_voxels(torch.from_numpy(GRADICON[f"{section}_disp_AB"]))
+    found = metrics.folds(displacement, definition="flips")
+    assert found.count == GRADICON[f"{section}_flips_AB"]
+    assert found.percent == pytest.approx(GRADICON[f"{section}_flips_percent_AB"], rel=1e-6)
+    if section != "n3":
+        back = unit_to_voxels(torch.from_numpy(GRADICON[f"{section}_disp_BA"]))
+        assert metrics.folds(back, definition="flips").count == GRADICON[f"{section}_flips_BA_f32"]
 
 
 @dims
@@ -358,9 +356,8 @@ def test_region_inside_leaves_out_what_leaves_the_image(dim: int) -> None:
 
 def test_unit_squared_is_the_loss_of_icon() -> None:
     """ICON's penalty is the sum over both orders. Of one step, so that composing fields is what the program does."""
-    with np.load(PARITY / "gradicon.npz") as stored:
-        ab, ba = (unit_to_voxels(torch.from_numpy(stored[f"n2one_disp_{order}"])) for order in ("AB", "BA"))
-        expected = stored["n2one_icon_grid_f64"]
+    ab, ba = (unit_to_voxels(torch.from_numpy(GRADICON[f"n2one_disp_{order}"])) for order in ("AB", "BA"))
+    expected = GRADICON["n2one_icon_grid_f64"]
     both = sum(metrics.inverse_consistency(*order, norm="unit_squared") for order in ((ab, ba), (ba, ab)))
     assert both == pytest.approx(expected, rel=1e-5)  # the stored fields are float32
 

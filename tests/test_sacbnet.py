@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parity.entries import Entries
 from parity.recipe import fill, image_pair
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from regkit.fields import jacobian_determinant, upsample, warp
 from regkit.models import sacbnet
 from regkit.models.sacbnet import LEVELS, SACB, SACBNet, SACBRegistration, scores, soft_argmax
 
-FIXTURE = np.load(Path(__file__).parent / "parity" / "sacbnet.npz")
+FIXTURE = Entries("sacbnet")
 SHAPES = {2: (37, 50), 3: (19, 15, 33)}
 SETTINGS = {  # of the fixture's ablations
     "channel": {"mean": "channels", "clusters": 5},

@@ -2,21 +2,25 @@
 
 import json
 import warnings
-from pathlib import Path
 from typing import get_args, get_type_hints
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from parity.entries import Entries
 from parity.recipe import fill, image_pair
 
+from regkit.algebra import _mixing_weights, fixed_point
 from regkit.checkpoints import load_official
 from regkit.fields import compose, identity, invert, jacobian_determinant, warp
 from regkit.grids import reads_inside
+from regkit.inversion import _ImplicitInverse
 from regkit.models import SITReg
+from regkit.sampler import read
 from regkit.splines import control_bound, spline_matrix, upsample_controls, worst_pattern
 
-FIXTURE = np.load(Path(__file__).parent / "parity" / "sitreg.npz")
+FIXTURE = Entries("sitreg")
 CONFIG = json.loads(str(FIXTURE["config"]))
 PREFIXES = [name for name in CONFIG if name.endswith("_")]
 FIELDS = 5e-4  # voxels
@@ -54,6 +58,10 @@ def official(prefix, **changes):
     model = load_official("sitreg", weights, dim=len(config["shape"]), **options | changes)
     pair = image_pair(config["shape"], config["image_seed"])
     return model, *(torch.tensor(image)[None, None] for image in pair)
+
+
+def test_parameters_are_the_papers():
+    assert str(FIXTURE["parameters"]) == str(FIXTURE["paper_parameters"])  # the one list, under two names
 
 
 def difference_from(name, tensor):
@@ -157,11 +165,15 @@ def test_measured_properties_agree_with_the_authors_program(prefix):
     with torch.no_grad():
         registration = model(moving, fixed)
         same = model(moving, moving).displacement.abs().max()
+        swapped = model(fixed, moving)
     assert float(same) < 2 * float(FIXTURE[prefix + "identical_images_max_abs"])
+    swap_error = (registration.displacement - swapped.inverse).abs().max()
+    assert float(swap_error) <= float(FIXTURE[prefix + "swap_max_abs"]) + 1e-5  # ours has rounding
     if prefix + "inverse_consistency_rms_max" in FIXTURE:
         error = compose(registration.displacement, registration.inverse)
         wanted = FIXTURE[prefix + "inverse_consistency_rms_max"]
-        assert float(error.square().mean().sqrt()) == pytest.approx(wanted[0], rel=0.02)
+        found = [float(error.square().mean().sqrt()), float(error.abs().max())]
+        assert found == pytest.approx(wanted.tolist(), rel=0.02)
     if prefix + "mask_image1_sum" in FIXTURE:
         inside = int(reads_inside(registration.displacement).sum())
         assert abs(inside - FIXTURE[prefix + "mask_image1_sum"]) <= 0.002 * moving.numel()  # ties at the border
@@ -170,12 +182,70 @@ def test_measured_properties_agree_with_the_authors_program(prefix):
         assert np.allclose(limits, FIXTURE[prefix + "control_point_bounds"], atol=1e-7)
 
 
+def as_theirs():
+    """Their acceleration: 1e-4 is added to the products of residuals whatever the tolerance; ours adds its square."""
+    return mock.patch("regkit.algebra._mixing_weights", lambda gram, _: _mixing_weights(gram, 1e-2))
+
+
+def evaluations(displacement, tolerance):
+    """How often an inversion reads the field."""
+    with mock.patch("regkit.inversion.read", wraps=read) as counted:
+        invert(displacement, tolerance=tolerance)
+    return counted.call_count
+
+
+def backward_evaluations(displacement, inverse, gradient, threshold):
+    """How often their backward pass, w <- Jᵀ w + g from 0 until |step| < threshold |w|, uses J; ours solves."""
+    pairs = []
+    with torch.enable_grad():
+        position = inverse.detach().requires_grad_()
+        value = -warp(displacement.detach(), position)
+
+    def pull(cotangent):
+        pairs.append((cotangent, torch.autograd.grad(value, position, cotangent, retain_graph=True)[0] + gradient))
+        return pairs[-1][1]
+
+    with as_theirs():
+        fixed_point(pull, torch.zeros_like(gradient), 1e-30, 30, 4)
+    steps = [float((y - x).norm() / (1e-5 + y.norm())) for x, y in pairs]
+    return next(count for count, step in enumerate(steps, 1) if step < threshold and count > 1)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(("solver", "tolerance"), [("", 1e-2), ("tight_", 1e-5)])
+def test_inversions_take_the_authors_iterations(prefix, solver, tolerance):
+    if prefix + solver + "iterations" not in FIXTURE:
+        pytest.skip("tight solvers are recorded for two networks")
+    model, moving, fixed = official(prefix, tolerance=tolerance)
+    threshold, counts = {"": 1e-2, "tight_": 1e-6}[solver], []
+
+    def counting(ctx, gradient):
+        for item in reversed(list(zip(*ctx.saved_tensors, gradient, strict=True))):  # theirs: i21 before i12
+            counts.append(backward_evaluations(*(x[None] for x in item), threshold))
+        return backward(ctx, gradient)
+
+    backward = _ImplicitInverse.backward
+    with as_theirs(), mock.patch.object(_ImplicitInverse, "backward", counting), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        steps = [stage.step for stage in model.stages(moving, fixed)]
+        found = [[evaluations(side, tolerance) for side in step.split(1)] for step in steps]
+        sum(model.objective(model(moving, fixed), moving, fixed).values()).backward()
+    assert found == FIXTURE[prefix + solver + "iterations"].tolist()
+    assert FIXTURE[prefix + "levels_coarse_to_fine"].tolist() == list(reversed(range(len(steps))))
+    assert counts == FIXTURE[prefix + solver + "backward_iterations"].tolist()
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("default", 1e-2), ("tight", 1e-5)])
 def test_inversion_agrees_with_the_authors_layer(name, tolerance):
     displacement = torch.tensor(FIXTURE["inversion_input"])[None].requires_grad_()
     inverse = invert(displacement, tolerance=tolerance)
     (inverse * torch.tensor(FIXTURE["inversion_cotangent"])).sum().backward()
     assert difference_from(f"inversion_{name}_inverse", inverse) < FIELDS
+    with as_theirs():
+        forward = evaluations(displacement, tolerance)
+    cotangent, threshold = torch.tensor(FIXTURE["inversion_cotangent"])[None], {"default": 1e-2, "tight": 1e-6}[name]
+    backward = backward_evaluations(displacement, inverse, cotangent, threshold)
+    assert [forward, backward] == FIXTURE[f"inversion_{name}_iterations"].tolist()
     largest = np.abs(FIXTURE[f"inversion_{name}_gradient"]).max()
     allowed = 2e-2 if name == "default" else 1e-3  # theirs solves the backward equation to 1 % by default; ours exactly
     assert difference_from(f"inversion_{name}_gradient", displacement.grad) < allowed * largest

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-from pathlib import Path
 from typing import get_type_hints
 
-import numpy as np
 import pytest
 import torch
+from parity.entries import Entries
 from parity.recipe import fill, image_pair
 from torch import Tensor
 
-from regkit import fields
+from regkit import fields, losses
 from regkit.models.spnet import SPNet, SPNetRegistration
 from regkit.official import load_official
 
-FIXTURE = np.load(Path(__file__).parent / "parity" / "spnet.npz")
+FIXTURE = Entries("spnet")
 DERIVED = {  # what each entry of the fixture changes, as the specification's table says
     "aligned_border": {"geometry": "aligned nearest"},
     "aligned_zeros": {"geometry": "aligned zeros"},
@@ -95,7 +94,9 @@ def test_the_released_program_gives_the_same_features_and_warped_images():
     assert difference(features[0][1:], "feature0_fixed_s4") < 1e-5
     assert difference(features[1][:1, :16], "feature1_moving_s4") < 1e-5
     assert difference(features[1][:1, 16:], "image_feature1_moving_s4") < 1e-5
+    assert difference(features[0][:1], "feature0_moving_s4") < 1e-5
     assert difference(features[3][:1, :32], "feature3_moving") < 1e-5
+    assert difference(features[3][1:, :32], "feature3_fixed") < 1e-5
     for level, image in enumerate(images):
         suffix = "_s2" if level == 0 else ""
         warped = model.pull(image, registration.displacements[3 - level])
@@ -103,6 +104,20 @@ def test_the_released_program_gives_the_same_features_and_warped_images():
         assert difference(warped[1:], f"warped{level}_back" + ("_s2" if level < 2 else "")) < 1e-5
     still = torch.zeros_like(registration.displacement)
     assert difference(model.pull(images[0][:1], still), "identity_warp_s2") < 1e-5
+
+
+def test_the_released_program_gives_the_same_estimates():
+    model, _ = released()
+    given = {}
+    for level in (2, 3):
+        estimator = model.estimators[level]
+        estimator.register_forward_hook(lambda _, __, result, level=level: given.update({level: result}))
+    with torch.no_grad():
+        model(*pair((32, 48, 40)))
+    for level, (estimate, _) in given.items():
+        assert difference(estimate[:1], f"head{level}_forward") < 1e-4
+        assert difference(estimate[1:], f"head{level}_backward") < 1e-4
+    assert difference(given[3][1][:1], "upfeature3_forward_s2") < 1e-5
 
 
 def test_the_released_program_gives_the_same_loss():
@@ -121,12 +136,17 @@ def test_the_released_program_gives_the_same_loss():
     for name, value in expected.items():
         assert float(terms[name]) == pytest.approx(float(value), abs=1e-5)
     assert float(sum(terms.values())) == pytest.approx(float(FIXTURE["loss_total"]), abs=1e-5)
+    moving, fixed = pair((32, 48, 40))
+    warped = model.pull(moving, registration.displacement)
+    assert float(losses.mse(warped, fixed)) == pytest.approx(float(FIXTURE["loss_mse0"]), abs=1e-5)
 
 
 def test_inverse_consistency_is_the_authors():
-    _, registration = released()
-    error = fields.compose(registration.inverse, registration.displacement).abs().mean()
-    assert float(error) == pytest.approx(float(FIXTURE["ice_true_composition"]), abs=1e-5)
+    model, registration = released()
+    there, back = registration.displacement, registration.inverse
+    found = {"ice_true_composition": fields.compose(back, there), "ice_official_warp": there + model.pull(back, there)}
+    for name, error in found.items():
+        assert float(error.abs().mean()) == pytest.approx(float(FIXTURE[name]), abs=1e-5)
 
 
 @pytest.mark.parametrize("tag", DERIVED)
@@ -137,8 +157,9 @@ def test_every_ablation_gives_the_fields_of_its_reimplementation(tag):
     parameters = parameters or json.loads(str(FIXTURE["parameters"]))
     gain = float(json.loads(str(FIXTURE["config"]))["derived_gain"])
     model = load_official("spnet", weights(parameters, gain), **switches)
+    moving, fixed = pair((64, 48) if tag.startswith("d2") else (32, 48, 40))
     with torch.no_grad():
-        registration = model(*pair((64, 48) if tag.startswith("d2") else (32, 48, 40)))
+        registration = model(moving, fixed)
     names = [name for name in FIXTURE.files if name.startswith(f"{tag}/flow") or name.startswith(f"{tag}/velocity")]
     assert names
     for name in names:
@@ -147,6 +168,10 @@ def test_every_ablation_gives_the_fields_of_its_reimplementation(tag):
         stacks = registration.displacements if entry.startswith("flow") else registration.velocities
         both = stacks[len(stacks) - 1 - level]
         assert difference(both[1:] if "back" in entry else both[:1], name) < 1e-4, name
+    for name in {f"{tag}/warped0", f"{tag}/warped0_s2"} & set(FIXTURE.files):
+        assert difference(model.pull(moving, registration.displacement), name) < 1e-5
+    error = fields.compose(registration.inverse, registration.displacement).abs().mean()
+    assert float(error) == pytest.approx(float(FIXTURE[f"{tag}/ice_true_composition"]), abs=1e-5)
 
 
 @pytest.mark.parametrize(
