@@ -90,12 +90,13 @@ def _print_table(
     title: str, ways: Mapping[str, Callable[[], Any] | None], costs: Mapping[str, Cost], goal: str
 ) -> None:
     first = next(iter(ways))
-    print(f"\n{title}\n{'':34}{'seconds':>9}{'/ ' + first:>12}{'volumes':>9}   asked of {first}")
+    print(f"\n{title}\n{'':34}{'seconds':>9}{'ratio':>8}{'volumes':>9}{'ratio':>8}   asked of {first}")
     for name in ways:
         beside = goal if name == first else ""
         if name in costs:
             seconds, volumes = costs[name]
-            ratio = seconds / costs[first].seconds
-            print(f"  {name:32}{seconds:9.4f}{ratio:12.2f}{volumes:9.1f}   {beside}".rstrip(), flush=True)
+            slower, larger = (own / of_first for own, of_first in zip(costs[name], costs[first], strict=True))
+            line = f"  {name:32}{seconds:9.4f}{slower:8.2f}{volumes:9.1f}{larger:8.2f}   {beside}"
+            print(line.rstrip(), flush=True)
         else:
             print(f"  {name:32}{'not installed':>21}   {beside}".rstrip(), flush=True)

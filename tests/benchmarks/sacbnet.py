@@ -64,7 +64,11 @@ def without_gradient(call: Callable[..., Tensor], floats: list[Tensor], *rest: T
 
 
 def compare_convolutions(shape: tuple[int, ...]) -> None:
-    forms = {"regkit": adaptive_convolution, "N convolutions": n_convolutions, "unfolded": unfolded_convolution}
+    forms = {
+        "regkit": adaptive_convolution,
+        "N convolutions (readable)": n_convolutions,
+        "unfolded, N kernels (authors)": unfolded_convolution,
+    }
     for count in (5, 7, 11):
         floats = [torch.randn(1, CHANNELS, *shape), torch.randn(CHANNELS, CHANNELS, 27) / 20]
         floats += [torch.rand(1, count, 27), torch.randn(1, count, CHANNELS)]
@@ -78,7 +82,10 @@ def compare_convolutions(shape: tuple[int, ...]) -> None:
 
 def compare_matching(shape: tuple[int, ...]) -> None:
     floats = [torch.randn(1, CHANNELS, *shape).requires_grad_() for _ in range(2)]
-    forms = {"regkit": lambda moving, fixed: soft_argmax(scores(moving, fixed)), "unfolded": unfolded_match}
+    forms = {
+        "regkit": lambda moving, fixed: soft_argmax(scores(moving, fixed)),
+        "unfolded (authors)": unfolded_match,
+    }
     for mode, way in (("forward", without_gradient), ("training", with_gradient)):
         ways = {name: way(form, floats) for name, form in forms.items()}
         compare(f"matching {shape}, {mode}", ways, goal="4x faster", volume=floats[0][0, 0].numel())
