@@ -30,7 +30,7 @@ The flow: pair in, registration out, functions after.
 
 __version__ = "0.1.0"
 
-from regkit import checkpoints, data, fields, losses, metrics, models, training
+from regkit import brains, checkpoints, data, fields, losses, metrics, models, training
 from regkit.checkpoints import load, save
 from regkit.fields import compose, exponential, invert, jacobian_determinant, warp
 from regkit.training import train
@@ -39,6 +39,7 @@ from regkit.types import Pair, Registration
 __all__ = [
     "Pair",
     "Registration",
+    "brains",
     "checkpoints",
     "compose",
     "data",

@@ -3,6 +3,8 @@
 Nothing is downloaded: nilearn's package holds the three files. Positions are MNI millimetres (x to the right, y to the
 front, z up; the origin at the anterior commissure). The template is symmetric, and so are the rules. They cut the
 tissue maps into structures that look like a brain's and can be recognised; they are no atlas for measuring patients.
+
+Source: ICBM 2009a nonlinear symmetric (Fonov et al. 2011), skull-stripped, as nilearn ships it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _GREY = {  # ellipsoids in (|x|, y, z): centre and half axes, MNI mm, and the le
     "thalamus": [((10.5, -18.0, 8.0), (11.0, 15.0, 10.0), 0.15)],
     "caudate": [((13.0, 13.0, 9.0), (7.5, 14.0, 15.0), 0.4), ((16.0, -4.0, 20.0), (6.0, 15.0, 8.0), 0.4)],
     "lentiform nucleus": [((23.0, 7.0, 2.0), (9.0, 13.0, 13.0), 0.3), ((27.0, -5.0, 4.0), (8.0, 14.0, 14.0), 0.3)],
-    "hippocampus": [((25.0, -14.0, -20.0), (9.0, 14.0, 9.0), 0.4), ((29.0, -29.0, -9.0), (9.0, 12.0, 8.0), 0.4)],
+    "hippocampus": [((25.0, -14.0, -20.0), (9.0, 14.0, 9.0), 0.4), ((26.0, -30.0, -7.0), (8.0, 11.0, 8.0), 0.4)],
 }
 
 
@@ -108,7 +110,9 @@ def _atlas() -> _Atlas:
     2. Deep nuclei and hippocampi: grey within their ellipsoids.
     3. Lateral ventricles: in each half the largest piece of fluid within an ellipsoid, off the third ventricle. Cortex
        within 4 mm around them is the template's blurred rim, and becomes white matter.
-    4. Below the tentorium, a roof that falls from z = 0 to the sides and back: cerebellum, and in front the brain stem.
+    4. Cerebellum: what is solid below the tentorium, a roof that falls from z = 0 to the sides, to the back and front.
+    5. Brain stem: the largest solid piece in front of the fourth ventricle, below a plane through the upper midbrain;
+       widest at the pons.
     """
     t1, grey, white, first = _template()
     x, y, z = (np.arange(n, dtype=np.float32).reshape(np.roll((n, 1, 1), i)) + first[i] for i, n in enumerate(t1.shape))
@@ -127,24 +131,20 @@ def _atlas() -> _Atlas:
     for name, ellipsoids in _GREY.items():
         for centre, half_axes, least in ellipsoids:
             index[solid & (grey > least) & within(centre, half_axes)] = number(name)
-    ventricles = _ventricles(fluid & within((17, -12, 8), (23, 52, 30)) & ((x > 5) | (z > 13)))
+    candidates = fluid & within((17, -12, 8), (23, 52, 30)) & ((x > 5) | (z > 13))
+    ventricles = np.concatenate([_largest(half) for half in np.array_split(candidates, [len(t1) // 2])])
     index[ndimage.binary_dilation(ventricles, iterations=4) & (index == number("cortex"))] = number("white matter")
     index[ventricles] = number("lateral ventricle")
-    below = solid & (z < -0.35 * x - 0.5 * np.abs(y + 55)) & (y < -38)
-    stem = solid & (x < 20) & (y >= -45) & (y < -8 - 0.25 * (z + 8)) & (z < -8)
-    index[below] = number("cerebellum")
-    index[stem] = number("brain stem")
+    index[solid & (y < -32) & (z < -0.45 * x - 0.5 * np.abs(y + 53))] = number("cerebellum")
+    back, top, side = -37 + 0.35 * np.minimum(z + 32, 0), -8 - 0.35 * (y + 12), 19 - 0.35 * np.abs(z + 32)
+    index[_largest(solid & (y > back) & (y < -10) & (z < top) & (x < side))] = number("brain stem")
     return _Atlas(t1, index, first)
 
 
-def _ventricles(candidates: np.ndarray) -> np.ndarray:
-    """The largest connected piece in each half of the volume."""
-    found = np.zeros_like(candidates)
-    middle = len(candidates) // 2
-    for half in (slice(0, middle), slice(middle + 1, None)):
-        pieces, _ = ndimage.label(candidates[half])
-        found[half] = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
-    return found
+def _largest(candidates: np.ndarray) -> np.ndarray:
+    """The largest connected piece."""
+    pieces, _ = ndimage.label(candidates)
+    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
 
 
 def _template() -> tuple[Any, ...]:
