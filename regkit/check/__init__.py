@@ -19,6 +19,7 @@ from regkit.check.t03_similarity_landscapes import changed_disc, disc, mse_lies,
 from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
+from regkit.check.t07_gradicon import dearer_trip, gradicon_by_hand, icon_by_hand, there_and_back
 from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 
 __all__ = [
@@ -31,9 +32,12 @@ __all__ = [
     "breaking_shift",
     "carrying_pair",
     "changed_disc",
+    "dearer_trip",
     "disc",
     "failing_laws",
+    "gradicon_by_hand",
     "hidden_folds",
+    "icon_by_hand",
     "inverted_pairs",
     "landmark_in_fixed",
     "landmark_pair",
@@ -47,6 +51,7 @@ __all__ = [
     "small_to_full",
     "squarings",
     "swirl",
+    "there_and_back",
     "turn",
     "turned",
     "wild_swirl",
