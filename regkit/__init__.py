@@ -15,6 +15,7 @@ The map, from the ground up (each line imports only from lines above it):
     data         shapes and deformations with known answers (vessels: trees of thin lines)
     brains       synthetic brains with known answers (on anatomy; needs the course extra)
     variants     what the course compares, trained: benchmarks, ablation studies, stored results (on benchmarks, studies)
+    claims       what the papers claim, judged on them (on ledger, laws)
     optimise     one pair without a network: affine map, displacement, velocity
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises

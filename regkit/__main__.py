@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from regkit.files import write_atomically
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -79,7 +81,23 @@ def add_study(commands: argparse._SubParsersAction) -> None:
     study.set_defaults(run=run)
 
 
-COMMANDS = (add_lab, add_notebooks, add_pages, add_study)
+def add_ledger(commands: argparse._SubParsersAction) -> None:
+    """`ledger`: the claims of the papers, judged on the stored results."""
+    ledger = commands.add_parser("ledger", help="write what the papers claim, and what the stored results say of it")
+    ledger.add_argument("--out", type=Path, help="the file; tutorials/claims.md where it is left out")
+
+    def run(chosen: argparse.Namespace) -> int:
+        from regkit import claims, course, ledger
+
+        out = chosen.out or course.folder() / "claims.md"
+        write_atomically(out, ledger.table(claims.CLAIMS).encode())
+        print(f"wrote {out}")
+        return 0
+
+    ledger.set_defaults(run=run)
+
+
+COMMANDS = (add_lab, add_notebooks, add_pages, add_study, add_ledger)
 
 if __name__ == "__main__":
     sys.exit(main())

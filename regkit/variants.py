@@ -73,6 +73,7 @@ VARIANTS: dict[str, dict[str, Choice]] = {
     "spnet": {
         "reference": {},
         "w/o SVF": {"integrate": False},
+        "w/o SVF, weight 0.01": {"integrate": False, "inverse_weight": 0.01},
         "w/o MIE": {"image_encoding": False},
         "w/o FW": {"feature_warping": False},
         "w/o SR": {"symmetric": False},

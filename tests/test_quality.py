@@ -21,6 +21,8 @@ LAYERS = [  # imports point from later to earlier layers only
     {"vessels"},
     {"benchmarks", "studies"},
     {"variants"},
+    {"ledger", "laws"},
+    {"claims"},
 ]
 
 
