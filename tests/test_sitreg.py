@@ -211,13 +211,13 @@ def backward_evaluations(displacement, inverse, gradient, threshold):
     return next(count for count, step in enumerate(steps, 1) if step < threshold and count > 1)
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize(("solver", "tolerance"), [("", 1e-2), ("tight_", 1e-5)])
-def test_inversions_take_the_authors_iterations(prefix, solver, tolerance):
-    if prefix + solver + "iterations" not in FIXTURE:
-        pytest.skip("tight solvers are recorded for two networks")
+@pytest.mark.parametrize(
+    ("prefix", "solver"), [*((prefix, "") for prefix in PREFIXES), ("paper_", "tight_"), ("paper_2d_", "tight_")]
+)
+def test_inversions_take_the_authors_iterations(prefix, solver):
+    tolerance, threshold = {"": (1e-2, 1e-2), "tight_": (1e-5, 1e-6)}[solver]
     model, moving, fixed = official(prefix, tolerance=tolerance)
-    threshold, counts = {"": 1e-2, "tight_": 1e-6}[solver], []
+    counts = []
 
     def counting(ctx, gradient):
         for item in reversed(list(zip(*ctx.saved_tensors, gradient, strict=True))):  # theirs: i21 before i12
