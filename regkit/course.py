@@ -100,6 +100,8 @@ def editions(source: Path) -> dict[Edition, Path]:
 def publish(tutorials: Path, target: Path) -> list[Path]:
     """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel; and an index.
 
+    The pages need no network. The index comes last.
+
     Returns the pages, the index last.
 
     Raises:
@@ -107,7 +109,8 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbconvert import HTMLExporter
+
+    from regkit.pages import to_html
 
     target.mkdir(parents=True, exist_ok=True)
     pages = []
@@ -115,9 +118,8 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
         notebook = nbformat.read(editions(source)["learner"], as_version=4)
         client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tutorials)}})
         client.execute(env={**os.environ, "REGKIT_STATIC": "1"})
-        page, _ = HTMLExporter().from_notebook_node(notebook)
         pages.append(target / f"{source.stem}.html")
-        pages[-1].write_text(page, encoding="utf-8")
+        pages[-1].write_text(to_html(notebook), encoding="utf-8")
     links = "".join(f'<li><a href="{page.name}">{page.stem.replace("_", " ")}</a></li>' for page in pages)
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>regkit</title><h1>regkit</h1>'
     pages.append(target / "index.html")

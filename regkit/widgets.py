@@ -19,7 +19,7 @@ import ipywidgets
 from regkit.fields import exponential, warp
 from regkit.types import Displacement, Image, Labels, Pair, Registration
 from regkit.views import stages, static
-from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
+from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
 from regkit.views.drawing import (
     Limits,
     Picture,
@@ -59,6 +59,12 @@ def _(control: Slider) -> ipywidgets.Widget:
 @_widget.register
 def _(control: Choice) -> ipywidgets.Widget:
     return ipywidgets.Dropdown(options=control.options, description=control.words, style=_DESCRIBED)
+
+
+@_widget.register
+def _(control: Stops) -> ipywidgets.Widget:
+    options = {"options": control.options, "value": control.start, "description": control.words}
+    return ipywidgets.SelectionSlider(**options, style=_DESCRIBED, layout={"width": "340px"})
 
 
 @_widget.register
@@ -160,7 +166,7 @@ class View:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         words = self.scene.describe(self.state)
         if static.wanted():
-            return {"text/plain": words, "text/html": static.moving_html(self.scene)}
+            return {"text/plain": words, "text/html": static.moving_html(self.scene, self.state)}
         return _bundle(self.widget, self.image.value, words)
 
 
@@ -180,7 +186,9 @@ class Tabs:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         if static.wanted():
-            return {"text/html": static.tabs_html({title: view.scene for title, view in self.views.items()})}
+            return {
+                "text/html": static.tabs_html({title: (view.scene, view.state) for title, view in self.views.items()})
+            }
         first = next(iter(self.views.values()))
         return _bundle(self.widget, first.image.value, first.scene.describe(first.state))
 

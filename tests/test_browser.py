@@ -42,11 +42,18 @@ def test_a_page_without_a_kernel_still_moves(tmp_path):
     errors = []
     with browser.page(errors) as page:
         page.goto(path.as_uri())
-        picture, slider = page.locator(".regkit-static img"), page.locator(".regkit-static input")
+        picture, slider = page.locator(".regkit-static img"), page.locator("input[type=range] >> visible=true")
         before = picture.get_attribute("src")
         slider.focus()
         page.keyboard.press("ArrowRight")
-        assert picture.get_attribute("src") != before
+        moved, value = picture.get_attribute("src"), slider.input_value()
+        assert moved != before
         page.locator(".regkit-static select").select_option("difference")
         assert slider.count() == 0 and "minus fixed" in page.locator(".regkit-static .words").text_content()
+        page.locator(".regkit-static select").select_option("curtain")
+        assert slider.input_value() == value and picture.get_attribute("src") == moved  # nothing was reset
+        page.locator(".regkit-static select").select_option("flicker")
+        still = picture.get_attribute("src")
+        page.locator("input[type=checkbox] >> visible=true").check()
+        page.wait_for_function("still => document.querySelector('.regkit-static img').src != still", arg=still)
     assert errors == []

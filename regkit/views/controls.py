@@ -1,7 +1,7 @@
 """What an interactive picture is made of: controls, and the scene that draws and describes any state of them.
 
-A `Scene` names its controls (`Slider`, `Choice`, `Toggle`, `Player`, `Button`) and is a pure function of their values,
-without widgets. widgets.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
+A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `Button`) and is a pure function of their
+values, without widgets. widgets.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ class Choice:
 
     words: str
     options: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Stops(Choice):
+    """One of several words along a slider, `start` at the start."""
+
+    start: str = ""
 
 
 @dataclass(frozen=True)

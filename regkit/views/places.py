@@ -153,7 +153,7 @@ class Place(Scene):
         sheet = draw_lines(sheet, [np.array([[0.0, at], [len(sheet), at]])], 2.5, POINT)
         for line, number in enumerate(scales.values()):
             for position, column in enumerate(columns.tolist()):
-                row, middle, half = (line + 0.5) * _RULER, (position + 0.5) * _ZOOM, 3.7 * len(number(column))
+                row, middle, half = (line + 0.5) * _RULER, (position + 0.5) * _ZOOM, 4 * len(number(column))
                 sheet[int(row) - 8 : int(row) + 9, int(middle - half) : int(middle + half)] = PAPER  # over the line
                 sheet = write(sheet, [(row, middle, "mm", number(column))])
         return sheet

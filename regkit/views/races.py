@@ -10,7 +10,7 @@ import numpy as np
 
 from regkit.fields import warp
 from regkit.types import Displacement, Pair
-from regkit.views.controls import Control, Scene, State
+from regkit.views.controls import Control, Scene, State, Stops
 from regkit.views.drawing import (
     LABELS,
     NIGHT,
@@ -26,7 +26,6 @@ from regkit.views.drawing import (
     stack,
 )
 from regkit.views.pictures import draw_lines, render_image, write
-from regkit.views.sweeps import Stops
 from regkit.widgets import View
 
 _PIXELS, _CHART, _TICKS = 256, 150, 60  # a panel's longer side and the chart's height, pixels; stops of the clock

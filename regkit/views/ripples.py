@@ -15,10 +15,9 @@ from torch import Tensor
 from regkit.fields import identity
 from regkit.losses import gradicon_of_maps, icon_of_maps
 from regkit.types import Coordinates
-from regkit.views.controls import Button, Control, Scene, Slider, State
+from regkit.views.controls import Button, Control, Scene, Slider, State, Stops
 from regkit.views.drawing import FOLD, INK, LINE, NIGHT, PAPER, Colour, Picture, blank, stack
 from regkit.views.pictures import draw_lines, write
-from regkit.views.sweeps import Stops
 from regkit.widgets import View
 
 EXTENT = 96  # voxels from the first to the last along either axis

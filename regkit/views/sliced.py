@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Toggle
+from regkit.views.controls import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
 from regkit.views.drawing import Limits, Picture
 from regkit.views.scenes import Comparison, Field, Folds, Place, folded_places, jacobian_in_words, next_place
 from regkit.views.volumes import Cut, cuts
@@ -106,7 +106,11 @@ class Wrapped(Sliced):
 def first_values(controls: Mapping[str, Control]) -> State:
     """The state that controls start in."""
     values = {name: control.value for name, control in controls.items() if isinstance(control, Slider | Toggle)}
-    choices = {name: control.options[0] for name, control in controls.items() if isinstance(control, Choice)}
+    choices = {
+        name: control.start if isinstance(control, Stops) else control.options[0]
+        for name, control in controls.items()
+        if isinstance(control, Choice)
+    }
     return {**values, **choices, **{name: 0 for name, control in controls.items() if isinstance(control, Player)}}
 
 

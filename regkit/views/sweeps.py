@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ipywidgets
 import numpy as np
 import torch
 
 from regkit.fields import jacobian_determinant, warp
 from regkit.types import Displacement, Image
-from regkit.views.controls import Choice, Control, Scene, State, Toggle
+from regkit.views.controls import Control, Scene, State, Stops, Toggle
 from regkit.views.drawing import (
     FieldPlane,
     Picture,
@@ -26,22 +25,9 @@ from regkit.views.drawing import (
     stack,
 )
 from regkit.views.pictures import render_grid, render_image, render_jacobian, render_jacobian_bar, render_point
-from regkit.widgets import View, _widget
+from regkit.widgets import View
 
 _PIXELS = 320  # the longer side of a panel
-
-
-@dataclass(frozen=True)
-class Stops(Choice):
-    """One of several words along a slider, `start` at the start."""
-
-    start: str = ""
-
-
-@_widget.register
-def _(control: Stops) -> ipywidgets.Widget:
-    options = {"options": control.options, "value": control.start, "description": control.words}
-    return ipywidgets.SelectionSlider(**options, style={"description_width": "initial"}, layout={"width": "340px"})
 
 
 @dataclass(frozen=True)

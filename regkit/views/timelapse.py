@@ -10,6 +10,7 @@ import torch
 from regkit.fields import warp
 from regkit.runs import History
 from regkit.types import Pair
+from regkit.views import static
 from regkit.views.drawing import FieldPlane, Picture, Plane, field_plane, integer_scale, intensity_limits, plane, stack
 from regkit.views.pictures import render_grid, render_image
 from regkit.views.scenes import Control, Scene, Slider, State
@@ -81,6 +82,24 @@ class TimeLapse(View):
             slider = self.controls["frame"]
             slider.max = len(self.learning.frames) - 1
             slider.value = slider.max
+
+    def _ipython_display_(self) -> None:
+        """On a page without a kernel: what there is now, and again after each later cell that took frames."""
+        if not static.wanted():
+            raise NotImplementedError  # then IPython asks for _repr_mimebundle_
+        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.display import display
+
+        output = display(self._repr_mimebundle_(), raw=True, display_id=True)
+        shown = len(self.learning.frames)
+
+        def renew(*_: Any) -> None:
+            nonlocal shown
+            if len(self.learning.frames) > shown:
+                shown = len(self.learning.frames)
+                output.update(self._repr_mimebundle_(), raw=True)
+
+        InteractiveShell.instance().events.register("post_run_cell", renew)
 
     def _look(self, step: int, terms: str) -> Frame:
         training = self.model.training

@@ -1,0 +1,64 @@
+"""The course as HTML pages: run without the notebook's browser, read without a kernel and without the network."""
+
+import json
+import re
+
+import pytest
+
+from regkit import course
+
+TUTORIAL = """# %% [markdown]
+# # A title
+# The map $\\\\varphi(x) = x + u(x)$ costs five dollars ($5), and
+#
+# $$\\\\frac{1}{N} \\\\sum_x |J| < 1$$
+#
+# ![a badge](https://example.org/badge.svg)
+# %%
+import torch
+from tqdm.auto import tqdm
+from regkit.data import ShapePairs
+from regkit.models import VoxelMorph
+from regkit.training import Recipe, train
+from regkit.views.timelapse import TimeLapse
+torch.set_num_threads(1)
+pairs = ShapePairs(8, size=(21, 34))
+model = VoxelMorph(2, encoder_channels=(4, 4), decoder_channels=(4, 4, 4))
+watch = TimeLapse(model, pairs[0], every=2)
+watch
+# %%
+history = train(model, pairs, Recipe(steps=6), callback=watch)
+print("a < b & $c$")
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    tutorials = tmp_path_factory.mktemp("course") / "tutorials"
+    tutorials.mkdir()
+    (tutorials / "00_first_light.py").write_text(TUTORIAL.replace("\\\\", "\\"))
+    course.build(tutorials)
+    written, index = course.publish(tutorials, tutorials.parent / "pages")
+    assert written.name in index.read_text()
+    return written.read_text()
+
+
+def test_formulas_are_mathml_and_dollars_elsewhere_stay(page):
+    inline, block = re.findall(r"<math.*?</math>", page, re.DOTALL)
+    assert "display" not in inline.replace('display="inline"', "") and 'display="block"' in block
+    assert "<mfrac>" in block and "φ" in inline.replace("&#x003C6;", "φ") + inline.replace("&#x003D5;", "φ")
+    assert "dollars ($5)" in page and "a &lt; b &amp; $c$" in page
+
+
+def test_nothing_is_fetched_from_the_network(page):
+    assert not re.search(r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?https?:""", page)
+    assert not re.search(r"import\s[^;]*https?:", page) and "a badge" in page
+
+
+def test_a_picture_that_follows_a_training_has_the_frames_of_the_whole_training(page):
+    (scene,) = re.findall(r"scene = (\{.*\});\n", page)
+    found = json.loads(scene.replace("<\\/", "</"))
+    (slider,) = found["controls"]
+    assert slider["values"] == ["0", "1", "2", "3"] and slider["start"] == 3
+    assert [words for _, words in found["frames"].values()][-1].startswith("warped")
+    assert "after 6 steps" in found["frames"]["3"][1] and "after 0 steps" in found["frames"]["0"][1]
