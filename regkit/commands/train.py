@@ -1,0 +1,114 @@
+"""``python -m regkit train METHOD DATA --out FILE``: train a network, and keep its weights with what it reached.
+
+DATA is a folder in the layout of regkit/folders.py, the name of a benchmark, or "synthetic-brains", whose pairs are new
+at every step. The training goes on from FILE's checkpoint where there is one: an interrupted one is just started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from regkit import checkpoints, models
+from regkit.benchmarks import BENCHMARKS
+from regkit.brains import BrainPairs, Contrast, Motion, brain_source
+from regkit.commands import plainly
+from regkit.folders import FolderPairs
+from regkit.methods import NETWORKS
+from regkit.studies import evaluate
+from regkit.training import Precision, Recipe, Schedule, Source, train
+from regkit.types import Pair, check_option
+
+SYNTHETIC = "synthetic-brains"
+
+
+def add_train(commands: Any) -> None:
+    """`train`: train a network."""
+    usual = Recipe()
+    parser = commands.add_parser("train", help="train a network; go on where a training was interrupted")
+    parser.add_argument("method", choices=NETWORKS, metavar="METHOD", help=", ".join(NETWORKS))
+    parser.add_argument("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the weights, .safetensors")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
+    parser.add_argument("--steps", type=int, default=usual.steps, help=f"({usual.steps})")
+    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate, help=f"({usual.learning_rate})")
+    parser.add_argument("--batch", type=int, default=usual.batch, help=f"pairs in a step ({usual.batch})")
+    parser.add_argument("--seed", type=int, default=usual.seed, help=f"({usual.seed})")
+    parser.add_argument("--schedule", choices=get_args(Schedule), default=usual.schedule, help=f"({usual.schedule})")
+    parser.add_argument("--clip", type=float, help="longest norm of the gradient (any)")
+    parser.add_argument("--precision", choices=get_args(Precision), default=usual.precision, help="of convolutions")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--judge", type=int, default=8, metavar="N", help="held-out pairs to judge on (8)")
+    brains = parser.add_argument_group(SYNTHETIC)
+    brains.add_argument("--size", type=int, nargs="+", help="voxels along each axis: two numbers or three")
+    brains.add_argument("--motion", choices=get_args(Motion), default="large", help="(large)")
+    brains.add_argument("--contrast", choices=get_args(Contrast), default="shared", help="(shared)")
+    brains.add_argument("--unaligned", action="store_true", help="turned, scaled and shifted as well")
+    parser.set_defaults(run=plainly(run))
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Train, judge, keep; an interrupted training keeps its checkpoint."""
+    if not chosen.out.parent.is_dir():
+        raise FileNotFoundError(f"--out must be in a folder that exists, received {chosen.out}; make it first.")
+    source, held_out, dim = _data(chosen)
+    recipe = Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
+    torch.manual_seed(recipe.seed)
+    make, arguments = getattr(models, NETWORKS[chosen.method]), dict(map(_argument, chosen.set))
+    for name in arguments:
+        check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
+    model = make(dim, **arguments).to(chosen.device)
+    checkpoint = chosen.out.with_suffix(".checkpoint.pt")
+    history = train(model, source, recipe, checkpoint=checkpoint)
+    if len(history) < recipe.steps:
+        print(f"{len(history)} of {recipe.steps} steps are in {checkpoint}; the same command goes on from there")
+        return 130
+    reached = evaluate(model.eval().cpu(), held_out) if len(held_out) else {}
+    spacing = {"spacing": held_out[0].spacing[0]} if len(held_out) else {}
+    checkpoints.save(model, chosen.out, metrics={**reached, **spacing, "loss": history.loss[-1]})
+    checkpoint.unlink()
+    print(f"kept {chosen.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in reached.items()))
+    return 0
+
+
+def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
+    """What to train on, what to judge on, and the number of axes."""
+    if chosen.data == SYNTHETIC:
+        size = tuple(chosen.size or (64, 80, 64))
+        options: dict[str, Any] = {
+            "motion": chosen.motion,
+            "contrast": chosen.contrast,
+            "aligned": not chosen.unaligned,
+        }
+        where: dict[str, Any] = {"dim": len(size), "size": size}
+        source = brain_source(**where, **options, batch=chosen.batch, device=chosen.device)
+        return source, BrainPairs(max(chosen.judge, 2), **where, **options, split="test"), len(size)
+    if Path(chosen.data).is_dir():
+        pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
+        return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
+    if chosen.data not in BENCHMARKS:
+        raise FileNotFoundError(
+            f"data must be a folder, {SYNTHETIC} or a benchmark ({', '.join(BENCHMARKS)}), received {chosen.data!r}; "
+            f"check the path, or make the folder with a script of data_scripts."
+        )
+    benchmark = BENCHMARKS[chosen.data]
+    return benchmark.train, benchmark.held_out[: chosen.judge], benchmark.held_out[0].moving.dim() - 2
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, where a value is read as JSON if it can be, a list as a tuple."""
+    name, _, value = text.partition("=")
+    if not value:
+        raise ValueError(f"--set takes NAME=VALUE, received {text!r}; write levels=3, or similarity=lncc.")
+    try:
+        read = json.loads(value)
+    except json.JSONDecodeError:
+        read = value
+    return name, tuple(read) if isinstance(read, list) else read

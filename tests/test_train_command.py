@@ -1,0 +1,84 @@
+"""``python -m regkit train``: weights that say what they are, interrupted and gone on with, on data of three kinds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import regkit
+from regkit import training
+from regkit.__main__ import main
+from regkit.benchmarks import BENCHMARKS, Benchmark
+from regkit.checkpoints import describe
+from regkit.data import ShapePairs
+from regkit.images import write_image, write_labels
+from regkit.scans import Grid, Scan
+
+NARROW = ["--set", "encoder_channels=[4,4]", "decoder_channels=[4,4,4]", "similarity=lncc", "weight=0.5"]
+BRAINS = ["voxelmorph", "synthetic-brains", "--size", "33", "30", "--judge", "2", "--batch", "2", "--unaligned"]
+
+
+def test_weights_name_what_they_are_and_reach(tmp_path, capsys):
+    out = tmp_path / "brains.safetensors"
+    assert main(["train", *BRAINS, "--steps", "3", "--out", str(out), *NARROW]) == 0
+    described = describe(out)
+    assert described["arguments"]["encoder_channels"] == (4, 4) and described["arguments"]["similarity"] == "lncc"
+    assert {"dice", "folds", "loss", "spacing", "field_error"} <= described["metrics"].keys()
+    assert "kept" in capsys.readouterr().out and sorted(path.name for path in tmp_path.iterdir()) == [out.name]
+    assert regkit.load(out)(torch.rand(1, 1, 33, 30), torch.rand(1, 1, 33, 30)).displacement.shape == (1, 2, 33, 30)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    assert main(["train", *BRAINS, "--steps", "4", "--out", str(whole), *NARROW]) == 0
+    take = training._Run.take
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "take", lambda self, step: take(self, step) if step < 2 else stop())
+        assert main(["train", *BRAINS, "--steps", "4", "--out", str(parts), *NARROW]) == 130
+    assert "2 of 4 steps" in capsys.readouterr().out and not parts.exists()
+    assert main(["train", *BRAINS, "--steps", "4", "--out", str(parts), *NARROW]) == 0
+    states = [regkit.load(path).state_dict() for path in (whole, parts)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_a_benchmark_and_a_folder_train_too(tmp_path, monkeypatch):
+    pairs = ShapePairs(4, size=(17, 18))
+    monkeypatch.setitem(BENCHMARKS, "few", Benchmark("four shapes", pairs, [pairs[0], pairs[1]]))
+    assert (
+        main(["train", "voxelmorph", "few", "--steps", "1", "--out", str(tmp_path / "few.safetensors"), *NARROW]) == 0
+    )
+    folder = tmp_path / "data"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for i in range(4):
+        drawn = ShapePairs(1, dim=3, size=(17, 18, 16), seed=i)[0]
+        grid = Grid((17, 18, 16), np.eye(4))
+        write_image(folder / "images" / f"s{i}.nii.gz", Scan(drawn.moving, grid, grid))
+        write_labels(folder / "labels" / f"s{i}.nii.gz", Scan(drawn.moving_labels, grid, grid))
+    (folder / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "validation": ["s2", "s3"], "test": []}))
+    out = tmp_path / "folder.safetensors"
+    assert main(["train", "voxelmorph", str(folder), "--steps", "1", "--out", str(out), *NARROW]) == 0
+    assert describe(out)["arguments"]["dim"] == 3 and "dice" in describe(out)["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["voxelmorph", "nowhere", "--out", "x.safetensors"], "a folder, synthetic-brains or a benchmark"),
+        (["voxelmorph", "few", "--out", "none/x.safetensors"], "in a folder that exists"),
+        ([*BRAINS, "--out", "x.safetensors", "--set", "levels"], "NAME=VALUE"),
+        ([*BRAINS, "--out", "x.safetensors", "--set", "warp_speed=9"], "must be one of in_channels"),
+        ([*BRAINS, "--out", "x.safetensors", "--steps", "-1"], "steps must be"),
+        (["voxelmorph", "synthetic-brains", "--size", "33", "--out", "x.safetensors"], "dim must be one of"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert words in told and "Traceback" not in told and list(tmp_path.iterdir()) == []
