@@ -141,7 +141,7 @@ history = training.train(network, pairs, recipe, callback=watch)
 figures.show_history(history)
 
 # %% [markdown]
-# The first term falls because the pictures agree better. The second has a scale of its own, a hundred times smaller. It
+# The first term falls because the pictures agree better. The second is far smaller, so it has a scale of its own. It
 # *rises* from nothing, since a field that is zero everywhere is even. Movement alone costs nothing: if all voxels moved
 # alike, $\nabla v$ would be 0. **Unevenness** costs, and a triangle does not become a circle without it. Later it falls
 # again, as the network learns to do the same with a smoother field. The curves are ragged because each step sees other
