@@ -14,9 +14,13 @@ The map, from the ground up (each line imports only from lines above it):
     training     one loop for all; recipes and histories (on runs, resuming)
     data         shapes and deformations with known answers (vessels: trees of thin lines)
     brains       synthetic brains with known answers (on anatomy; needs the course extra)
-    variants     what the course compares, trained: benchmarks, ablation studies, stored results (on benchmarks, studies)
+    variants     what the course compares, trained: benchmarks, ablation studies, results (on benchmarks, studies)
     claims       what the papers claim, judged on them (on ledger, laws)
-    optimise     one pair without a network: affine map, displacement, velocity
+    optimise     one pair without a network: affine map, displacement, velocity; refine: what a network found
+    images       scans, from files and to files (on scans); folders: datasets; itk: displacement fields in files
+    scan_pairs   two scans in, maps between them out (on alignment, methods, measuring)
+    comparisons  methods side by side on the same pairs
+    commands     the command line's register and evaluate (on reports: the page to judge a registration by)
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises
 
@@ -31,7 +35,7 @@ The flow: pair in, registration out, functions after.
 
 __version__ = "0.1.0"
 
-from regkit import brains, checkpoints, data, fields, losses, metrics, models, training
+from regkit import brains, checkpoints, data, fields, images, losses, metrics, models, training
 from regkit.checkpoints import load, save
 from regkit.fields import compose, exponential, invert, jacobian_determinant, warp
 from regkit.training import train
@@ -46,6 +50,7 @@ __all__ = [
     "data",
     "exponential",
     "fields",
+    "images",
     "invert",
     "jacobian_determinant",
     "load",

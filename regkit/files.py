@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,28 @@ def write_atomically(path: Path | str, content: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """A folder to write files in that are moved to `path` when the block has ended, and thrown away if it fails.
+
+    Raises:
+        OSError: the folder cannot be made or written to; at once, before the block begins.
+    """
+    path = Path(path)
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".part", dir=path) as beside:
+            yield Path(beside)
+            for file in sorted(Path(beside).iterdir()):
+                os.replace(file, path / file.name)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                path.rmdir()
+        raise
 
 
 def read_tensors(path: Path | str) -> dict[str, Any]:

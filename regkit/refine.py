@@ -7,6 +7,7 @@ by optimisation), or the weights, by some steps of the model's own objective. Th
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,12 @@ from regkit.types import Displacement, Image, Registration, check_pair, check_sa
 from regkit.windows import gaussian_blur
 
 _SMALLEST = 12  # voxels along an axis at the coarsest scale
+_MOST = 10**6  # voxels at the finest
+
+
+def local_and_global(warped: Image, fixed: Image) -> Tensor:
+    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place."""
+    return losses.lncc(warped, fixed) + losses.ncc(warped, fixed)
 
 
 def refine_field(
@@ -28,9 +35,9 @@ def refine_field(
     fixed: Image,
     found: Registration | None = None,
     *,
-    steps: int = 30,
-    halvings: Sequence[int] = (2, 1),
-    similarity: Similarity = losses.lncc,
+    steps: int = 20,
+    halvings: Sequence[int] | None = None,
+    similarity: Similarity = local_and_global,
     weight: float = 1.0,
     learning_rate: float = 0.1,
     progress: bool = True,
@@ -38,19 +45,22 @@ def refine_field(
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
 
     found: what there is; nothing, for registration without a network. steps: Adam's at each scale. halvings: of the
-    images' size at each scale, coarse to fine; 0 is the full size. similarity(warped, fixed) + weight diffusion(v) is
-    made small. learning_rate: voxels of the scale. Without folds where `found` has none, up to interpolation.
+    images' size at each scale, coarse to fine; 0 is the full size. By default the finest has at most a million voxels,
+    and there is one before it, or two before it where nothing was found yet. similarity(warped, fixed) + weight
+    diffusion(v) is made small. learning_rate: voxels of the scale. Without folds where `found` has none, up to
+    interpolation.
 
     Raises:
         TypeError, ValueError: images or registration do not fit each other; an option is out of range.
     Source: optimise.py at several scales; compositions of small maps as in SyN (Avants et al., 2008).
     """
     check_pair(moving, fixed)
+    scales = _scales(spatial(fixed), 2 if found is None else 1) if halvings is None else halvings
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
     check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
     displacement, inverse = found.displacement.detach(), inverse_of(found)
-    with tqdm(total=steps * len(halvings), disable=not progress, desc="refine") as bar:
-        for count in halvings:
+    with tqdm(total=steps * len(scales), disable=not progress, desc="refine") as bar:
+        for count in scales:
             here = _coarse(fixed, count)
             there = _coarse(warp(moving, displacement), count)
             step = optimise_field(
@@ -91,6 +101,12 @@ def refine_weights(
 def inverse_of(found: Registration) -> Displacement:
     """The inverse displacement: the registration's own, or one found by iteration, with a warning where it folds."""
     return found.inverse if found.inverse is not None else invert(found.displacement.detach(), method="newton")
+
+
+def _scales(shape: Sequence[int], before: int) -> list[int]:
+    """Halvings to at most `_MOST` voxels, and `before` coarser ones where the axes are long enough."""
+    finest = max(0, math.ceil(math.log2(math.prod(shape) / _MOST) / len(shape)))
+    return [finest + more for more in range(before, -1, -1) if more == 0 or min(shape) >> (finest + more) >= _SMALLEST]
 
 
 def _coarse(image: Image, halvings: int) -> Image:

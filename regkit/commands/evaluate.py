@@ -1,0 +1,90 @@
+"""``python -m regkit evaluate DATA``: methods side by side on the pairs of a dataset.
+
+DATA is a folder in the layout of regkit/folders.py, or the name of a benchmark that regkit makes itself. Into the
+folder --out go summary.md, summary.csv (mean, standard deviation and p of each number) and pairs.csv (every pair).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from regkit.benchmarks import BENCHMARKS
+from regkit.commands import plainly
+from regkit.comparisons import as_csv, as_markdown, compare, summary_as_csv
+from regkit.files import whole_folder
+from regkit.folders import FolderPairs
+from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
+from regkit.types import Pair, check_option
+
+
+def add_evaluate(commands: Any) -> None:
+    """`evaluate`: a table of methods on a dataset."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
+        description="Compare methods on the pairs of a dataset folder or of a benchmark that regkit makes.",
+    )
+    parser.add_argument("data", help=f"a dataset's folder, or one of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--split", default="test", help="of the folder's splits.json (test)")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many pairs, evenly spread (all)")
+    parser.add_argument("--method", nargs="+", default=[], choices=METHODS, metavar="NAME", help=", ".join(METHODS))
+    parser.add_argument("--weights", nargs="+", type=Path, default=[], metavar="FILE", help="networks in files")
+    parser.add_argument("--refine", type=int, default=0, metavar="N", help="also each network with N refining steps")
+    parser.add_argument("--reference", metavar="NAME", help="the method that others are tested against (the first)")
+    parser.add_argument("--cycle", action="store_true", help="register the other way too: cycle consistency")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables go; else they are only printed")
+    parser.set_defaults(run=plainly(run))
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Compare, print, write."""
+    pairs = find_pairs(chosen.data, chosen.split, chosen.limit)
+    dim = pairs[0].moving.dim() - 2
+    methods = _methods(chosen, dim)
+    reference = chosen.reference or methods[0].name
+    check_option("--reference", reference, [method.name for method in methods])
+    if chosen.out is None:
+        rows = compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
+        print(as_markdown(rows, reference))
+        return 0
+    with whole_folder(chosen.out) as folder:
+        rows = compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
+        (folder / "summary.md").write_text(as_markdown(rows, reference), encoding="utf-8")
+        (folder / "summary.csv").write_text(summary_as_csv(rows, reference), encoding="utf-8")
+        (folder / "pairs.csv").write_text(as_csv(rows), encoding="utf-8")
+    print(as_markdown(rows, reference))
+    print(f"{len(pairs)} pairs; tables in {chosen.out}")
+    return 0
+
+
+def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
+    """The pairs of a folder, or the held-out ones of a benchmark.
+
+    Raises:
+        FileNotFoundError, ValueError: neither a folder nor a benchmark; as `FolderPairs`.
+    """
+    if Path(data).is_dir():
+        return FolderPairs(data, split, limit=limit)
+    if data not in BENCHMARKS:
+        raise FileNotFoundError(
+            f"data must be a folder or a benchmark ({', '.join(BENCHMARKS)}), received {data!r}; check the path, or "
+            f"make the folder with a script of data_scripts."
+        )
+    pairs = BENCHMARKS[data].held_out
+    return pairs if limit is None else pairs[:limit]
+
+
+def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
+    """The methods by name, the files, and each network refined where asked."""
+    named = [make_method(name, dim, progress=False) for name in chosen.method]
+    filed = [replace(load_method(path, dim), name=path.stem) for path in chosen.weights]
+    methods = named + filed
+    if not methods:
+        raise ValueError("an evaluation needs a method, received none; give --method NAME or --weights FILE.")
+    networks = [method for method in methods if method.model is not None] if chosen.refine else []
+    return methods + [with_refinement(method, chosen.refine, progress=False) for method in networks]

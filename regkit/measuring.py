@@ -1,0 +1,55 @@
+"""Time and peak memory of a block of code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_MEGABYTE = 2**20
+
+
+@dataclass
+class Usage:
+    """seconds; memory: the process's peak in MB while the block ran (with CUDA the tensors'), NaN where unknown."""
+
+    seconds: float = float("nan")
+    memory: float = float("nan")
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[Usage]:
+    """Measure a block: `with measured() as usage: ...`; usage holds numbers once the block has ended.
+
+    On Linux the process's peak is started anew; elsewhere it is that since the process began.
+    """
+    usage, on_gpu = Usage(), torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # start the peak anew (proc(5))
+    start = time.perf_counter()
+    yield usage
+    if on_gpu:
+        torch.cuda.synchronize()
+    usage.seconds = time.perf_counter() - start
+    usage.memory = torch.cuda.max_memory_allocated() / _MEGABYTE if on_gpu else _peak()
+
+
+def _peak() -> float:
+    """The process's peak of memory, MB."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return float("nan")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (_MEGABYTE if sys.platform == "darwin" else 1024)

@@ -1,0 +1,142 @@
+"""Methods by name: the networks with their weights, optimisation alone, and nothing at all.
+
+A network needs weights: those that are shipped beside this file, weights/NAME_2d.safetensors or NAME_3d.safetensors, or
+a file of `regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
+and scans are brought to it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regkit import checkpoints, models
+from regkit.fields import affine_displacement
+from regkit.losses import ncc
+from regkit.optimise import optimise_affine
+from regkit.refine import refine_field, refine_weights
+from regkit.types import Image, Registration, check_option, spatial
+
+NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
+METHODS = (*NETWORKS, "optimise", "affine", "none")
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to register: call it with moving and fixed, (1, 1, *space) in [0, 1].
+
+    name: as on the command line. run: the registration. model: the network, or None. spacing: of the voxels that the
+    network was trained on, mm, where that is known.
+    """
+
+    name: str
+    run: Callable[[Image, Image], Registration]
+    model: Any = None
+    spacing: float | None = None
+
+    def __call__(self, moving: Image, fixed: Image) -> Registration:
+        return self.run(moving, fixed)
+
+    def to(self, device: str) -> Method:
+        """The method with its network on a device (its images: yours to move)."""
+        if self.model is not None:
+            self.model.to(device)
+        return self
+
+
+def make_method(
+    name: str, dim: int, *, weights: Path | str | None = None, steps: int = 20, progress: bool = True
+) -> Method:
+    """The method of a name for images of two or three axes.
+
+    weights: a file of `regkit.save`, for a network; the shipped ones by default, and needed where none are shipped.
+    steps, progress: of "optimise". "affine" finds an affine map for the pair, "none" moves nothing.
+
+    Raises:
+        ValueError: no such method; weights of another network or dimension, or given to a method without.
+        FileNotFoundError: no such file, or none is shipped.
+    """
+    check_option("the method", name, METHODS)
+    if name in NETWORKS:
+        return _network(name, dim, weights)
+    if weights is not None:
+        raise ValueError(f"only networks have weights, received {weights} for {name!r}; name a network, or no file.")
+
+    def optimise(moving: Image, fixed: Image) -> Registration:
+        return refine_field(moving, fixed, steps=steps, progress=progress)
+
+    runs = {"optimise": optimise, "affine": _affine, "none": _nothing}
+    return Method(name, runs[name])
+
+
+def load_method(weights: Path | str, dim: int) -> Method:
+    """The network in a file of `regkit.save`, whichever it is; errors as `make_method`."""
+    description = checkpoints.describe(weights)
+    return make_method(str(description["model"]).lower(), dim, weights=weights)
+
+
+def with_refinement(method: Method, steps: int, *, weights: bool = False, progress: bool = True) -> Method:
+    """The method, and after it `steps` of instance optimisation of its field, or of its weights.
+
+    Raises:
+        ValueError: weights of a method that has none.
+    """
+    if weights and method.model is None:
+        raise ValueError(f"only a network's weights can be refined, received {method.name!r}; refine its field.")
+
+    def refined(moving: Image, fixed: Image) -> Registration:
+        if weights:
+            return refine_weights(method.model, moving, fixed, steps=steps, progress=progress)
+        return refine_field(moving, fixed, method(moving, fixed), steps=steps, progress=progress)
+
+    return Method(f"{method.name} + {steps} steps", refined, method.model, method.spacing)
+
+
+def _network(name: str, dim: int, weights: Path | str | None) -> Method:
+    path = WEIGHTS / f"{name}_{dim}d.safetensors" if weights is None else Path(weights)
+    if weights is None and not path.is_file():
+        raise FileNotFoundError(
+            f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
+            f"it and give its file with --weights, or take --method optimise, which needs none."
+        )
+    description = checkpoints.describe(path)
+    if description["model"] != NETWORKS[name]:
+        raise ValueError(
+            f"weights belong to their network, received {path} of {description['model']} for {name}; name "
+            f"--method {str(description['model']).lower()}."
+        )
+    model = checkpoints.load(path)
+    if model.dim != dim:
+        raise ValueError(
+            f"weights belong to images of their dimension, received {path} made for {model.dim}D and images of {dim}D; "
+            f"give weights made with dim={dim}."
+        )
+    spacing = description["metrics"].get("spacing")
+    return Method(name, _without_gradient(model), model, spacing)
+
+
+def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
+    def run(moving: Image, fixed: Image) -> Registration:
+        with torch.no_grad():
+            return model(moving, fixed)
+
+    return run
+
+
+def _affine(moving: Image, fixed: Image) -> Registration:
+    """The affine map of one pair, and its inverse: a matrix about the centre, see `affine_displacement`."""
+    matrix = optimise_affine(moving, fixed, similarity=ncc)
+    linear = torch.linalg.inv(matrix[:, :, :-1])
+    back = torch.cat([linear, -linear @ matrix[:, :, -1:]], 2)
+    shape = spatial(fixed)
+    return Registration(affine_displacement(matrix, shape), affine_displacement(back, shape))
+
+
+def _nothing(moving: Image, fixed: Image) -> Registration:
+    zero = fixed.new_zeros(len(fixed), fixed.dim() - 2, *spatial(fixed))
+    return Registration(zero, zero)

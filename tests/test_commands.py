@@ -1,0 +1,321 @@
+"""The command line: from files to files, in any orientation; what is wrong is told in one line, and nothing is left."""
+
+import argparse
+import json
+import re
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+import regkit
+from regkit import data, fields, images, itk, metrics, models, scan_pairs, scans
+from regkit.commands.evaluate import add_evaluate
+from regkit.commands.register import add_register
+from regkit.methods import make_method
+from regkit.types import Registration
+
+FILES = {
+    "displacement.nii.gz",
+    "inverse_displacement.nii.gz",
+    "jacobian.nii.gz",
+    "metrics.json",
+    "report.html",
+    "warped.nii.gz",
+}
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True)
+    add_register(commands)
+    add_evaluate(commands)
+    chosen = parser.parse_args([str(argument) for argument in arguments])
+    return chosen.run(chosen)
+
+
+def on_grid(tensor, grid):
+    return scans.Scan(tensor, grid, grid)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two scans with labels: fixed RAS and straight, moving LIP, oblique, with other voxels and far away."""
+    folder = tmp_path_factory.mktemp("scans")
+    pair = data.synthetic_pair(3, 2, size=(26, 23, 21), motion=0.5)
+    padded = [torch.nn.functional.pad(each, [5] * 6) for each in (pair.moving, pair.fixed)]
+    labels = [torch.nn.functional.pad(each, [5] * 6) for each in (pair.moving_labels, pair.fixed_labels)]
+    fixed = scans.Grid((36, 33, 31), nibabel.affines.from_matvec(np.diag([1.5, 1.5, 1.7]), (-20, 10, 5)))
+    turn = nibabel.eulerangles.euler2mat(0.1, -0.15, 0.1)
+    axes = turn @ np.array([[-1.3, 0, 0], [0, 0, 1.6], [0, -1.2, 0]])
+    moving = scans.Grid((55, 60, 50), nibabel.affines.from_matvec(axes, (0, 0, 0)))
+    middle = [grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1] for grid in (fixed, moving)]
+    through = np.eye(4)
+    through[:3, 3] = 180.0, -90.0, 60.0
+    moving.affine[:, 3] += through @ middle[0] - middle[1]
+    for name, grid, number in (("fixed", fixed, 1), ("moving", moving, 0)):
+        back = None if number else np.linalg.inv(through)
+        image = scans.resample(on_grid(500 * padded[number], fixed), grid, through=back)
+        images.write_image(folder / f"{name}.nii.gz", on_grid(image.tensor, grid))
+        label = scans.resample(on_grid(labels[number], fixed), grid, through=back)
+        images.write_labels(folder / f"{name}_labels.nii.gz", on_grid(label.tensor, grid))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    """What `register` made of them."""
+    out = folder / "out"
+    scan_files = (folder / "moving.nii.gz", folder / "fixed.nii.gz")
+    labels = ("--labels", folder / "moving_labels.nii.gz", folder / "fixed_labels.nii.gz")
+    assert command("register", *scan_files, "--out", out, "--affine", *labels, "--method", "optimise") == 0
+    return out
+
+
+def test_two_scans_are_registered_from_anywhere(result, folder):
+    assert {path.name for path in result.iterdir()} == FILES | {"warped_labels.nii.gz"}
+    numbers = json.loads((result / "metrics.json").read_text())
+    dice = numbers["dice"]["mean"]
+    assert dice["before"] < 0.05 and dice["affine"] > 0.4 and dice["after"] > max(0.75, dice["affine"] + 0.03)
+    assert set(numbers["dice"]) == {"mean", "1", "2", "3"}
+    assert numbers["correlation"]["after"] > 0.95 and numbers["folds_percent"] < 0.5
+    assert numbers["seconds"] > 0 and numbers["peak_memory_mb"] > 50
+    for name in ("warped", "jacobian", "warped_labels"):
+        assert np.allclose(nibabel.load(result / f"{name}.nii.gz").affine, nibabel.load(folder / "fixed.nii.gz").affine)
+    truth, warped = (
+        images.read_labels(path) for path in (folder / "fixed_labels.nii.gz", result / "warped_labels.nii.gz")
+    )
+    assert np.mean(list(metrics.dice(warped.tensor, truth.tensor).values())) == pytest.approx(dice["after"], abs=1e-3)
+
+
+def test_itk_applies_the_fields_that_are_written(result, folder):
+    scan_files = {name: SimpleITK.ReadImage(str(folder / f"{name}.nii.gz")) for name in ("moving", "fixed")}
+    for field, warped, onto in (("displacement", "moving", "fixed"), ("inverse_displacement", "fixed", "moving")):
+        read = SimpleITK.ReadImage(str(result / f"{field}.nii.gz"), SimpleITK.sitkVectorFloat64)
+        moved = SimpleITK.DisplacementFieldTransform(read)
+        theirs = SimpleITK.Resample(scan_files[warped], scan_files[onto], moved, SimpleITK.sitkLinear, 0.0)
+        theirs, truth = SimpleITK.GetArrayFromImage(theirs), SimpleITK.GetArrayFromImage(scan_files[onto])
+        assert np.corrcoef(theirs.ravel(), truth.ravel())[0, 1] > 0.95
+        if onto == "fixed":
+            ours = nibabel.load(result / "warped.nii.gz").get_fdata().T
+            assert np.abs(theirs - ours).mean() < 0.01 * ours.std()
+
+
+def test_the_page_shows_all_planes_and_needs_nothing_else(result):
+    text = (result / "report.html").read_text()
+    assert text.count("data:image/png;base64,") >= 3 * 9 + 2
+    assert all(word in text for word in ("Sagittal", "Coronal", "Axial", "Dice of label", "folded voxels"))
+    assert not re.search(r"(src|href)=.?https?:|<script", text)
+
+
+def store_slice(path, shape, seed, file_shape=None):
+    pair = data.synthetic_pair(2, seed, size=shape, motion=0.2)
+    grid = scans.Grid(file_shape or shape, np.diag([1.5, 0.8, 1, 1]))
+    images.write_image(path.with_name(f"fixed_{path.name}"), on_grid(pair.fixed, grid))
+    images.write_image(path, on_grid(pair.moving, grid))
+    return pair
+
+
+@pytest.mark.parametrize("file_shape", [None, (39, 44, 1)])
+def test_slices_are_registered_with_a_network_of_any_weights(tmp_path, file_shape):
+    pair = store_slice(tmp_path / "scan.nii", (39, 44), 2, file_shape)
+    torch.manual_seed(0)
+    model = models.VoxelMorph(2, encoder_channels=(8, 8), decoder_channels=(8, 8, 8), output="velocity")
+    regkit.train(model, [pair], regkit.training.Recipe(steps=60, learning_rate=3e-3), progress=False)
+    regkit.save(model, tmp_path / "weights.safetensors", metrics={"dice": 0.5})
+    scan_files = (tmp_path / "scan.nii", tmp_path / "fixed_scan.nii")
+    weights = ("--weights", tmp_path / "weights.safetensors")
+    assert command("register", *scan_files, "--out", tmp_path / "out", *weights, "--refine", 5) == 0
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert numbers["method"] == "voxelmorph" and numbers["refine_steps"] == 5
+    assert numbers["correlation"]["after"] > numbers["correlation"]["before"]
+    found = itk.read_displacement(tmp_path / "out" / "displacement.nii.gz").displacement
+    with torch.no_grad():
+        alone = model.eval()(pair.moving, pair.fixed).displacement
+    assert (found - alone).abs().mean() < 0.7 and found.abs().max() > 1  # refined, not replaced
+    assert "Axial plane" in (tmp_path / "out" / "report.html").read_text()
+    assert command("register", *scan_files, "--out", tmp_path / "two", *weights, "--refine-weights", 3) == 0
+
+
+def test_a_network_sees_the_voxels_it_was_trained_on(folder):
+    moving, fixed = (images.read_image(folder / f"{name}.nii.gz") for name in ("moving", "fixed"))
+    seen = []
+
+    def run(one, other):
+        seen.append(tuple(other.shape[2:]))
+        return Registration(torch.full((1, 3, *other.shape[2:]), 0.5))
+
+    method = make_method("none", 3)
+    object.__setattr__(method, "run", run)
+    object.__setattr__(method, "spacing", 3.0)
+    found = scan_pairs.register_scans(moving, fixed, method, affine=True)
+    assert seen == [(18, 16, 18)] and found.found.displacement.shape[2:] == (36, 33, 31)
+    millimetres = found.found.displacement[0].flatten(1).mean(1) * torch.tensor(fixed.spacing)
+    assert torch.allclose(millimetres, torch.tensor([1.5, 1.5, 1.5]), atol=0.05)
+    assert torch.allclose(found.found.inverse, -found.found.displacement, atol=0.02)
+
+
+def test_too_large_for_the_memory_says_what_fits(folder):
+    fixed = images.read_image(folder / "fixed.nii.gz")
+
+    def run(one, other):
+        if other.numel() > 10_000:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return Registration(torch.zeros(1, 3, *other.shape[2:]))
+
+    method = make_method("none", 3)
+    object.__setattr__(method, "run", run)
+    with pytest.raises(MemoryError, match=r"\(22, 21, 19\) fits \(tried\): give --spacing 2\.\d") as caught:
+        scan_pairs.register_scans(fixed, fixed, method)
+    spacing = float(re.search(r"--spacing (\d\.\d+)", str(caught.value))[1])
+    scan_pairs.register_scans(fixed, fixed, method, spacing=spacing)
+    object.__setattr__(method, "run", lambda one, other: (_ for _ in ()).throw(RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        scan_pairs.register_scans(fixed, fixed, method)
+
+
+def refused(capsys, words, *arguments):
+    """A command that fails in one line, and leaves nothing behind."""
+    assert command(*arguments) == 1
+    said = capsys.readouterr().err
+    assert re.search(words, said) and said.startswith("regkit: ") and "Traceback" not in said, said
+
+
+def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys):
+    moving, fixed, labels = (folder / f"{name}.nii.gz" for name in ("moving", "fixed", "moving_labels"))
+    out, none = ("--out", tmp_path / "out"), ("--method", "none")
+    grid = scans.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))
+    images.write_image(tmp_path / "constant.nii", on_grid(torch.full((1, 1, 12, 11, 10), 7.0), grid))
+    images.write_image(tmp_path / "slice.nii", on_grid(torch.rand(1, 1, 12, 11), scans.Grid((12, 11), np.eye(4))))
+    (tmp_path / "text.nii").write_text("no image")
+    cases = {
+        "must overlap.*apart.*--affine": (moving, fixed, *none),
+        "received moving that holds labels": (labels, fixed, "--affine"),
+        "received fixed that holds labels": (moving, labels, "--affine"),
+        "must vary": (fixed, tmp_path / "constant.nii", *none),
+        "both be volumes or both slices": (tmp_path / "slice.nii", fixed, *none),
+        "whole NIfTI file": (fixed, tmp_path / "text.nii", *none),
+        "check the path": (fixed, tmp_path / "missing.nii", *none),
+        "ships none for sitreg in 3D.*--weights.*optimise": (fixed, fixed, "--method", "sitreg"),
+        "labels must be on the grid.*in the order moving, fixed": (
+            moving,
+            fixed,
+            *none,
+            "--affine",
+            "--labels",
+            labels,
+            labels,
+        ),
+        "one volume": (moving, fixed, *none, "--volume", 3),
+        "0 or more": (fixed, fixed, *none, "--refine", -1),
+        "only a network's weights": (fixed, fixed, *none, "--refine-weights", 2),
+        "voxels must be from": (fixed, fixed, *none, "--spacing", 0),
+    }
+    for words, arguments in cases.items():
+        refused(capsys, words, "register", *arguments, *out)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsys, monkeypatch):
+    fixed = folder / "fixed.nii.gz"
+    (tmp_path / "file").write_text("")
+    refused(
+        capsys, "exists|directory", "register", fixed, fixed, "--method", "none", "--out", tmp_path / "file" / "out"
+    )
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("regkit.commands.register.write_displacement", full)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "metrics.json").write_text("{}")
+    for out in ("new", "old"):
+        refused(capsys, "No space left", "register", fixed, fixed, "--method", "none", "--out", tmp_path / out)
+    assert not (tmp_path / "new").exists() and [path.name for path in (tmp_path / "old").iterdir()] == ["metrics.json"]
+
+
+def interrupted(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_leaves_nothing(tmp_path, folder, capsys, monkeypatch):
+    monkeypatch.setattr("regkit.commands.register.register_scans", interrupted)
+    fixed = folder / "fixed.nii.gz"
+    assert command("register", fixed, fixed, "--method", "none", "--out", tmp_path / "out") == 130
+    assert not (tmp_path / "out").exists() and "interrupted" in capsys.readouterr().err
+
+
+def test_notes_are_one_line_too(tmp_path, folder, capsys):
+    values = images.read_image(folder / "fixed.nii.gz").tensor[0, 0].numpy().copy()
+    values[0, 0, 0] = np.nan
+    affine = nibabel.load(folder / "fixed.nii.gz").affine
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "nan.nii")
+    assert (
+        command(
+            "register", tmp_path / "nan.nii", folder / "fixed.nii.gz", "--method", "none", "--out", tmp_path / "out"
+        )
+        == 0
+    )
+    said = capsys.readouterr().err
+    assert "regkit: note: " in said and "1 NaN" in said and said.count("\n") == 1
+    moved = itk.read_displacement(tmp_path / "out" / "displacement.nii.gz").displacement
+    assert moved.abs().max() < 1e-4
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    grid = scans.Grid((14, 13, 12), np.diag([2.0, 1.0, 1.5, 1]))
+    for number in range(4):
+        drawn = data.synthetic_pair(3, number, size=(14, 13, 12))
+        for kind, tensor in (("images", drawn.fixed), ("labels", drawn.fixed_labels)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            write = images.write_image if kind == "images" else images.write_labels
+            write(tmp_path / "data" / kind / f"s{number}.nii.gz", on_grid(tensor, grid))
+    splits = {"test": [["s0", "s1"], ["s2", "s3"], ["s1", "s3"]], "train": ["s0", "s1"]}
+    (tmp_path / "data" / "splits.json").write_text(json.dumps(splits))
+    return tmp_path / "data"
+
+
+def test_methods_are_compared_on_a_folder(tmp_path, dataset, capsys):
+    model = models.VoxelMorph(3, encoder_channels=(4, 4), decoder_channels=(4, 4, 4))
+    regkit.save(model, tmp_path / "small.safetensors")
+    arguments = ("--method", "none", "affine", "--weights", tmp_path / "small.safetensors", "--refine", 3, "--cycle")
+    assert command("evaluate", dataset, *arguments, "--out", tmp_path / "tables") == 0
+    table = (tmp_path / "tables" / "summary.md").read_text()
+    assert table in capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in table.splitlines()]
+    assert rows == ["method", "---", "none", "affine", "small", "small + 3 steps"]
+    for column in ("Dice", "HD95 (mm)", "ASSD (mm)", "folds (%)", "std log |J|", "cycle", "seconds", "memory"):
+        assert column in table.splitlines()[0]
+    lines = (tmp_path / "tables" / "pairs.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * 3 and lines[0].startswith("method,pair,dice,hd95,assd")
+    assert (tmp_path / "tables" / "summary.csv").read_text().splitlines()[1].startswith("none,")
+
+
+def test_a_benchmark_needs_no_folder(capsys):
+    assert command("evaluate", "hollow", "--limit", 2, "--method", "none", "affine", "--reference", "affine") == 0
+    assert "p of Dice against affine" in capsys.readouterr().out
+
+
+def test_bad_evaluations_are_told(dataset, capsys, tmp_path):
+    refused(capsys, "a folder or a benchmark", "evaluate", tmp_path / "nowhere", "--method", "none")
+    refused(capsys, "needs a method", "evaluate", dataset)
+    refused(capsys, "--reference must be one of none", "evaluate", dataset, "--method", "none", "--reference", "x")
+    refused(capsys, "splits.json", "evaluate", dataset, "--split", "x", "--method", "none", "--out", tmp_path / "t")
+    refused(capsys, "name each method once", "evaluate", dataset, "--method", "none", "none")
+    assert not (tmp_path / "t").exists()
+
+
+def test_fields_module_is_untouched_by_the_page():
+    """The page draws what `fields` computes: a shift of two voxels stays a shift of two."""
+    grid = scans.Grid((20, 18, 16), np.diag([1.0, 1, 1, 1]))
+    image = on_grid(data.synthetic_pair(3, 1, size=(20, 18, 16)).moving, grid)
+    shift = torch.zeros(1, 3, 20, 18, 16)
+    shift[:, 0] = 2
+    method = make_method("none", 3)
+    object.__setattr__(method, "run", lambda one, other: Registration(shift, -shift))
+    found = scan_pairs.register_scans(image, image, method)
+    assert torch.allclose(found.warp(image).tensor[:, :, :-2], fields.warp(image.tensor, shift)[:, :, :-2], atol=1e-5)
+    assert found.jacobian().tensor.sub(1).abs().max() < 1e-4

@@ -1,0 +1,74 @@
+"""Methods by name: networks with weights, optimisation, nothing; what is missing is said."""
+
+import pytest
+import torch
+
+import regkit
+from regkit import data, fields, methods, models
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "voxelmorph_2d.safetensors"
+    model = models.VoxelMorph(2, encoder_channels=(4, 4), decoder_channels=(4, 4, 4))
+    regkit.save(model, path, metrics={"spacing": 2.5})
+    return path
+
+
+def test_all_networks_have_a_name():
+    assert {"gradicon", "sitreg", "sacbnet", "spnet", "smgicnet", "voxelmorph"} == set(methods.NETWORKS)
+    assert all(getattr(models, name) for name in methods.NETWORKS.values())
+
+
+def test_weights_are_found_by_name_or_by_file(weights, monkeypatch):
+    monkeypatch.setattr(methods, "WEIGHTS", weights.parent)
+    pair = data.synthetic_pair(2, 0, size=(21, 18))
+    by_name, by_file = methods.make_method("voxelmorph", 2), methods.load_method(weights, 2)
+    assert by_name.spacing == by_file.spacing == 2.5
+    found = [method(pair.moving, pair.fixed).displacement for method in (by_name, by_file.to("cpu"))]
+    assert torch.equal(*found) and not found[0].requires_grad
+    with pytest.raises(FileNotFoundError, match=r"ships none for voxelmorph in 3D \(no weights/voxelmorph_3d"):
+        methods.make_method("voxelmorph", 3)
+
+
+def test_methods_without_a_network_say_what_they_found():
+    pair = data.synthetic_pair(2, 1, size=(31, 26), motion=0.2)
+    nothing = methods.make_method("none", 2)(pair.moving, pair.fixed)
+    assert nothing.displacement.abs().max() == 0 and nothing.inverse.abs().max() == 0
+    affine = methods.make_method("affine", 2)(pair.moving, pair.fixed)
+    assert fields.compose(affine.inverse, affine.displacement)[:, :, 5:-5, 5:-5].abs().max() < 0.05
+    optimised = methods.make_method("optimise", 2, steps=15, progress=False)
+    before, one, other = (
+        regkit.losses.mse(fields.warp(pair.moving, u), pair.fixed)
+        for u in (nothing.displacement, affine.displacement, optimised(pair.moving, pair.fixed).displacement)
+    )
+    assert one < before and other < 0.5 * before
+
+
+def test_refinement_follows_the_method(weights):
+    pair = data.synthetic_pair(2, 1, size=(31, 26), motion=0.2)
+    method = methods.load_method(weights, 2)
+    refined = methods.with_refinement(method, 5, progress=False)
+    assert refined.name == "voxelmorph + 5 steps" and refined.model is method.model
+    before, after, own = (
+        regkit.losses.lncc(fields.warp(pair.moving, each(pair.moving, pair.fixed).displacement), pair.fixed)
+        for each in (method, refined, methods.with_refinement(method, 5, weights=True, progress=False))
+    )
+    assert after < before and own != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("demons", 2), "the method must be one of"),
+        (("optimise", 2, "file"), "only networks have weights"),
+        (("sitreg", 2, "own"), "of VoxelMorph for sitreg; name --method voxelmorph"),
+        (("voxelmorph", 3, "own"), "made for 2D and images of 3D"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(weights, arguments, words):
+    name, dim, *file = arguments
+    with pytest.raises(ValueError, match=words):
+        methods.make_method(name, dim, weights=weights if file == ["own"] else (file or [None])[0])
+    with pytest.raises(ValueError, match="only a network's weights"):
+        methods.with_refinement(methods.make_method("none", 2), 5, weights=True)
