@@ -1,0 +1,173 @@
+"""IXI: TransMorph's 576 aligned brains with an atlas (SACB-Net), or 314 brains without alignment (SM-GICNet)."""
+
+import io
+import pickle
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_scripts.common.command import main
+from data_scripts.common.conversion import centred, placed, relabelled
+from data_scripts.common.datasets import (
+    SPLITS,
+    Case,
+    Dataset,
+    Files,
+    Prepared,
+    Splits,
+    Variant,
+    check_number,
+    check_one_size,
+    find,
+    read_pair,
+    shuffled,
+    unnamed,
+)
+from data_scripts.common.errors import DatasetError
+from data_scripts.common.fetching import Source
+from regkit.images import normalise, resample
+
+FREESURFER = (  # a label's place in this list is its number in the paper
+    *(0, 2, 3, 4, 5, 7, 8, *range(10, 19), 24, 26, 28, 30, 31, *range(41, 45), 46, 47, *range(49, 55), 58, 60),
+    *(62, 63, 72, 77, 80, 85, *range(251, 256)),
+)
+FOLDERS = dict(zip(SPLITS, ("Train", "Val", "Test"), strict=True))
+ATLAS = "atlas"
+
+TRANSMORPH = Variant(
+    protocols=("sacbnet/ixi",),
+    files={split: f"{folder}/{{id}}.pkl" for split, folder in FOLDERS.items()},
+    counts=(403, 58, 115),
+    shape=(160, 192, 224),
+    labels=unnamed(range(1, len(FREESURFER))),
+    preprocessing=(
+        "as delivered with TransMorph: skull-stripped, affinely aligned, 160 x 192 x 224, intensities from 0 to 1",
+        "FreeSurfer's numbers replaced by their place in the list of 46 that TransMorph and SACB-Net use",
+        "the files have no header: 1 mm, axes as stored",
+        "every pair is the atlas (moving) and a subject (fixed)",
+    ),
+    sources=(
+        Source(
+            "IXI_data.zip",
+            (
+                "https://drive.usercontent.google.com/download?id=1-VQewCVNj5eTtc3eQGhTM2yXBQmgm8Ol&confirm=t",
+                "https://drive.google.com/uc?export=download&id=1-VQewCVNj5eTtc3eQGhTM2yXBQmgm8Ol",
+            ),
+            size=1_440_000_000,
+        ),
+    ),
+    extras=(f"{ATLAS}.pkl",),
+)
+UNALIGNED = Variant(
+    protocols=("smgicnet/ixi",),
+    files={"image": "{id}/mri/norm.mgz", "labels": "{id}/mri/aseg.mgz"},
+    counts=(269, 15, 30),
+    shape=(128, 128, 128),
+    labels=unnamed(range(1, 256)),
+    preprocessing=(
+        "FreeSurfer's norm.mgz (skull-stripped, contrast corrected) and aseg.mgz, not aligned",
+        "resampled to 2 mm, centre crop to 128 x 128 x 128 (the paper states no size; its programs use this one)",
+        "intensities from minimum to maximum as 0 to 1",
+        "314 scans drawn with seed 0, as is their split (the paper does not list them); pairs in both directions",
+    ),
+    options={"spacing": 2.0},
+)
+
+_MAKERS: list[Any] = [np.ndarray, np.dtype, np.zeros(1).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]]
+_ALLOWED = {maker.__name__: maker for maker in _MAKERS}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads numpy arrays, and refuses everything that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle asks for, if an array is made of it."""
+        if module.split(".")[0] == "numpy" and name in _ALLOWED:
+            return _ALLOWED[name]
+        if (module, name) == ("_codecs", "encode"):  # how older pickles write bytes
+            return lambda text, encoding: text.encode(encoding)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image and labels of one of TransMorph's files, without running what a pickle may ask for.
+
+    Raises:
+        DatasetError: it is damaged, or holds more than two arrays.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(path.read_bytes())).load()
+        image, labels = (np.asarray(array) for array in content)
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise DatasetError(
+            f"a scan must be a pickle of two arrays and nothing else, received {path} ({error}); it was not run: fetch "
+            f"it again."
+        ) from error
+    return image.astype(np.float32), np.rint(labels).astype(np.int64)
+
+
+def listed(files: Files, variant: Variant) -> list[Case]:
+    """The atlas and the scans of the three folders; or the FreeSurfer subjects, of which 314 are drawn."""
+    if "train" not in variant.files:
+        return _drawn(files, variant)
+    cases = [Case(ATLAS, {"scan": files.one(f"{ATLAS}.pkl")})]
+    for pattern, count in zip(variant.files.values(), variant.counts, strict=True):
+        found = files.by_id(pattern)
+        check_number(sorted(found), count, files, variant)
+        cases += [Case(name, {"scan": path}) for name, path in sorted(found.items())]
+    return cases
+
+
+def _drawn(files: Files, variant: Variant) -> list[Case]:
+    names = sorted(files.by_id(variant.files["image"]))
+    if len(names) > variant.total:
+        names = random.Random(0).sample(names, variant.total)
+        kept = Files(files.folders)
+        kept.paths = [path for path in files.paths if path.parts[-3] in names]
+        files = kept
+    return find(files, variant)
+
+
+def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
+    """Atlas to subject; or scans of which every two are a pair."""
+    if "train" not in variant.files:
+        return shuffled(cases, files, variant)
+    return {name: [(ATLAS, subject) for subject in sorted(files.by_id(variant.files[name]))] for name in SPLITS}
+
+
+def convert(case: Case, variant: Variant) -> Prepared:
+    """Renumber TransMorph's labels; or resample, crop and scale FreeSurfer's volumes."""
+    if "scan" in case.files:
+        values, numbers = read_pickle(case.files["scan"])
+        image, labels = placed(values, np.eye(4)), placed(numbers, np.eye(4))
+        check_one_size(case, image, labels)
+        return Prepared(image, relabelled(labels, {old: new for new, old in enumerate(FREESURFER)}))
+    image, labels = read_pair(case)
+    grid = image.grid.with_spacing(variant.options["spacing"])
+    image, labels = normalise(resample(image, grid), percentiles=(0, 100)), resample(labels, grid)
+    return Prepared(centred(image, variant.shape), centred(labels, variant.shape))
+
+
+DATASET = Dataset(
+    name="ixi",
+    title="IXI",
+    licence="CC BY-SA 3.0",
+    terms="https://brain-development.org/ixi-dataset/",
+    citation="Chen et al. 2022 (TransMorph), doi:10.1016/j.media.2022.102615; IXI, EPSRC GR/S21533/02",
+    steps=(
+        "variant transmorph is fetched unattended where Google Drive allows it, else download IXI_data by hand; for "
+        "variant unaligned fetch https://biomedic.doc.ic.ac.uk/brain-development/downloads/IXI/IXI-T1.tar (MD5 "
+        "34901a0593b41dd19c1a1f746eac2d58) and run FreeSurfer's recon-all on each scan, into one folder of subjects."
+    ),
+    variants={"transmorph": TRANSMORPH, "unaligned": UNALIGNED},
+    find=listed,
+    split=split,
+    convert=convert,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(DATASET))
