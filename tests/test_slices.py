@@ -255,7 +255,7 @@ def test_levels_run_from_the_identity_to_the_displacement(shape):
     view = widgets.level_scrubber(pair, registration, panels=["warped", "directions"])
     last = view.scene.stage(view.state).panels
     assert np.allclose(last[1].displacement, registration.displacement[0], atol=1e-5)
-    assert "Level 3 of 3, on " + " x ".join(map(str, shape)) in view.caption.value
+    assert "After 3 of 3 levels, coarse to fine, the last on " + " x ".join(map(str, shape)) in view.caption.value
     view.set(step=0)
     first = view.scene.stage(view.state).panels
     assert np.allclose(first[0].values, pair.moving[0, 0], atol=1e-6) and "identity" in view.caption.value

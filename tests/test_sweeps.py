@@ -1,5 +1,7 @@
 """Sliders over stored fields, compositions and races: every control driven in process, numbers against their law."""
 
+import dataclasses
+
 import ipywidgets
 import numpy as np
 import pytest
@@ -72,6 +74,9 @@ def test_a_sweep_paints_the_folds_in_their_colour_and_marks_the_least_jacobian()
     view = weight_slider()
     folded = {stop: (view.render({"stop": stop, "mark": False}) == FOLD).all(-1).sum() for stop in ("0.1", "0")}
     assert folded["0"] > folded["0.1"]
+    moving, bump = example()
+    unmarked = sweeps.sweep(moving, moving, {"0": bump}, words="λ", mark=False)
+    assert unmarked.state["mark"] is False and view.state["mark"] is True
     assert (view.render({"stop": "0", "mark": True}) != view.render({"stop": "0", "mark": False})).any()
 
 
@@ -83,6 +88,23 @@ def test_a_composition_says_how_far_from_the_identity_it_is():
     view.set(order="ψ∘φ", inverse="itself")
     error = fields.compose(bump, bump).norm(dim=1)
     assert f"mean {error.mean():.3f}" in view.caption.value and "ψ∘φ with ψ by itself" in view.caption.value
+
+
+def test_a_round_trip_is_told_without_images_and_millimetres():
+    view = inspector()
+    assert " mm" not in view.caption.value and "moving image" not in view.caption.value
+    assert (
+        "at (20.0, 22.0) mm"
+        in compositions.composition_inspector(example()[1], {"itself": example()[1]}, spacing=(2.0, 2.75)).caption.value
+    )
+    _, directions, _, trip = view.scene.stage(view.state).panels
+    assert not np.array_equal(directions.legend(240), dataclasses.replace(directions, name="u").legend(240))
+    made = {value: type(trip)("|J|", np.full((1, 1), value)).words((0, 0)) for value in (-0.5, 1.0, 1.5)}
+    assert made == {
+        -0.5: "|J| = -0.500, it folds",
+        1.0: "|J| = 1.000, sizes are kept",
+        1.5: "|J| = 1.500, a region there becomes 1.50 times as large",
+    }
 
 
 def test_the_order_of_a_composition_is_the_order_of_the_maps():

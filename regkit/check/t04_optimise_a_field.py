@@ -17,8 +17,9 @@ from regkit.types import Displacement, Pair
 _BUMPS = (  # centre (row, column), width and (down, right) height, voxels: in flat parts of the picture
     ((28.0, 26.0), 2.2, (4.2, 4.3)),
     ((51.0, 40.0), 2.2, (-4.1, 3.7)),
-    ((12.0, 50.0), 1.9, (4.3, -1.8)),
+    ((10.0, 56.0), 1.9, (4.3, -1.8)),
 )
+_MOST = 1.2  # times as many voxels as fold may be marked: other differences than the central ones move the edge
 
 
 @functools.cache
@@ -83,6 +84,10 @@ def _hits_folds_only(mask: Tensor) -> bool:
     return not bool((mask & ~near).any())
 
 
+def _nearly_folded() -> Tensor:
+    return jacobian_determinant(beautiful_picture()[1])[0, 0] < 0.2
+
+
 hidden_folds = Exercise(
     task="Give a boolean (64, 64) tensor that is True where the map x + u(x) folds.",
     praise="three folds, and the picture shows none of them. Only the field can tell.",
@@ -113,6 +118,10 @@ hidden_folds = Exercise(
             lambda mask: not _hits_folds_only(mask),
             "voxels are marked where the map does not fold. Compare det(I + ∂u) with 0, and with nothing else.",
         ),
+        (
+            lambda mask: bool(mask.sum() > _MOST * _folds().sum()),
+            "the right places, but too many voxels: where |J| is small and positive the map shrinks. It does not fold.",
+        ),
         (lambda mask: not _hits_every_fold(mask), "a fold is missing: there are three of them, far from each other."),
     ),
     reference=_folds,
@@ -121,6 +130,7 @@ hidden_folds = Exercise(
         "the identity forgotten": _without_identity,
         "axes swapped": _axes_swapped,
         "shrinking taken for folding": _shrinking,
+        "a threshold above zero": _nearly_folded,
         "transposed": lambda: _folds().T,
         "the diagonal only": _diagonal_only,
         "everything": lambda: torch.ones(64, 64, dtype=torch.bool),

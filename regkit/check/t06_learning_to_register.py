@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from regkit import data
-from regkit.check.exercise import Exercise
+from regkit.check.exercise import Exercise, Unanswered
 from regkit.metrics import evaluate
 from regkit.optimise import optimise_field
 from regkit.types import Displacement, Pair, Registration
 
 SHIFTS = ("quarter turn", "noise", "blur", "inverted")  # the last one breaks it; the tutorial measures that it does
+STARTS = ("nothing", "network")  # of the optimiser
+
+Mending = tuple[Registration, Registration, str]
 
 
 def _word(answer: Any) -> str:
@@ -51,6 +57,18 @@ breaking_shift = Exercise(
 )
 
 
+@dataclass(frozen=True)
+class Found:
+    """Two displacements of the pairs, from nothing and from the network, and which start is said to be better."""
+
+    displacements: tuple[Displacement, Displacement]
+    better: str
+
+    def scores(self, name: str) -> list[float]:
+        """Of both, in this order."""
+        return [evaluate(each, inverted_pairs())[name] for each in self.displacements]
+
+
 @functools.cache
 def inverted_pairs() -> Pair:
     """Eight pairs of shapes that no training sees, black on white: what is to be mended."""
@@ -58,28 +76,43 @@ def inverted_pairs() -> Pair:
     return Pair(1 - pairs.moving, 1 - pairs.fixed, pairs.moving_labels, pairs.fixed_labels)
 
 
-@functools.cache
-def _mended() -> Registration:
+def _optimised(**options: Any) -> Registration:
+    """The pairs, registered as the tutorial does it."""
     pair = inverted_pairs()
-    options: dict[str, Any] = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 200}
-    return optimise_field(pair.moving, pair.fixed, **options)
+    usual: dict[str, Any] = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 200}
+    return optimise_field(pair.moving, pair.fixed, **(usual | options))
 
 
 @functools.cache
-def _loose() -> Displacement:
-    pair = inverted_pairs()
-    return optimise_field(pair.moving, pair.fixed, weight=0.0, learning_rate=0.3, steps=100).displacement
+def _from_nothing() -> Registration:
+    return _optimised()
 
 
-def _one_for_all() -> Displacement:
-    return _mended().displacement[:1]
+@functools.cache
+def _from_a_wrong_start() -> Registration:
+    """In place of the network's answer for these pairs: the same, but for folds in two corners."""
+    displacement = _from_nothing().displacement.clone()
+    displacement[..., 2:4, 2:4] += 3
+    displacement[..., -4:-2, -4:-2] += 3
+    return Registration(displacement)
+
+
+@functools.cache
+def _loose() -> Registration:
+    return _optimised(output="displacement", weight=0.0, steps=100)
+
+
+@functools.cache
+def _stiff() -> Registration:
+    return _optimised(weight=0.05, steps=100)
+
+
+def _scaled(factor: float) -> Callable[[], Mending]:
+    return lambda: (Registration(factor * _from_nothing().displacement), _from_a_wrong_start(), "nothing")
 
 
 def _found(answer: Any) -> Displacement:
     given = answer.displacement if isinstance(answer, Registration) else answer
-    if isinstance(given, list | tuple):
-        given = [torch.as_tensor(part) for part in given]
-        given = (torch.cat if given and given[0].dim() == 4 else torch.stack)(given)
     displacement = torch.as_tensor(given, dtype=torch.float32).detach()
     wanted = (*inverted_pairs().fixed.shape[:1], 2, *inverted_pairs().fixed.shape[2:])
     if tuple(displacement.shape) != wanted:
@@ -87,40 +120,69 @@ def _found(answer: Any) -> Displacement:
     return displacement
 
 
-def _dice(displacement: Displacement) -> float:
-    return evaluate(displacement, inverted_pairs())["dice"]
+def _three_parts(answer: Any) -> Found:
+    if isinstance(answer, Registration | torch.Tensor):
+        raise ValueError("this is one registration: two are wanted, and a word")
+    if isinstance(answer, str | dict) or len(answer) != 3:
+        raise ValueError("three parts are wanted: two registrations and a word")
+    if any(part is ... or part is None for part in answer):
+        raise Unanswered("Part of it is still blank.")
+    nothing, network, better = answer
+    word = better.strip().lower() if isinstance(better, str) else better
+    if word not in STARTS:
+        raise ValueError(f"the third part must be {' or '.join(STARTS)}, received {better!r}")
+    return Found((_found(nothing), _found(network)), str(word))
 
 
 mended = Exercise(
-    task="Give the registration of check.inverted_pairs(): mean Dice of 0.95 or more, folds below 0.5 %.",
-    praise="eight pairs that the network could not register are registered, without training anything.",
-    prepare=_found,
+    task="Give (from_nothing, from_network, word): check.inverted_pairs() registered from both starts, and the better "
+    'start, "nothing" or "network".',
+    praise="eight pairs that the network could not register are registered, and you measured what a start is worth.",
+    prepare=_three_parts,
     rules=(
-        (lambda found: not found.isfinite().all(), "the displacement is not finite: lower the learning rate."),
         (
-            lambda found: bool(found.abs().max() < 0.5),
+            lambda found: not all(each.isfinite().all() for each in found.displacements),
+            "a displacement is not finite: lower the learning rate.",
+        ),
+        (
+            lambda found: any(bool(each.abs().max() < 0.5) for each in found.displacements),
             "nothing moves: no voxel goes further than half a voxel. Was it optimised, and for enough steps?",
         ),
         (
-            lambda found: _dice(found) < _dice(torch.zeros_like(found)),
+            lambda found: min(found.scores("dice")) < min(found.scores("dice_before")),
             "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse.",
         ),
         (
-            lambda found: evaluate(found, inverted_pairs())["folds_percent"] > 0.5,
-            "the map folds. Optimise a velocity, keep some weight; and a wrong start may be worse than none.",
+            lambda found: torch.equal(*found.displacements),
+            "both registrations are the same: the second one starts at start=before_mending.velocity.",
         ),
         (
-            lambda found: _dice(found) < 0.95,
-            "Dice is below 0.95: take more steps, or larger ones.",
+            lambda found: min(found.scores("folds_percent")) > 0.5,
+            "both maps fold. Optimise a velocity, and keep the network's weight, 0.002.",
+        ),
+        (lambda found: min(found.scores("dice")) < 0.95, "Dice is below 0.95: take more steps, or larger ones."),
+        (
+            lambda found: max(found.scores("folds_percent")) == 0,
+            "neither map folds, so nothing tells them apart: a large weight hides the start. Take the network's 0.002.",
+        ),
+        (
+            lambda found: STARTS.index(found.better) != int(np.argmin(found.scores("folds_percent"))),
+            "count the folds of both: Dice is the same, and the start that you named leaves more of them.",
         ),
     ),
-    reference=_mended,
+    reference=lambda: (_from_nothing(), _from_a_wrong_start(), "nothing"),
     mistakes={
-        "nothing": lambda: torch.zeros_like(_mended().displacement),
-        "not finite": lambda: _mended().displacement / 0,
-        "backwards": lambda: Registration(-_mended().displacement),
-        "half way": lambda: Registration(0.5 * _mended().displacement),
-        "no smoothness": _loose,
-        "one pair only": _one_for_all,
+        "nothing moves": _scaled(0.0),
+        "not finite": _scaled(float("nan")),
+        "backwards": _scaled(-1.0),
+        "half way": _scaled(0.5),
+        "one start for both": lambda: (_from_nothing(), _from_nothing(), "nothing"),
+        "no smoothness": lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),
+        "a large weight": lambda: (_stiff(), Registration(0.999 * _stiff().displacement), "nothing"),
+        "the wrong start": lambda: (_from_nothing(), _from_a_wrong_start(), "network"),
+        "one registration": _from_nothing,
+        "two parts": lambda: (_from_nothing(), _from_a_wrong_start()),
+        "another word": lambda: (_from_nothing(), _from_a_wrong_start(), "both"),
+        "one pair only": lambda: (_from_nothing().displacement[:1], _from_a_wrong_start(), "nothing"),
     },
 )

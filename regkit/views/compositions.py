@@ -19,10 +19,22 @@ from regkit.views.panels import Determinant, Directions, GridLines, error_panel
 from regkit.views.quantities import determinant
 from regkit.views.slices import Slices
 from regkit.views.stages import Staged
+from regkit.views.volumes import Place
 from regkit.widgets import View
 
 _ORDERS = ("φ∘ψ", "ψ∘φ")
 _REMEMBERED = 6  # settings of the controls
+_KEPT = 0.005  # |J| is 1 but for this
+
+
+@dataclass(frozen=True, eq=False)
+class RoundTrip(Determinant):
+    """|J| of a map that should be the identity: no image is warped by it."""
+
+    def words(self, place: Place) -> str:
+        value = float(self.determinant[place])
+        said = "it folds" if value <= 0 else f"a region there becomes {value:.2f} times as large"
+        return f"{self.title} = {value:.3f}, {'sizes are kept' if abs(value - 1) < _KEPT else said}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +42,7 @@ class Composition(Staged):
     """What is left of φ∘ψ or ψ∘φ, for each ψ that may be the inverse of φ: its grid, each voxel's error, its |J|.
 
     displacement: of φ. inverses: of each ψ. residuals: E(x) by order and name. All (dim, *space), voxels.
-    limit: the range of the errors, voxels. spacing: mm. upright: as of `volumes.cuts`.
+    limit: the range of the errors, voxels. spacing: mm, or empty. upright: as of `volumes.cuts`.
     """
 
     displacement: NDArray[Any]
@@ -83,9 +95,9 @@ class Composition(Staged):
         residual = self.residuals[order, name]
         panels = [
             GridLines("grid x + E(x)", residual, None, every, stretch),
-            Directions("E", residual, self.limit),
+            Directions("E", residual, self.limit, "E"),
             error_panel("|E|", residual, self.limit),
-            Determinant("|J| of the round trip", self._determinants[order, name]),
+            RoundTrip("|J| of the round trip", self._determinants[order, name]),
         ]
         return Slices(panels, self.spacing, self.upright)
 
@@ -96,7 +108,8 @@ def _in_words(residual: NDArray[Any], folds: NDArray[Any]) -> str:
     gradient = sum(float(difference(tensor, axis).square().sum()) for axis in range(len(residual))) / size.size
     return (
         f"|E|: mean {size.mean():.3f}, 95 % below {np.quantile(size, 0.95):.3f}, at most {size.max():.3f} voxels. "
-        f"|∂E|², which GradICON charges for: mean {gradient:.2e}. {int((folds <= 0).sum())} folded voxels."
+        f"Slopes of E, squared and summed (GradICON's penalty): mean {gradient:.2e}. "
+        f"{int((folds <= 0).sum())} folded voxels."
     )
 
 
@@ -112,8 +125,8 @@ def composition_inspector(
     """Look at φ∘ψ and ψ∘φ for each ψ that claims to undo φ, such as the two directions of a network.
 
     displacement: of φ, (B, dim, *space), voxels. inverses: of each ψ by name, likewise. item: which of a batch. limit:
-    the error, in voxels, at which the colours are full; by default what none of them exceeds. spacing: mm; 1 by
-    default. upright: as of `widgets.compare`.
+    the error, in voxels, at which the colours are full; by default what none of them exceeds. spacing: mm; by
+    default places are told in voxels only. upright: as of `widgets.compare`.
 
     Raises:
         ValueError, IndexError: no ψ, shapes that differ, NaN.
@@ -129,4 +142,4 @@ def composition_inspector(
         for order, (first, then) in zip(_ORDERS, ((phi, psi), (psi, phi)), strict=True):
             residuals[order, name] = field_volume(compose(first, then))
     full = max(displacement_limit(residual) for residual in residuals.values()) if limit is None else limit
-    return View(Composition(field, candidates, residuals, full, spacing or (1.0,) * len(field), upright))
+    return View(Composition(field, candidates, residuals, full, spacing, upright))

@@ -140,10 +140,14 @@ class LabelMap(Panel):
 
 @dataclass(frozen=True, eq=False)
 class Directions(Panel):
-    """What of u lies in the plane: its direction as hue, its length as depth of colour, full at `limit` voxels."""
+    """What of u lies in the plane: its direction as hue, its length as depth of colour, full at `limit` voxels.
+
+    name: of the displacement, in the key.
+    """
 
     displacement: FieldVolume
     limit: float
+    name: str = "u"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -153,7 +157,7 @@ class Directions(Panel):
         return pictures.render_displacement(cut.field(self.displacement, place), limit=self.limit, scale=scale)
 
     def legend(self, width: int) -> Picture:
-        return pictures.render_wheel(self.limit, width=max(width, 240), side=64)
+        return pictures.render_wheel(self.limit, width=max(width, 240), side=64, name=self.name)
 
     def words(self, place: Place) -> str:
         u = [float(component[place]) for component in self.displacement]

@@ -266,11 +266,11 @@ def _disc(limit: float, side: int) -> Picture:
     return picture
 
 
-def render_wheel(limit: float, *, width: int, side: int = 80) -> Picture:
+def render_wheel(limit: float, *, width: int, side: int = 80, name: str = "u") -> Picture:
     """The key of `render_displacement`: a disc of radius `limit`, coloured by the displacement from its centre."""
     picture = np.full((side, width, 3), PAPER, np.uint8)
     picture[:, :side] = _disc(limit, side)
-    lines = ["centre: u = 0", f"rim: {limit:g} voxels or more", "hue: from x to x + u(x)"]
+    lines = [f"centre: {name} = 0", f"rim: {limit:g} voxels or more", f"hue: from x to x + {name}(x)"]
     return write(picture, [(side / 2 + 18 * i, side + 10, "lm", line) for i, line in enumerate(lines, -1)])
 
 

@@ -26,8 +26,8 @@ _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
 class Slices(Scene):
     """Panels linked by one voxel: cross hairs where it is, and its value in every panel in words.
 
-    In 3D a panel is a row of three planes, or one plane of each panel is shown, larger. spacing: of the voxels, mm.
-    upright: as of `volumes.cuts`. Voxels are drawn square, whatever their spacing.
+    In 3D a panel is a row of three planes, or one plane of each panel is shown, larger. spacing: of the voxels, mm;
+    empty where they have none. upright: as of `volumes.cuts`. Voxels are drawn square, whatever their spacing.
 
     Raises:
         ValueError: no panel, or panels of different grids.
@@ -96,13 +96,19 @@ class Slices(Scene):
     def describe(self, state: State) -> str:
         """The voxel, and what every panel says of it."""
         place = self.place(state)
-        millimetres = ", ".join(f"{index * size:.1f}" for index, size in zip(place, self.spacing, strict=True))
         values = "; ".join(panel.words(place) for panel in self.panels)
         along = "up" if self.upright else "down"
         return (
-            f"Voxel ({', '.join(map(str, place))}), at ({millimetres}) mm: {values}. Of the two axes over a plane the "
-            f"first runs {along}, the second to the right."
+            f"Voxel ({', '.join(map(str, place))}){self._millimetres(place)}: {values}. Of the two axes over a plane "
+            f"the first runs {along}, the second to the right."
         )
+
+    def _millimetres(self, place: Place) -> str:
+        """Where a voxel lies, if voxels have a size."""
+        if not self.spacing:
+            return ""
+        along = ", ".join(f"{index * size:.1f}" for index, size in zip(place, self.spacing, strict=True))
+        return f", at ({along}) mm"
 
     def _block(self, index: int, chosen: Sequence[Cut], state: State, scale: int) -> Picture:
         """One panel: its title, the planes, the key to the colours."""

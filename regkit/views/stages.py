@@ -104,12 +104,13 @@ def level_scrubber(last: Quantities, levels: Sequence[Displacement], names: Sequ
 
     def displacement_at(level: float) -> tuple[Displacement, str]:
         if level == 0:
-            return torch.zeros_like(last.displacement), "Level 0: the identity."
+            return torch.zeros_like(last.displacement), "No level yet: the identity."
         field = levels[int(level) - 1].detach()
         size = " x ".join(map(str, spatial(field)))
-        return resize_displacement(field, spatial(last.displacement)), f"Level {level} of {len(levels)}, on {size}."
+        words = f"After {level} of {len(levels)} levels, coarse to fine, the last on {size} voxels."
+        return resize_displacement(field, spatial(last.displacement)), words
 
-    return Scrubber(Slider("level", len(levels), 0, len(levels)), displacement_at, last, names, upright)
+    return Scrubber(Slider("levels done", len(levels), 0, len(levels)), displacement_at, last, names, upright)
 
 
 def time_scrubber(last: Quantities, velocity: Displacement, names: Sequence[str], upright: bool) -> Scrubber:

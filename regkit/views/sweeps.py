@@ -42,19 +42,23 @@ class Stop:
 
 @dataclass(frozen=True, eq=False)
 class Sweep(Scene):
-    """Warped, the map's grid on moving, and |J|, at one of the stops; the place of the least |J| is marked in all."""
+    """Warped, the map's grid on moving, and |J|, at one of the stops; the place of the least |J| can be marked in all.
+
+    words: what the stops are values of. start: the first stop, and mark: whether the place is marked at first.
+    """
 
     words: str
     moving: Plane
     fixed: Plane
     stops: Mapping[str, Stop]
     start: str
+    mark: bool = True
 
     def controls(self) -> dict[str, Control]:
         """The stop, and whether the worst voxel is marked."""
         return {
             "stop": Stops(self.words, list(self.stops), self.start),
-            "mark": Toggle("mark the least |J|", True),
+            "mark": Toggle("mark the least |J|", self.mark),
         }
 
     def render(self, state: State) -> Picture:
@@ -103,12 +107,14 @@ def sweep(
     words: str,
     start: str | None = None,
     notes: Mapping[str, str] | None = None,
+    mark: bool = True,
     item: int = 0,
 ) -> View:
     """A slider over stored displacements by name, such as one for each weight: image, grid and |J| move together.
 
     moving, fixed: (B, 1, H, W). displacements: (B, 2, H, W), voxels, in the slider's order. words: what the names are
-    values of. start: the name to begin at, the first by default. notes: a sentence for some names. item: of a batch.
+    values of. start: the name to begin at, the first by default. notes: a sentence for some names. mark: begin
+    with cross hairs at the voxel of least |J|. item: of a batch.
 
     Raises:
         ValueError, IndexError: no displacement, an unknown name, shapes that differ, NaN, volumes.
@@ -128,4 +134,5 @@ def sweep(
         kept = torch.from_numpy(field)[None]
         warped = plane(warp(moving[[item]].cpu(), kept))
         stops[name] = Stop(warped, field, plane(jacobian_determinant(kept)), (notes or {}).get(name, ""))
-    return View(Sweep(words, plane(moving, "moving", item), target, stops, names[0] if start is None else start))
+    first = names[0] if start is None else start
+    return View(Sweep(words, plane(moving, "moving", item), target, stops, first, mark))
