@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from regkit import anatomy as anatomies
 from regkit.anatomy import PAIRED, STRUCTURES, anatomy
-from regkit.brains import BrainPairs, brain_source, true_displacement
+from regkit.brains import BrainPairs, brain_source, subject, true_displacement
 from regkit.fields import compose, jacobian_determinant, warp, warp_labels
 from regkit.metrics import dice
 from regkit.models import VoxelMorph
@@ -180,6 +180,18 @@ def test_a_source_makes_pairs_from_the_generator_alone(dim):
     assert not torch.equal(first.moving, other.moving)
     assert not torch.equal(first.moving[0], first.moving[1]) and not torch.equal(first.moving, first.fixed)
     assert first.spacing == anatomy(SIZES[dim]).spacing and first.displacement is None
+
+
+@DIMS
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_subject_is_made_on_its_template_s_device(dim, aligned, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # on "meta" there are no values to check
+    template, generator = anatomy(SIZES[dim]).to("meta"), torch.Generator().manual_seed(0)
+    subjects = [
+        subject(template, generator, aligned=aligned, intensities=i) for i in (None, torch.ones(len(STRUCTURES)))
+    ]
+    made = [value for one in subjects for value in vars(one).values()]
+    assert {value.device.type for value in [*made, true_displacement(*subjects)]} == {"meta"}
 
 
 def test_a_shared_contrast_is_new_for_each_pair_and_one_for_its_two_images():
