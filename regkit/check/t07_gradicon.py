@@ -36,11 +36,11 @@ dearer_trip = Exercise(
     rules=(
         (
             lambda answer: answer == "ripple",
-            "it is the ripple that folds, so it ought to. But no voxel of it ends further than one voxel from home.",
+            "it is the ripple that folds, so it ought to. But nothing in it ends further than two voxels from home.",
         ),
         (
             lambda answer: answer == "neither",
-            "compare the distances: three voxels everywhere, against one voxel at most.",
+            "compare the distances: six voxels everywhere, against two voxels at most.",
         ),
     ),
     reference=lambda: "shift",

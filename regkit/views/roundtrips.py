@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regkit.fields import compose
 from regkit.losses import gradicon, icon
 from regkit.types import Displacement, Pair, Registration, check_same_grid
-from regkit.views.controls import Choice, Control, State
+from regkit.views.controls import Choice, Control, State, Toggle
 from regkit.views.drawing import displacement_limit, field_volume
 from regkit.views.panels import GridLines, Panel, error_panel
 from regkit.views.quantities import Quantities, make_panels, pick
@@ -36,6 +36,10 @@ class RoundTrips(Staged):
     def own_controls(self) -> dict[str, Control]:
         """Whose answer is shown."""
         return {"network": Choice("network", list(self.maps))}
+
+    def controls(self) -> dict[str, Control]:
+        """Whose answer, and the slice viewer's controls; cross hairs only where they are asked for."""
+        return {**super().controls(), "crosshair": Toggle("cross hairs", False)}
 
     def stage(self, state: State) -> Slices:
         """The panels of this network."""
@@ -64,7 +68,7 @@ class RoundTrips(Staged):
         left = field_volume(compose(there, back), "round trip")
         every = max(1, max(seen.fixed.shape) // 16)
         trip: list[Panel] = [
-            GridLines("grid of φ_AB∘φ_BA", left, None, every),
+            GridLines("grid of the round trip", left, None, every),
             error_panel("|E| of the round trip", left, self.limit),
         ]
         return Slices([*make_panels(seen, _ABOVE), *trip, *make_panels(seen, _BELOW)], self.pair.spacing)
