@@ -16,7 +16,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from regkit import metrics
@@ -121,7 +121,7 @@ MEASURES: dict[str, Callable[[_Seen, Column], tuple[float, ...]]] = {
 
 
 def measure(
-    protocol: Protocol,
+    rules: Protocol,
     registration: Registration,
     pair: Pair,
     *,
@@ -135,10 +135,10 @@ def measure(
     Raises:
         TypeError, ValueError: as the metrics.
     """
-    seen = _Seen(registration, pair, back, landmarks, protocol.absent)
+    seen = _Seen(registration, pair, back, landmarks, rules.absent)
     return {
         column.name: tuple(column.scale * value for value in choose("measure", column.measure, MEASURES)(seen, column))
-        for column in protocol.columns
+        for column in rules.columns
     }
 
 
@@ -165,16 +165,17 @@ def named_protocols(folder: Path | str) -> list[str]:
     """The papers' tables that a prepared folder is for, by name.
 
     Raises:
-        FileNotFoundError, ValueError: its dataset.json is missing, damaged, or names none.
+        ValueError: its dataset.json is missing, damaged, or names none.
     """
     path = Path(folder) / "dataset.json"
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["protocols"]
         return [name for name in names if protocol(name)]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"a paper's table is taken on a dataset that data_scripts prepared, received {path} that names none; "
-            f"prepare the dataset with its script, or name a protocol ({', '.join(PROTOCOLS)})."
+            f"a paper's table is taken on a dataset that data_scripts prepared, received {path} "
+            f"({type(error).__name__}: {error}); prepare the dataset with its script, or name a protocol "
+            f"({', '.join(PROTOCOLS)})."
         ) from error
 
 
@@ -190,6 +191,8 @@ def follow(
 ) -> list[Measurement]:
     """Register the pairs of a prepared folder by method(moving, fixed), and measure each as the protocol says.
 
+    A network is run without gradients. split, limit: as of `FolderPairs`.
+
     Raises:
         FileNotFoundError, ValueError: as `FolderPairs` and `measure`.
     """
@@ -204,7 +207,7 @@ def follow(
         landmarks = None
         if "tre" in wanted and (Path(folder) / "landmarks").is_dir():
             landmarks = (read_landmarks(folder, names[0]).to(device), read_landmarks(folder, names[1]).to(device))
-        with torch.no_grad():
+        with torch.set_grad_enabled(not isinstance(method, nn.Module)):
             back = method(pair.fixed, pair.moving) if "cycle" in wanted else None
             found = method(pair.moving, pair.fixed)
         measurements.append(measure(rules, found, pair, back=back, landmarks=landmarks))
@@ -223,7 +226,7 @@ class Cell:
         return f"{self.mean:.4g}({self.std:.2g})" if self.pairs else "-"
 
 
-def summarise(protocol: Protocol, measurements: Sequence[Measurement]) -> dict[str, Cell]:
+def summarise(rules: Protocol, measurements: Sequence[Measurement]) -> dict[str, Cell]:
     """The row of a table: for each column the mean of the pairs' means, and the standard deviation as the paper's.
 
     Raises:
@@ -232,10 +235,10 @@ def summarise(protocol: Protocol, measurements: Sequence[Measurement]) -> dict[s
     if not measurements:
         raise ValueError("a table is made of pairs, received none; measure one or more.")
     row = {}
-    for column in protocol.columns:
+    for column in rules.columns:
         pairs = [values for measurement in measurements if (values := measurement[column.name])]
         means = [fmean(values) for values in pairs]
-        numbers = means if protocol.spread == "pairs" else [value for values in pairs for value in values]
+        numbers = means if rules.spread == "pairs" else [value for values in pairs for value in values]
         finite = bool(numbers) and all(map(math.isfinite, numbers))
         row[column.name] = Cell(
             fmean(means) if means else math.nan, pstdev(numbers) if finite else math.nan, len(pairs)
@@ -243,11 +246,17 @@ def summarise(protocol: Protocol, measurements: Sequence[Measurement]) -> dict[s
     return row
 
 
-def table(protocol: Protocol, measurements: Sequence[Measurement]) -> str:
-    """A row as Markdown, above the paper's."""
-    row = summarise(protocol, measurements)
-    lines = ["| | " + " | ".join(name.replace("|", r"\|") for name in row) + " |", "|---|" + "---|" * len(row)]
-    lines.append(f"| measured, {len(measurements)} pairs | " + " | ".join(map(str, row.values())) + " |")
-    if protocol.published:
-        lines.append(f"| {protocol.source} | " + " | ".join(protocol.published.get(name, "-") for name in row) + " |")
-    return "\n".join(lines + ([f"\n{protocol.notes}"] if protocol.notes else []))
+def table(rules: Protocol, measurements: Mapping[str, Sequence[Measurement]]) -> str:
+    """A table as Markdown: a row for each method by its name, and the paper's own below.
+
+    Raises:
+        ValueError: a method without measurements.
+    """
+    names = [column.name for column in rules.columns]
+    lines = ["| | " + " | ".join(name.replace("|", r"\|") for name in names) + " |", "|---|" + "---|" * len(names)]
+    for method, found in measurements.items():
+        cells = summarise(rules, found).values()
+        lines.append(f"| {method}, {len(found)} pairs | " + " | ".join(map(str, cells)) + " |")
+    if rules.published:
+        lines.append(f"| {rules.source} | " + " | ".join(rules.published.get(name, "-") for name in names) + " |")
+    return "\n".join(lines + ([f"\n{rules.notes}"] if rules.notes else []))

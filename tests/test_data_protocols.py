@@ -11,6 +11,7 @@ from raw_datasets import MAKERS, served, slabs
 
 from data_scripts.common.command import main
 from regkit import metrics
+from regkit.__main__ import main as regkit_main
 from regkit.fields import warp_labels
 from regkit.protocols import CANDI, IXI, LPBA40, PROTOCOLS, REGIONS, Column, Protocol, protocol
 from regkit.tables import Cell, follow, measure, named_protocols, read_landmarks, summarise, table
@@ -113,8 +114,8 @@ def test_the_spread_is_that_of_pairs_or_of_structures():
 def test_a_table_stands_above_the_papers():
     rules = PROTOCOLS["sacbnet/abdomen"]
     found = measure(rules, still(), pair_of(range(1, 14)))
-    lines = table(rules, [found, found]).splitlines()
-    assert lines[0] == r"| | Dice | HD95 | ASSD | \|J\|<0 % |" and "| measured, 2 pairs | 1(0) | 0(0) |" in lines[2]
+    lines = table(rules, {"still": [found, found]}).splitlines()
+    assert lines[0] == r"| | Dice | HD95 | ASSD | \|J\|<0 % |" and "| still, 2 pairs | 1(0) | 0(0) |" in lines[2]
     assert "SACB-Net, Table 2 | .588(.049)" in lines[3] and "mm" in lines[-1]
     assert str(Cell(0.81725, 0.0253, 5)) == "0.8173(0.025)"
     with pytest.raises(ValueError, match="protocol must be one of sitreg/oasis"):
@@ -158,3 +159,20 @@ def test_both_directions_of_the_lungs(tmp_path):
     (folder / "landmarks/copd1_exp.csv").write_text("x,y,z\nno,number,here\n")
     with pytest.raises(ValueError, match="rows of x, y, z in mm"):
         read_landmarks(folder, "copd1_exp")
+
+
+def test_evaluate_takes_the_papers_tables(tmp_path, capsys):
+    made = MAKERS["copdgene"](tmp_path / "raw", tmp_path / "site")
+    folder, out = tmp_path / "lungs", tmp_path / "tables"
+    assert main(made, [str(folder), "--quiet", "--limit", "2", "--from", str(tmp_path / "raw")]) == 0
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "paper", "--out", str(out)]) == 0
+    text = (out / "tables.md").read_text()
+    assert text in capsys.readouterr().out
+    assert text.count("| none, 1 pairs |") == 2 and "| GradICON, Tables 2 and 5 | 3.621 |" in text
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "gradicon/drive"]) == 0
+    assert "| magnitude |" in capsys.readouterr().out
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "unknown"]) == 1
+    assert "protocol must be one of sitreg/oasis" in capsys.readouterr().err
+    (folder / "dataset.json").unlink()
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "paper"]) == 1
+    assert "a paper's table is taken on a dataset that data_scripts prepared" in capsys.readouterr().err

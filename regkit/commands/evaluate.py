@@ -2,6 +2,8 @@
 
 DATA is a folder in the layout of regkit/folders.py, or the name of a benchmark that regkit makes itself. Into the
 folder --out go summary.md, summary.csv (mean, standard deviation and p of each number) and pairs.csv (every pair).
+
+With --protocol the numbers are those of a paper's table instead, on a folder that data_scripts prepared: tables.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from regkit.comparisons import as_csv, as_markdown, compare, summary_as_csv
 from regkit.files import whole_folder
 from regkit.folders import FolderPairs
 from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
+from regkit.protocols import protocol
+from regkit.tables import follow, named_protocols, table
 from regkit.types import Pair, check_option
 
 
@@ -37,6 +41,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--reference", metavar="NAME", help="the method that others are tested against (the first)")
     parser.add_argument("--cycle", action="store_true", help="register the other way too: cycle consistency")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--protocol", metavar="NAME", help="a paper's table: paper for the folder's own, or a name")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables go; else they are only printed")
     parser.set_defaults(run=plainly(run))
 
@@ -46,6 +51,8 @@ def run(chosen: argparse.Namespace) -> int:
     pairs = find_pairs(chosen.data, chosen.split, chosen.limit)
     dim = pairs[0].moving.dim() - 2
     methods = _methods(chosen, dim)
+    if chosen.protocol is not None:
+        return _papers_tables(chosen, methods)
     reference = chosen.reference or methods[0].name
     check_option("--reference", reference, [method.name for method in methods])
     if chosen.out is None:
@@ -59,6 +66,21 @@ def run(chosen: argparse.Namespace) -> int:
         (folder / "pairs.csv").write_text(as_csv(rows), encoding="utf-8")
     print(as_markdown(rows, reference))
     print(f"{len(pairs)} pairs; tables in {chosen.out}")
+    return 0
+
+
+def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int:
+    """The tables of the papers, with a row for each method."""
+    names = named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
+    texts = []
+    for rules in map(protocol, names):
+        options = {"split": chosen.split, "limit": chosen.limit, "device": chosen.device}
+        rows = {each.name: follow(rules, each.to(chosen.device), chosen.data, **options) for each in methods}
+        texts.append(f"{rules.source}\n\n{table(rules, rows)}\n")
+    print("\n".join(texts))
+    if chosen.out is not None:
+        with whole_folder(chosen.out) as folder:
+            (folder / "tables.md").write_text("\n".join(texts), encoding="utf-8")
     return 0
 
 
