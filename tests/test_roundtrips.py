@@ -34,6 +34,17 @@ def test_every_control_draws_anew_and_has_words():
     assert "image/png" in view._repr_mimebundle_()
 
 
+def test_what_moves_the_cross_hairs_is_there_when_they_are():
+    view = round_trip_viewer(*example())
+    moving = [view.controls[name] for name in ("axis_0", "axis_1", "go")]
+    assert all(control.layout.display == "none" for control in moving)
+    view.set(crosshair=True)
+    assert all(control.layout.display is None for control in moving) and view.errors == []
+    before = view.image.value
+    view.set(axis_0=3)
+    assert view.image.value != before
+
+
 def test_the_words_are_those_of_the_composition():
     pair, found = example()
     view = round_trip_viewer(pair, found, notes={"bad": "Never trained."})

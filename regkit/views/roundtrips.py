@@ -41,6 +41,10 @@ class RoundTrips(Staged):
         """Whose answer, and the slice viewer's controls; cross hairs only where they are asked for."""
         return {**super().controls(), "crosshair": Toggle("cross hairs", False)}
 
+    def hidden(self, state: State) -> set[str]:
+        """Without cross hairs, what moves them."""
+        return set() if state["crosshair"] else set(self.first().controls()) - {"crosshair"}
+
     def stage(self, state: State) -> Slices:
         """The panels of this network."""
         return self._made(state["network"])
