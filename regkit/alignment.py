@@ -21,7 +21,7 @@ _FOREGROUND = 0.1  # of the range of intensities
 
 
 def align(
-    moving: Scan, fixed: Scan, *, similarity: Similarity = losses.ncc, steps: int = 100, learning_rate: float = 0.2
+    moving: Scan, fixed: Scan, *, similarity: Similarity = losses.ncc, steps: int = 60, learning_rate: float = 0.2
 ) -> Affine:
     """The affine map that lays moving on fixed: `through` (4, 4), mm to mm (RAS).
 

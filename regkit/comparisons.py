@@ -54,7 +54,7 @@ def measure(method: Method, pair: Pair, *, cycle: bool = False, device: str = "c
     in both. cycle: register the other way as well. seconds, memory (MB): of the registration.
     """
     on_device = pair.to(device)
-    with measured() as usage:
+    with measured(device) as usage:
         found = method(on_device.moving, on_device.fixed)
     found = _at_home(found)
     values = metrics.evaluate(found, pair)

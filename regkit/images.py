@@ -234,4 +234,4 @@ def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
     content = image.to_bytes()
-    write_atomically(path, gzip.compress(content, 3, mtime=0) if path.name.endswith(".gz") else content)
+    write_atomically(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)

@@ -20,6 +20,7 @@ from regkit.scans import Affine, Grid, move_points, voxel_map
 from regkit.types import Displacement, at_least_float32, check_displacement, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
+_PRECISION = 1 / 4096  # voxels
 _DISPLACEMENT_INTENT, _VECTOR_INTENT = 1006, 1007  # NIfTI's; components of the first are RAS
 
 
@@ -67,22 +68,35 @@ def regrid(
 def write_displacement(path: Path | str, deformation: Deformation) -> None:
     """Write a displacement field for ITK and ANTs, .nii or .nii.gz, in one move.
 
-    ITK knows no sheared grids: regrid the field to one without first.
+    Rounded to a 4096th of a voxel or finer. One slice is written as a field in two dimensions, as ITK would read it.
 
     Raises:
         ValueError: another ending, a sheared grid. OSError: it cannot be written; an older file stays.
     """
     grid = deformation.grid
+    check_grid(grid)
+    field = deformation.displacement[0].detach().cpu().float().numpy()
+    step = 2.0 ** np.floor(np.log2(min(grid.spacing) * _PRECISION))
+    matrix = (_LPS[:, None] * grid.affine[:3, grid.axes] / step).astype(np.float32)
+    vectors = np.moveaxis(np.rint(np.tensordot(matrix, field, 1)), 0, -1) * np.float32(step)  # gzip packs whole steps
+    components = 2 if _is_plane(grid) else 3
+    shape = (*grid.shape, *[1] * (4 - len(grid.shape)), components)
+    write_nifti(path, vectors[..., :components].reshape(shape), grid, intent="vector")
+
+
+def check_grid(grid: Grid) -> None:
+    """Raise unless a grid's axes are at right angles, as ITK needs them."""
     axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
         raise ValueError(
-            f"ITK reads grids with axes at right angles, received the affine {grid.affine}; regrid the field to one."
+            f"ITK reads grids with axes at right angles, received the affine {grid.affine}; resample the scan, or "
+            f"regrid the field, to such a grid."
         )
-    field = deformation.displacement[0].detach().cpu().double().numpy()
-    vectors = np.moveaxis(np.tensordot(_LPS[:, None] * grid.affine[:3, grid.axes], field, 1), 0, -1)
-    components = len(grid.shape)  # a file of two axes is a plane for ITK
-    vectors = vectors[..., :components].reshape(*grid.shape, *[1] * (4 - components), components)
-    write_nifti(path, vectors.astype(np.float32), grid, intent="vector")
+
+
+def _is_plane(grid: Grid) -> bool:
+    """Whether ITK takes the grid for one of two dimensions: one slice along the third axis, and it is not tilted."""
+    return grid.shape[2:] in ((), (1,)) and np.allclose(grid.affine[2, :2], 0, atol=1e-6)
 
 
 def read_displacement(path: Path | str) -> Deformation:

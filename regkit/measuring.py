@@ -16,19 +16,21 @@ _MEGABYTE = 2**20
 
 @dataclass
 class Usage:
-    """seconds; memory: the process's peak in MB while the block ran (with CUDA the tensors'), NaN where unknown."""
+    """seconds; memory: the process's peak in MB while the block ran (on a GPU the tensors'), NaN where unknown."""
 
     seconds: float = float("nan")
     memory: float = float("nan")
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[Usage]:
+def measured(device: str = "cpu") -> Iterator[Usage]:
     """Measure a block: `with measured() as usage: ...`; usage holds numbers once the block has ended.
+
+    device: where the block computes.
 
     On Linux the process's peak is started anew; elsewhere it is that since the process began.
     """
-    usage, on_gpu = Usage(), torch.cuda.is_available()
+    usage, on_gpu = Usage(), torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

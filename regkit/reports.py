@@ -22,8 +22,8 @@ from regkit.views import pictures
 from regkit.views.drawing import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.views.volumes import Cut, Place, cuts
 
-_LONGEST = 128  # voxels along the longest axis of what is drawn
-_TARGET = 300  # pixels along the longer side of a picture
+_LONGEST = 120  # voxels along the longest axis of what is drawn
+_TARGET = 256  # pixels along the longer side of a picture
 _DIFFERENCE = 0.5
 _NAMES = ("Sagittal", "Coronal", "Axial")
 _PAGE = """<!DOCTYPE html>

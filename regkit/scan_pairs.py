@@ -83,7 +83,7 @@ def register_scans(
     grid = fixed.grid if spacing is None else fixed.grid.with_spacing(spacing)
     here = resample(unit_fixed, grid)
     near = resample(unit_moving, here, through=through)
-    with measured() as usage:
+    with measured(device) as usage:
         if spacing is None and method.spacing is not None:
             seen = resample(unit_fixed, fixed.grid.with_spacing(method.spacing))
             found = _carried(_run(method, resample(unit_moving, seen, through=through), seen, device), seen.grid, grid)

@@ -1,6 +1,5 @@
 """The command line: from files to files, in any orientation; what is wrong is told in one line, and nothing is left."""
 
-import argparse
 import json
 import re
 
@@ -11,9 +10,8 @@ import SimpleITK
 import torch
 
 import regkit
-from regkit import data, fields, images, itk, metrics, models, scan_pairs, scans
-from regkit.commands.evaluate import add_evaluate
-from regkit.commands.register import add_register
+from regkit import data, fields, images, itk, metrics, models, reports, scan_pairs, scans
+from regkit.__main__ import main
 from regkit.methods import make_method
 from regkit.types import Registration
 
@@ -28,12 +26,7 @@ FILES = {
 
 
 def command(*arguments):
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(required=True)
-    add_register(commands)
-    add_evaluate(commands)
-    chosen = parser.parse_args([str(argument) for argument in arguments])
-    return chosen.run(chosen)
+    return main([str(argument) for argument in arguments])
 
 
 def on_grid(tensor, grid):
@@ -147,14 +140,25 @@ def test_a_network_sees_the_voxels_it_was_trained_on(folder):
         seen.append(tuple(other.shape[2:]))
         return Registration(torch.full((1, 3, *other.shape[2:]), 0.5))
 
-    method = make_method("none", 3)
-    object.__setattr__(method, "run", run)
+    method = with_run(run)
     object.__setattr__(method, "spacing", 3.0)
     found = scan_pairs.register_scans(moving, fixed, method, affine=True)
     assert seen == [(18, 16, 18)] and found.found.displacement.shape[2:] == (36, 33, 31)
     millimetres = found.found.displacement[0].flatten(1).mean(1) * torch.tensor(fixed.spacing)
     assert torch.allclose(millimetres, torch.tensor([1.5, 1.5, 1.5]), atol=0.05)
     assert torch.allclose(found.found.inverse, -found.found.displacement, atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:the inverse was not reached")  # SACB-Net folds before it is trained
+@pytest.mark.parametrize("name", models.__all__)
+def test_every_network_takes_sizes_that_do_not_divide(tmp_path, folder, name):
+    torch.manual_seed(0)
+    regkit.save(getattr(models, name)(3), tmp_path / "weights.safetensors")
+    scan_files = (folder / "moving.nii.gz", folder / "fixed.nii.gz")
+    arguments = ("--affine", "--weights", tmp_path / "weights.safetensors", "--out", tmp_path / "out")
+    assert command("register", *scan_files, *arguments) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["method"] == name.lower()
+    assert nibabel.load(tmp_path / "out" / "warped.nii.gz").shape == (36, 33, 31)
 
 
 def test_too_large_for_the_memory_says_what_fits(folder):
@@ -165,8 +169,7 @@ def test_too_large_for_the_memory_says_what_fits(folder):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return Registration(torch.zeros(1, 3, *other.shape[2:]))
 
-    method = make_method("none", 3)
-    object.__setattr__(method, "run", run)
+    method = with_run(run)
     with pytest.raises(MemoryError, match=r"\(22, 21, 19\) fits \(tried\): give --spacing 2\.\d") as caught:
         scan_pairs.register_scans(fixed, fixed, method)
     spacing = float(re.search(r"--spacing (\d\.\d+)", str(caught.value))[1])
@@ -187,6 +190,10 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys):
     moving, fixed, labels = (folder / f"{name}.nii.gz" for name in ("moving", "fixed", "moving_labels"))
     out, none = ("--out", tmp_path / "out"), ("--method", "none")
     grid = scans.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))
+    sheared = nibabel.Nifti1Image(
+        np.random.RandomState(0).rand(12, 11, 10).astype(np.float32), np.eye(4) + 0.3 * np.eye(4, k=1)
+    )
+    nibabel.save(sheared, tmp_path / "sheared.nii")
     images.write_image(tmp_path / "constant.nii", on_grid(torch.full((1, 1, 12, 11, 10), 7.0), grid))
     images.write_image(tmp_path / "slice.nii", on_grid(torch.rand(1, 1, 12, 11), scans.Grid((12, 11), np.eye(4))))
     (tmp_path / "text.nii").write_text("no image")
@@ -209,6 +216,7 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys):
             labels,
         ),
         "one volume": (moving, fixed, *none, "--volume", 3),
+        "at right angles": (fixed, tmp_path / "sheared.nii", *none),
         "0 or more": (fixed, fixed, *none, "--refine", -1),
         "only a network's weights": (fixed, fixed, *none, "--refine-weights", 2),
         "voxels must be from": (fixed, fixed, *none, "--spacing", 0),
@@ -308,14 +316,22 @@ def test_bad_evaluations_are_told(dataset, capsys, tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-def test_fields_module_is_untouched_by_the_page():
-    """The page draws what `fields` computes: a shift of two voxels stays a shift of two."""
+def with_run(run):
+    method = make_method("none", 3)
+    object.__setattr__(method, "run", run)
+    return method
+
+
+def test_a_shift_stays_a_shift_and_folds_are_shown():
     grid = scans.Grid((20, 18, 16), np.diag([1.0, 1, 1, 1]))
     image = on_grid(data.synthetic_pair(3, 1, size=(20, 18, 16)).moving, grid)
     shift = torch.zeros(1, 3, 20, 18, 16)
     shift[:, 0] = 2
-    method = make_method("none", 3)
-    object.__setattr__(method, "run", lambda one, other: Registration(shift, -shift))
-    found = scan_pairs.register_scans(image, image, method)
+    found = scan_pairs.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
     assert torch.allclose(found.warp(image).tensor[:, :, :-2], fields.warp(image.tensor, shift)[:, :, :-2], atol=1e-5)
     assert found.jacobian().tensor.sub(1).abs().max() < 1e-4
+    assert "worst fold" not in reports.page(found, found.jacobian(), {})
+    shift[:, 0, 9] = 5.5
+    folded = scan_pairs.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
+    text = reports.page(folded, folded.jacobian(), {"a < b": "c & d"})
+    assert "Through the worst fold" in text and "288 folded voxels here" in text and "a &lt; b" in text

@@ -41,7 +41,7 @@ def transform(path, dim=3):
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "LPS", "PIR"])
-@pytest.mark.parametrize(("angles", "spacing"), itertools.product(ANGLES, SPACINGS))
+@pytest.mark.parametrize(("angles", "spacing"), [*itertools.product(ANGLES, SPACINGS)])
 def test_itk_warps_and_moves_points_as_regkit_does(tmp_path, codes, angles, spacing):
     grid = grid_of(codes, angles, spacing)
     scan = smooth_scan(grid)
@@ -59,7 +59,7 @@ def test_itk_warps_and_moves_points_as_regkit_does(tmp_path, codes, angles, spac
         start = grid.affine @ [*place, 1]
         end = grid.affine @ [*(np.array(place) + field[0, :, *place].numpy()), 1]
         found = moved.TransformPoint((start[:3] * [-1, -1, 1]).tolist())
-        assert np.allclose(np.array(found) * [-1, -1, 1], end[:3], atol=1e-4)
+        assert np.allclose(np.array(found) * [-1, -1, 1], end[:3], atol=1e-3)
         assert np.linalg.norm(end - start) > 0.1
 
 
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again_in_canonical_order(tmp_path, codes):
     again = itk.read_displacement(tmp_path / "field.nii")
     assert again.grid.codes == "RAS"
     back = itk.regrid(again, grid)
-    assert torch.allclose(back.displacement, field, atol=1e-4)
+    assert torch.allclose(back.displacement, field, atol=1e-3)
 
 
 def test_what_itk_writes_is_read(tmp_path):
@@ -81,7 +81,22 @@ def test_what_itk_writes_is_read(tmp_path):
     read = SimpleITK.ReadImage(str(tmp_path / "ours.nii.gz"), SimpleITK.sitkVectorFloat64)
     SimpleITK.WriteImage(read, str(tmp_path / "theirs.nii.gz"))
     theirs = itk.read_displacement(tmp_path / "theirs.nii.gz")
-    assert torch.allclose(itk.regrid(theirs, grid).displacement, field, atol=1e-4)
+    assert torch.allclose(itk.regrid(theirs, grid).displacement, field, atol=1e-3)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIA"])
+def test_ants_warps_as_regkit_does(tmp_path, codes):
+    ants = pytest.importorskip("ants")
+    grid = grid_of(codes, "oblique", "uneven")
+    scan = smooth_scan(grid)
+    field = data.smooth_displacement(SHAPE, amplitude=3.0, smoothness=4.0, seed=3)
+    itk.write_displacement(tmp_path / "field.nii.gz", itk.Deformation(field, grid))
+    images.write_image(tmp_path / "scan.nii", scan)
+    read = ants.image_read(str(tmp_path / "scan.nii"))
+    theirs = ants.apply_transforms(read, read, [str(tmp_path / "field.nii.gz")], defaultvalue=-100).numpy()
+    inside = theirs > -50
+    assert inside.mean() > 0.7
+    assert np.abs(theirs - fields.warp(scan.tensor, field)[0, 0].numpy())[inside].max() < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(19, 14), (19, 14, 1)])
@@ -89,12 +104,18 @@ def test_planes_go_to_itk_too(tmp_path, shape):
     grid = scans.Grid(shape, np.diag([1.5, 0.8, 1.0, 1]))
     field = data.smooth_displacement((19, 14), amplitude=2.0, smoothness=3.0, seed=2)
     itk.write_displacement(tmp_path / "field.nii", itk.Deformation(field, grid))
-    assert torch.allclose(itk.read_displacement(tmp_path / "field.nii").displacement, field, atol=1e-5)
-    if len(shape) == 2:
-        moved = transform(tmp_path / "field.nii", 2)
-        end = np.array([7, 9]) + field[0, :, 7, 9].numpy()
-        found = np.array(moved.TransformPoint((-7 * 1.5, -9 * 0.8))) / [-1.5, -0.8]
-        assert np.allclose(found, end, atol=1e-4)
+    assert torch.allclose(itk.read_displacement(tmp_path / "field.nii").displacement, field, atol=1e-3)
+    moved = transform(tmp_path / "field.nii", 2)
+    end = np.array([7, 9]) + field[0, :, 7, 9].numpy()
+    found = np.array(moved.TransformPoint((-7 * 1.5, -9 * 0.8))) / [-1.5, -0.8]
+    assert np.allclose(found, end, atol=1e-3)
+
+
+def test_a_tilted_slice_keeps_its_vectors(tmp_path):
+    grid = grid_of("RAS", "oblique", "uneven", (19, 14, 1))
+    field = data.smooth_displacement((19, 14), amplitude=2.0, smoothness=3.0, seed=2)
+    itk.write_displacement(tmp_path / "field.nii", itk.Deformation(field, grid))
+    assert torch.allclose(itk.read_displacement(tmp_path / "field.nii").displacement, field, atol=1e-3)
 
 
 def test_there_and_back_with_an_affine_map_between():

@@ -26,7 +26,7 @@ from regkit.commands import plainly
 from regkit.fields import warp
 from regkit.files import whole_folder
 from regkit.images import read_image, read_labels, write_image, write_labels
-from regkit.itk import write_displacement
+from regkit.itk import check_grid, write_displacement
 from regkit.measuring import measured
 from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
 from regkit.reports import page
@@ -83,6 +83,8 @@ def run(chosen: argparse.Namespace) -> int:
         moving, fixed = (read_image(path, volume=chosen.volume) for path in (chosen.moving, chosen.fixed))
         labels = [read_labels(path) for path in chosen.labels or ()]
         _check_labels(labels, (moving, fixed))
+        check_grid(moving.original)
+        check_grid(fixed.original)
         method = chosen_method(chosen, len(fixed.grid.space))
         result = register_scans(
             moving,
