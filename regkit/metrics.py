@@ -1,6 +1,6 @@
 """How good is a registration: overlap, surfaces and landmarks; folds and consistency, from regularity.py.
 
-The only file that knows millimetres: `spacing` is the size of a voxel along each axis. Points are in voxels.
+The only measures that know millimetres: `spacing` is the size of a voxel along each axis. Points are in voxels.
 The pairs of a batch are measured one by one and averaged. Results are plain numbers and carry no gradient.
 """
 

@@ -26,8 +26,13 @@ _MOST = 10**6  # voxels at the finest
 
 
 def local_and_global(warped: Image, fixed: Image) -> Tensor:
-    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place."""
-    return losses.lncc(warped, fixed) + losses.ncc(warped, fixed)
+    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place.
+
+    The window of lncc is 9, or as wide as a thin volume lets it be; below 3 voxels there is none.
+    """
+    window = min(9, (min(spatial(fixed)) - 1) // 2 * 2 + 1)
+    whole = losses.ncc(warped, fixed)
+    return whole + losses.lncc(warped, fixed, window=window) if window >= 3 else whole
 
 
 def refine_field(

@@ -54,6 +54,16 @@ def test_weights_are_refined_on_a_copy(shape):
     assert not found.displacement.requires_grad
 
 
+@pytest.mark.parametrize("slices", [2, 5])
+def test_thin_volumes_are_registered_too(slices):
+    flat = pair_of((29, 32))
+    moving, fixed = (
+        image[..., None].expand(-1, -1, -1, -1, slices).contiguous() for image in (flat.moving, flat.fixed)
+    )
+    found = refine.refine_field(moving, fixed, progress=False)
+    assert losses.ncc(fields.warp(moving, found.displacement), fixed) < 0.7 * losses.ncc(moving, fixed)
+
+
 def test_other_grids_are_refused():
     pair = pair_of(SHAPES[0])
     with pytest.raises(ValueError, match="fixed and displacement must share one grid"):
