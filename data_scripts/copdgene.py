@@ -90,7 +90,7 @@ def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     """Pairs, expiration to inspiration."""
     names = [case.id.removesuffix("_exp") for case in cases if case.id.endswith("_exp") and "raw" not in case.files]
     random.Random(0).shuffle(names)
-    validation = round(VALIDATION_SHARE * len(names))
+    validation = max(min(len(names) - 1, 1), round(VALIDATION_SHARE * len(names)))
     return {"train": _pairs(names[validation:]), "validation": _pairs(names[:validation]), "test": _pairs(list(DIRLAB))}
 
 

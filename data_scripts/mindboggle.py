@@ -1,6 +1,7 @@
 """Mindboggle-101: 62 adult brains with cortical labels drawn by hand; SPnet's crop and split."""
 
 import sys
+from collections.abc import Sequence
 
 from data_scripts.common.command import main
 from data_scripts.common.conversion import centred
@@ -9,11 +10,13 @@ from data_scripts.common.datasets import (
     Dataset,
     Files,
     Prepared,
+    Splits,
     Variant,
     check_number,
     find,
     in_order,
     read_pair,
+    standing_in,
     unnamed,
 )
 from data_scripts.common.fetching import Source
@@ -35,7 +38,8 @@ PAPER = Variant(
         "intensities from minimum to maximum as 0 to 1 (the paper does not state its scaling)",
         "centre crop to 160 x 192 x 160",
         "42 scans of NKI-RS-22 and NKI-TRT-20 to train and the 20 of OASIS-TRT-20 to test: the paper gives the "
-        "numbers and refers to Kuang and Schmah 2019; no scan is left for validation",
+        "numbers and refers to Kuang and Schmah 2019",
+        "the paper has no validation: three pairs of training scans stand in",
     ),
     sources=(
         Source(
@@ -59,6 +63,12 @@ def cohorts(files: Files, variant: Variant) -> list[Case]:
     return [case for cohort in COHORTS for case in cases if case.id.startswith(f"{cohort}-")]
 
 
+def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
+    """By cohort."""
+    splits = in_order(cases, files, variant)
+    return {**splits, "validation": standing_in(splits["train"])}
+
+
 def convert(case: Case, variant: Variant) -> Prepared:
     """Scale, then crop."""
     image, labels = read_pair(case)
@@ -75,7 +85,7 @@ DATASET = Dataset(
     steps="fetched unattended.",
     variants={"paper": PAPER},
     find=cohorts,
-    split=in_order,
+    split=split,
     convert=convert,
 )
 

@@ -6,13 +6,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from data_scripts.common.command import main
 from data_scripts.common.conversion import centred, relabelled
-from data_scripts.common.datasets import Case, Dataset, Files, Prepared, Splits, Variant, find, read_pair, shuffled
+from data_scripts.common.datasets import (
+    Case,
+    Dataset,
+    Files,
+    Prepared,
+    Splits,
+    Variant,
+    find,
+    read_pair,
+    shuffled,
+    standing_in,
+)
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from data_scripts.common.layout import members
-from regkit.images import Scan, normalise, resample
+from regkit.alignment import align
+from regkit.images import Scan, normalise, read_image, resample
 
 ENDING = "_image.nii.gz"
 LISTS = {"train": "train/pair_path_list.txt", "test": "test/pair_path_list.txt"}  # moving fixed and their labels
@@ -29,7 +43,8 @@ HALF = Variant(
         "intensities between the 1st and 99th percentile as 0 to 1, clamped",
         "right knees mirrored",
         "half the resolution, 80 x 192 x 192",
-        "ICON's lists of pairs: all scans of the training list, and the test pairs",
+        "ICON's lists of pairs: all scans of the training list, and the test pairs; the paper has no validation: three "
+        "pairs of training scans stand in",
     ),
     options={"divisor": 2},
 )
@@ -47,7 +62,7 @@ SPNET = Variant(
     labels={1: "femur", 2: "femoral cartilage", 3: "tibia", 4: "tibial cartilage"},
     preprocessing=(
         "as delivered with OAIZIB-CM; its two labels of tibial cartilage made one",
-        "right knees mirrored; not aligned affinely as the paper's were (regkit can: register --affine)",
+        "right knees mirrored; aligned affinely to the first scan (the paper does not name its reference)",
         "resampled to 0.7 mm, centre crop to 160 x 192 x 192 (the paper states the size and not the spacing)",
         "intensities from minimum to maximum as 0 to 1",
         "50 scans to test, drawn with seed 0, and 100 to train and validate (the paper draws and does not list)",
@@ -59,7 +74,7 @@ SPNET = Variant(
         Source("labelsTs.zip", (f"{_HOST}labelsTs.zip",), size=14_200_000),
         Source(SIDES, (f"{_HOST}{SIDES}",), size=12_700),
     ),
-    options={"spacing": 0.7, "numbers": {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}},
+    options={"spacing": 0.7, "steps": 60, "numbers": {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}},
     scans=507,
 )
 
@@ -90,8 +105,9 @@ def read_lists(files: Files) -> dict[str, list[list[str]]]:
 def listed(files: Files, variant: Variant) -> list[Case]:
     """The scans of ICON's lists; or those of OAIZIB-CM, with the sides of the knees."""
     if variant.sources:
-        sides = files.one(SIDES)
-        return [Case(case.id, {**case.files, "sides": sides}) for case in find(files, variant)]
+        found = find(files, variant)
+        shared = {"sides": files.one(SIDES), "reference": found[0].files["image"]}
+        return [Case(case.id, {**case.files, **shared}) for case in found]
     present = {path.name: path for path in files.paths}
     cases: dict[str, Case] = {}
     for line in (line for lines in read_lists(files).values() for line in lines):
@@ -114,7 +130,8 @@ def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
         name: [(moving.removesuffix(ENDING), fixed.removesuffix(ENDING)) for moving, fixed, *_ in lines]
         for name, lines in read_lists(files).items()
     }
-    return {"train": members(pairs["train"]), "validation": [], "test": pairs["test"]}
+    train = members(pairs["train"])
+    return {"train": train, "validation": standing_in(train), "test": pairs["test"]}
 
 
 def mirrored(scan: Scan) -> Scan:
@@ -122,23 +139,24 @@ def mirrored(scan: Scan) -> Scan:
     return scan.with_tensor(scan.tensor.flip(2))  # the first axis leads to the right
 
 
-def is_right(case: Case) -> bool:
-    """Whether a scan shows a right knee.
+def is_right(case: Case, name: str = "") -> bool:
+    """Whether a scan, or another one by its name, shows a right knee.
 
     Raises:
         DatasetError: the table of sides does not say.
     """
+    name = name or case.id
     if "sides" not in case.files:
-        return "RIGHT" in case.id
+        return "RIGHT" in name
     with case.files["sides"].open(newline="") as file:
         sides = {row[0].removesuffix(".nii.gz"): row[1].strip().lower() for row in csv.reader(file) if len(row) > 1}
-    if sides.get(case.id) not in ("left", "right"):
-        raise DatasetError(f"{SIDES} must tell the side of each knee, received none for {case.id}; fetch it again.")
-    return sides[case.id] == "right"
+    if sides.get(name) not in ("left", "right"):
+        raise DatasetError(f"{SIDES} must tell the side of each knee, received none for {name}; fetch it again.")
+    return sides[name] == "right"
 
 
 def convert(case: Case, variant: Variant) -> Prepared:
-    """Mirror, scale, resample."""
+    """Mirror, scale, align, resample."""
     image, labels = read_pair(case)
     if is_right(case):
         image, labels = mirrored(image), mirrored(labels)
@@ -146,9 +164,16 @@ def convert(case: Case, variant: Variant) -> Prepared:
         image = normalise(image, percentiles=(1, 99))
         grid = image.grid.with_space([size // variant.options["divisor"] for size in image.grid.space])
         return Prepared(resample(image, grid), resample(labels, grid))
-    grid = image.grid.with_spacing(variant.options["spacing"])
-    image = normalise(resample(image, grid), percentiles=(0, 100))
-    labels = relabelled(resample(labels, grid), variant.options["numbers"])
+    reference = read_image(case.files["reference"])
+    name = case.files["reference"].name.removesuffix("_0000.nii.gz")
+    if is_right(case, name):
+        reference = mirrored(reference)
+    through = np.eye(4)
+    if name != case.id:
+        through = align(normalise(image), normalise(reference), steps=variant.options["steps"])
+    place = resample(reference, reference.grid.with_spacing(variant.options["spacing"]))
+    image = normalise(resample(image, place, through=through), percentiles=(0, 100))
+    labels = relabelled(resample(labels, place, through=through), variant.options["numbers"])
     return Prepared(centred(image, _thinnest_first(image, variant)), centred(labels, _thinnest_first(labels, variant)))
 
 

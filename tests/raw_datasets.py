@@ -232,14 +232,15 @@ def make_oaizib(folder: Path, site: Path) -> Dataset:
     for seed in range(1, 7):
         part = "Tr" if seed < 5 else "Ts"
         root = folder / part
-        save(root / f"images/images{part}/oaizib_{seed:03d}_0000.nii.gz", 300 * smooth(shape, seed), "AIR", spacing)
+        image = np.roll(300 * smooth(shape, 1), seed // 3, 0)[:, :, :: 1 if seed % 2 else -1]
+        save(root / f"images/images{part}/oaizib_{seed:03d}_0000.nii.gz", image, "AIR", spacing)
         save(root / f"labels/labels{part}/oaizib_{seed:03d}.nii.gz", slabs(shape, range(1, 6), seed), "AIR", spacing)
     for part in ("Tr", "Ts"):
         for kind in ("images", "labels"):
             pack(site / f"{kind}{part}.zip", folder / part / kind)
     rows = [f"oaizib_{seed:03d}.nii.gz,{'right' if seed % 2 else 'left'}" for seed in range(1, 7)]
     (site / oai.SIDES).write_text("\n".join(rows) + "\n")
-    return small(oai.DATASET, "spnet", counts=(2, 1, 2), scans=6, shape=(8, 10, 10))
+    return small(oai.DATASET, "spnet", counts=(2, 1, 2), scans=6, shape=(8, 10, 10), options={"steps": 20})
 
 
 def chest(shape: Sequence[int]) -> np.ndarray:

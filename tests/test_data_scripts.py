@@ -82,6 +82,8 @@ def _use(folder):
     """One training step, and an evaluation."""
     train, test = FolderPairs(folder, "train"), FolderPairs(folder, "test")
     pair = test[0]
+    validation = json.loads((folder / "splits.json").read_text())["validation"]
+    assert len(validation) == 1 or len(FolderPairs(folder, "validation")) >= 1
     assert pair.moving.min() >= 0 and pair.moving.max() <= 1 and pair.moving.std() > 0.01
     model = regkit.models.VoxelMorph(dim=pair.moving.dim() - 2, encoder_channels=(4, 4), decoder_channels=(4, 4, 4))
     before = torch.cat([weight.detach().flatten() for weight in model.parameters()])

@@ -20,7 +20,7 @@ LAYERS = [  # imports point from later to earlier layers only
     {"files", "official", "checkpoints", "runs", "resuming", "training", "data", "anatomy", "brains"},
     {"vessels"},
     {"scans", "images", "itk", "folders", "optimise", "alignment", "refine", "measuring", "methods"},
-    {"benchmarks", "studies", "scan_pairs", "comparisons"},
+    {"benchmarks", "studies", "scan_pairs", "comparisons", "protocols", "tables"},
     {"variants"},
     {"ledger", "laws"},
     {"claims"},

@@ -206,6 +206,11 @@ def unordered(names: Sequence[str]) -> list[Pair]:
     return list(combinations(names, 2))
 
 
+def standing_in(train: Sequence[str]) -> list[Pair]:
+    """Three pairs of the last training scans, for papers that have no validation: `train` judges itself on some."""
+    return unordered(train[-3:])
+
+
 def read_pair(case: Case) -> tuple[Scan, Scan]:
     """The image and the labels of a scan.
 
