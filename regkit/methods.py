@@ -19,10 +19,11 @@ from regkit.fields import affine_displacement
 from regkit.losses import ncc
 from regkit.optimise import optimise_affine
 from regkit.refine import refine_field, refine_weights
+from regkit.syn import register_with_syn
 from regkit.types import Image, Registration, check_option, spatial
 
 NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
-METHODS = (*NETWORKS, "optimise", "affine", "none")
+METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -55,7 +56,8 @@ def make_method(
     """The method of a name for images of two or three axes.
 
     weights: a file of `regkit.save`, for a network; the shipped ones by default, and needed where none are shipped.
-    steps, progress: of "optimise". "affine" finds an affine map for the pair, "none" moves nothing.
+    steps, progress: of "optimise". "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none"
+    moves nothing.
 
     Raises:
         ValueError: no such method; weights of another network or dimension, or given to a method without.
@@ -70,7 +72,7 @@ def make_method(
     def optimise(moving: Image, fixed: Image) -> Registration:
         return refine_field(moving, fixed, steps=steps, progress=progress)
 
-    runs = {"optimise": optimise, "affine": _affine, "none": _nothing}
+    runs = {"optimise": optimise, "syn": register_with_syn, "affine": _affine, "none": _nothing}
     return Method(name, runs[name])
 
 

@@ -19,7 +19,7 @@ LAYERS = [  # imports point from later to earlier layers only
     {"models"},
     {"files", "official", "checkpoints", "runs", "resuming", "training", "data", "anatomy", "brains"},
     {"vessels"},
-    {"scans", "images", "itk", "folders", "optimise", "alignment", "refine", "measuring", "methods"},
+    {"scans", "images", "itk", "folders", "optimise", "alignment", "refine", "syn", "measuring", "methods"},
     {"benchmarks", "studies", "scan_pairs", "comparisons", "protocols", "tables"},
     {"variants"},
     {"ledger", "laws"},

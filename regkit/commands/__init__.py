@@ -19,8 +19,8 @@ Run = Callable[[argparse.Namespace], int]
 def plainly(run: Run) -> Run:
     """A command that tells what went wrong in one line instead of a traceback, and warnings likewise.
 
-    Bad input (ValueError), files (OSError), numbers that are not finite (FloatingPointError) and too little memory
-    (MemoryError) end it with status 1, Ctrl-C with 130.
+    Bad input (ValueError), files (OSError), numbers that are not finite (FloatingPointError), too little memory
+    (MemoryError) and what is not installed (ImportError) end it with status 1, Ctrl-C with 130.
     """
 
     @functools.wraps(run)
@@ -29,7 +29,7 @@ def plainly(run: Run) -> Run:
             warnings.showwarning = _one_line
             try:
                 return run(chosen)
-            except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+            except (ValueError, OSError, FloatingPointError, MemoryError, ImportError) as error:
                 print(f"regkit: {error}", file=sys.stderr)
                 return 1
             except KeyboardInterrupt:
