@@ -11,6 +11,7 @@ import regkit
 from data_scripts.common import fetching
 from data_scripts.common.command import main
 from data_scripts.common.preparing import fetched
+from regkit.__main__ import main as regkit_main
 from regkit.folders import FolderPairs
 
 SPLITS = ("train", "validation", "test")
@@ -92,3 +93,13 @@ def _use(folder):
     with torch.no_grad():
         scores = regkit.metrics.evaluate(model(pair.moving, pair.fixed), pair)
     assert 0 <= scores["dice"] <= 1
+
+
+def test_prepare_train_and_evaluate_by_commands(tmp_path, capsys):
+    dataset = MAKERS["drive"](tmp_path / "raw", tmp_path / "site")
+    folder, weights = tmp_path / "drive", tmp_path / "network.safetensors"
+    assert run(dataset, folder, "--from", tmp_path / "raw") == 0
+    network = ["--set", "encoder_channels=[4, 4]", "decoder_channels=[4, 4, 4]"]
+    assert regkit_main(["train", "voxelmorph", str(folder), "--out", str(weights), "--steps", "1", *network]) == 0
+    assert regkit_main(["evaluate", str(folder), "--weights", str(weights), "--protocol", "paper"]) == 0
+    assert "| network, 3 pairs |" in capsys.readouterr().out
