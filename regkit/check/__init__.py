@@ -21,6 +21,7 @@ from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
 from regkit.check.t07_gradicon import dearer_trip, gradicon_by_hand, icon_by_hand, there_and_back
 from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
+from regkit.check.t10_sacbnet import one_cluster, plain_convolution
 
 __all__ = [
     "LANDMARKS",
@@ -44,7 +45,9 @@ __all__ = [
     "landmarks",
     "mended",
     "mse_lies",
+    "one_cluster",
     "one_law_less",
+    "plain_convolution",
     "safe_steps",
     "shifted",
     "slopes",
