@@ -163,7 +163,8 @@ def as_markdown(rows: Sequence[Row], reference: str | None = None) -> str:
     if reference:
         head.append(f"p of {COLUMNS[main][0]} against {reference}")
     table = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n"
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
 
 
 def _used(rows: Sequence[Row]) -> list[str]:

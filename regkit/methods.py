@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from regkit import checkpoints, models
-from regkit.fields import affine_displacement
+from regkit.fields import affine_displacement, compose, warp
 from regkit.losses import ncc
 from regkit.optimise import optimise_affine
-from regkit.refine import refine_field, refine_weights
+from regkit.refine import inverse_of, refine_field, refine_weights
 from regkit.syn import register_with_syn
 from regkit.types import Image, Registration, check_option, spatial
 
@@ -97,6 +97,18 @@ def with_refinement(method: Method, steps: int, *, weights: bool = False, progre
         return refine_field(moving, fixed, method(moving, fixed), steps=steps, progress=progress)
 
     return Method(f"{method.name} + {steps} steps", refined, method.model, method.spacing)
+
+
+def with_affine(method: Method) -> Method:
+    """An affine map for each pair, and the method after it: φ_affine ∘ φ."""
+
+    def both(moving: Image, fixed: Image) -> Registration:
+        first = _affine(moving, fixed)
+        then = method(warp(moving, first.displacement), fixed)
+        back = None if then.inverse is None else compose(then.inverse, inverse_of(first))
+        return Registration(compose(first.displacement, then.displacement), back)
+
+    return Method(f"affine + {method.name}", both, method.model, method.spacing)
 
 
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:

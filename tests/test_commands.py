@@ -295,11 +295,16 @@ def test_methods_are_compared_on_a_folder(tmp_path, dataset, capsys):
     assert table in capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in table.splitlines()]
     assert rows == ["method", "---", "none", "affine", "small", "small + 3 steps"]
-    for column in ("Dice", "HD95 (mm)", "ASSD (mm)", "folds (%)", "std log |J|", "cycle", "seconds", "memory"):
+    for column in ("Dice", "HD95 (mm)", "ASSD (mm)", "folds (%)", r"std log \|J\|", "cycle", "seconds", "memory"):
         assert column in table.splitlines()[0]
     lines = (tmp_path / "tables" / "pairs.csv").read_text().splitlines()
     assert len(lines) == 1 + 4 * 3 and lines[0].startswith("method,pair,dice,hd95,assd")
     assert (tmp_path / "tables" / "summary.csv").read_text().splitlines()[1].startswith("none,")
+
+
+def test_methods_may_come_after_an_affine_map(dataset, capsys):
+    assert command("evaluate", dataset, "--limit", 1, "--method", "none", "optimise", "--affine") == 0
+    assert "| affine + optimise |" in capsys.readouterr().out
 
 
 def test_a_benchmark_needs_no_folder(capsys):

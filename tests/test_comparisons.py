@@ -70,6 +70,8 @@ def test_tables_hold_means_deviations_and_p():
     assert float(summary[1]["dice_p"]) == 0.25 and float(summary[0]["dice_p"]) == 1
     every = list(csv.DictReader(comparisons.as_csv(rows).splitlines()))
     assert [float(line["dice"]) for line in every] == [0.5, 0.6, 0.7, 0.7, 0.8, 0.9]
+    fields = [Row("one", 0, {"dice": 0.5, "jacobian_std_log": 0.1})]
+    assert comparisons.as_markdown(fields).splitlines()[0] == r"| method | Dice | std log \|J\| |"
     assert "p of" not in comparisons.as_markdown(rows)
     assert comparisons.as_markdown(rows_of(one=[0.5])).splitlines()[2] == "| one | **0.500** |"
 

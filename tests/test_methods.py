@@ -45,6 +45,22 @@ def test_methods_without_a_network_say_what_they_found():
     assert one < before and other < 0.5 * before
 
 
+def test_an_affine_map_comes_before_the_method():
+    pair = data.synthetic_pair(2, 1, size=(31, 26), motion=0.2)
+    matrix = torch.tensor([[[1.1, -0.2, 2.0], [0.2, 1.0, -1.0]]])
+    moving = fields.warp(pair.moving, fields.affine_displacement(matrix, (31, 26)))
+    alone, both = (methods.make_method("optimise", 2, progress=False) for _ in range(2))
+    both = methods.with_affine(both)
+    assert both.name == "affine + optimise"
+    found = both(moving, pair.fixed)
+    one, other = (
+        regkit.losses.ncc(fields.warp(moving, each.displacement), pair.fixed)
+        for each in (alone(moving, pair.fixed), found)
+    )
+    assert other < one
+    assert fields.compose(found.inverse, found.displacement)[:, :, 7:-7, 7:-7].abs().mean() < 0.1
+
+
 def test_refinement_follows_the_method(weights):
     pair = data.synthetic_pair(2, 1, size=(31, 26), motion=0.2)
     method = methods.load_method(weights, 2)

@@ -19,7 +19,7 @@ from regkit.commands import plainly
 from regkit.comparisons import as_csv, as_markdown, compare, summary_as_csv
 from regkit.files import whole_folder
 from regkit.folders import FolderPairs
-from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
+from regkit.methods import METHODS, Method, load_method, make_method, with_affine, with_refinement
 from regkit.protocols import protocol
 from regkit.tables import follow, named_protocols, table
 from regkit.types import Pair, check_option
@@ -37,6 +37,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="so many pairs, evenly spread (all)")
     parser.add_argument("--method", nargs="+", default=[], choices=METHODS, metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--weights", nargs="+", type=Path, default=[], metavar="FILE", help="networks in files")
+    parser.add_argument("--affine", action="store_true", help="each method after an affine map of its own for the pair")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="also each network with N refining steps")
     parser.add_argument("--reference", metavar="NAME", help="the method that others are tested against (the first)")
     parser.add_argument("--cycle", action="store_true", help="register the other way too: cycle consistency")
@@ -109,4 +110,7 @@ def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
     if not methods:
         raise ValueError("an evaluation needs a method, received none; give --method NAME or --weights FILE.")
     networks = [method for method in methods if method.model is not None] if chosen.refine else []
-    return methods + [with_refinement(method, chosen.refine, progress=False) for method in networks]
+    methods += [with_refinement(method, chosen.refine, progress=False) for method in networks]
+    if not chosen.affine:
+        return methods
+    return [method if method.name in ("none", "affine") else with_affine(method) for method in methods]
