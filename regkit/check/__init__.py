@@ -20,6 +20,7 @@ from regkit.check.t04_optimise_a_field import beautiful_picture, hidden_folds
 from regkit.check.t05_diffeomorphisms import squarings, swirl, wild_swirl
 from regkit.check.t06_learning_to_register import breaking_shift, inverted_pairs, mended
 from regkit.check.t07_gradicon import dearer_trip, gradicon_by_hand, icon_by_hand, there_and_back
+from regkit.check.t08_spnet import bought
 from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 from regkit.check.t10_sacbnet import one_cluster, plain_convolution
 
@@ -29,6 +30,7 @@ __all__ = [
     "Exercise",
     "Verdict",
     "beautiful_picture",
+    "bought",
     "brain_slice",
     "breaking_shift",
     "carrying_pair",

@@ -248,7 +248,7 @@ def _compose(pull: Callable[[Tensor, Tensor], Tensor], first: Displacement, then
     return then + pull(first, then)
 
 
-def _half_voxel_off(image: Image, displacement: Displacement) -> Image:
+def half_voxel_off(image: Image, displacement: Displacement) -> Image:
     """The authors' sampler: reads at p S/(S - 1) - 1/2 instead of p, and zero outside."""
     positions = displacement + identity(spatial(displacement), like=displacement)
     factors = [size / max(size - 1, 1) for size in spatial(image)]
@@ -267,5 +267,5 @@ _GEOMETRIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Image
     "aligned": (warp, _means),
     "aligned nearest": (warp, _every),
     "aligned zeros": (partial(warp, padding="zeros"), _every),
-    "released": (_half_voxel_off, _every),
+    "released": (half_voxel_off, _every),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets
 import torch
 
+from regkit.metrics import inverse_consistency
 from regkit.studies import Study, Trained, measure, register, switches
 from regkit.training import History
 from regkit.types import Pair, Registration, spatial
@@ -85,9 +86,12 @@ class Ablation(Staged):
         return self.results[key]
 
     def look(self, trained: Trained) -> Result:
-        """Let a trained model register the pair."""
+        """Let a trained model register the pair, and the pair with its images exchanged."""
         registration = register(trained.model, self.pair)
-        return Result(trained, registration, measure(self.pair, registration))
+        back = register(trained.model, Pair(self.pair.fixed, self.pair.moving)).displacement
+        exchanged = inverse_consistency(registration.displacement, back)
+        numbers = measure(self.pair, registration) | {"exchange error (voxels)": exchanged}
+        return Result(trained, registration, numbers)
 
     def first(self) -> Slices:
         return self._slices({"reference": self.result(self.reference)})
