@@ -12,15 +12,14 @@ import torch
 from test_widgets import pixels
 from torch import nn
 
-from regkit import metrics, models
+from regkit import metrics, models, studies
 from regkit.data import synthetic_pair
 from regkit.fields import warp, warp_labels
 from regkit.layers import configured, conv
+from regkit.studies import Study, switches
 from regkit.training import Recipe
 from regkit.types import Pair, Registration
-from regkit import studies
 from regkit.views.ablations import AblationPanel
-from regkit.studies import Study, switches
 
 STEPS = 3
 
