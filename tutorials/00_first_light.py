@@ -103,8 +103,9 @@ def loss_by_hand(registration, moving, fixed):
 
 
 # %% [markdown]
-# The same from regkit: a model gives a `Registration`, and `model.objective` its named, weighted terms. Their sum is the
-# loss. We check that both agree, on a random smooth field that really moves something.
+# The same from regkit: a model gives a `Registration`, and `model.objective` its weighted terms by name: `mse`, the mean
+# squared error, is the first term of the formula, and `diffusion` the second, the roughness. Their sum is the loss. We
+# check that both agree, on a random smooth field that really moves something.
 
 # %%
 torch.manual_seed(0)

@@ -409,8 +409,8 @@ if callable(my_to_full):
 # >   $N - 0.5$. **Normalised** = -1 to 1, *corners or edges*, axes reversed. **mm** = affine, RAS or LPS.
 # > * A convention is never wrong; **two conventions in one program** are. Convert at the door, by named functions.
 # > * The half-pixel bug is invisible in the middle. **Test at the corners, on images with unequal, odd sides.**
-# > * Where each small voxel is the mean of $f$ full ones along each axis, the small place $p$ is the full place
-# >   $f\,p + (f-1)/2$.
+# > * Averaging moves the centres: small voxel 0 lies in the *middle* of the full voxels that it averages, not on voxel 0.
+# >   Going back takes a factor **and** a shift.
 # > * Left and right are one sign in the affine, and a picture does not show it.
 #
 # **Next.** Now that a place has an address: if every voxel gets an arrow to the right, which way does the *image* go?

@@ -429,7 +429,8 @@ composed = regkit.warp(brain, displacement)
 check.turned((resampled, composed))
 
 # %%
-if torch.is_tensor(resampled) and torch.is_tensor(composed):
+answers = (resampled, composed)
+if all(torch.is_tensor(image) and image.shape == brain.shape for image in answers):
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.9), layout="compressed")
     for panel, image, title in (
         (axes[0], brain, "before"),

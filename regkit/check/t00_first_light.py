@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -70,6 +71,10 @@ landmarks = Exercise(
             "one corner is still where it lies in the fixed image. All three moved: look for it in the moving image.",
         ),
         (
+            lambda places: not _near(places) and any(_near(places[list(order)]) for order in permutations(range(3))),
+            "the right corners in another order: first the corner with number 1 in the fixed image, then 2, then 3.",
+        ),
+        (
             lambda places: not _near(places),
             "a corner is more than 2.5 voxels off. Read the ticks of both axes at each corner of the moving triangle.",
         ),
@@ -82,6 +87,7 @@ landmarks = Exercise(
         "displacements": lambda: _true_landmarks() - LANDMARKS,
         "pushed instead of pulled": lambda: 2 * LANDMARKS - _true_landmarks(),
         "one corner not moved": lambda: torch.cat([_true_landmarks()[:2], LANDMARKS[2:]]),
+        "another order": lambda: _true_landmarks().roll(1, 0),
         "far off": lambda: _true_landmarks() + 4,
         "two corners only": lambda: _true_landmarks()[:2],
     },

@@ -102,7 +102,7 @@ mse_lies = Exercise(
         (
             lambda change: abs(change.mse) <= 1,
             "MSE still finds the right shift. To have no disc at all must be cheaper: a gain well above 2, or a "
-            "positive offset.",
+            "large positive offset.",
         ),
     ),
     reference=lambda: lambda image: 3 * image,

@@ -20,6 +20,7 @@ _BUMPS = (  # centre (row, column), width and (down, right) height, voxels: in f
     ((10.0, 56.0), 1.9, (4.3, -1.8)),
 )
 _MOST = 1.2  # times as many voxels as fold may be marked: other differences than the central ones move the edge
+_LEAST = 2 / 3  # of the folded voxels must be marked, for the same reason not all of them
 
 
 @functools.cache
@@ -123,6 +124,10 @@ hidden_folds = Exercise(
             "the right places, but too many voxels: where |J| is small and positive the map shrinks. It does not fold.",
         ),
         (lambda mask: not _hits_every_fold(mask), "a fold is missing: there are three of them, far from each other."),
+        (
+            lambda mask: bool((mask & _folds()).sum() < _LEAST * _folds().sum()),
+            "the right places, but too few voxels: the map folds wherever |J| <= 0, however far |J| is below 0.",
+        ),
     ),
     reference=_folds,
     mistakes={
@@ -131,6 +136,7 @@ hidden_folds = Exercise(
         "axes swapped": _axes_swapped,
         "shrinking taken for folding": _shrinking,
         "a threshold above zero": _nearly_folded,
+        "a threshold below zero": lambda: jacobian_determinant(beautiful_picture()[1])[0, 0] < -0.1,
         "transposed": lambda: _folds().T,
         "the diagonal only": _diagonal_only,
         "everything": lambda: torch.ones(64, 64, dtype=torch.bool),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from regkit.check.exercise import Exercise
+from regkit.check.exercise import Exercise, filled_in
 from regkit.fields import compose, exponential, identity, jacobian_determinant
 from regkit.types import Displacement
 
@@ -48,6 +48,7 @@ def _two_numbers(answer: Any) -> Squarings:
         raise ValueError(f"one number, {answer}, is half of it: write two in brackets, such as (3, 5)")
     if isinstance(answer, (str, bytes, dict)) or len(answer) != 2:
         raise ValueError(f"two numbers are wanted, received {answer!r}")
+    answer = filled_in(("K_folds", "K_round_trip"), answer)
     if any(float(number) != int(number) for number in answer):
         raise ValueError(f"whole numbers are wanted, received {answer!r}")
     return int(answer[0]), int(answer[1])

@@ -137,7 +137,7 @@ def _three_parts(answer: Any) -> Found:
 mended = Exercise(
     task="Give (from_nothing, from_network, word): check.inverted_pairs() registered from both starts, and the better "
     'start, "nothing" or "network".',
-    praise="eight pairs that the network could not register are registered, and you measured what a start is worth.",
+    praise="eight pairs that the network registered badly now fit, and you measured what a start is worth.",
     prepare=_three_parts,
     rules=(
         (

@@ -8,6 +8,7 @@ from PIL import Image
 from regkit.data import ShapePairs, smooth_displacement
 from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
 from regkit.figures import JACOBIAN_LIMITS
+from regkit.optimise import optimise_field
 from regkit.views.drawing import JACOBIANS, Picture, displacement_limit, png, stack
 from regkit.views.pictures import (
     render_arrows,
@@ -39,6 +40,8 @@ def draw() -> dict[str, Picture]:
     u = exponential(velocity)
     folded = 3.5 * u
     warped, plain = warp(pair.moving, u), image(torch.zeros_like(pair.moving))
+    options = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 200}
+    registered = warp(pair.moving, optimise_field(pair.moving, pair.fixed, **options).displacement)
     inverse = invert(u, tolerance=1e-3, method="newton")
     halves = [exponential(t * velocity) for t in (0.25, 0.5, 1.0)]
     limit = displacement_limit(u[0].numpy())
@@ -52,7 +55,9 @@ def draw() -> dict[str, Picture]:
 
     determinant = jacobian_determinant(folded)[0, 0].numpy()
     return {
-        "moving_fixed_warped": side_by_side(image(pair.moving), image(pair.fixed), image(warped)),
+        "moving_fixed_warped": side_by_side(
+            image(pair.moving), image(pair.fixed), image(registered)
+        ),
         "displacement": side_by_side(
             render_arrows(image(pair.moving), u),
             render_displacement(u[0].numpy(), limit=limit, scale=SCALE),
@@ -69,7 +74,7 @@ def draw() -> dict[str, Picture]:
         "similarity": side_by_side(
             *(
                 render_difference(a[0, 0].numpy(), pair.fixed[0, 0].numpy(), scale=SCALE)
-                for a in (pair.moving, pair.fixed)
+                for a in (pair.moving, registered)
             )
         ),
         "smoothness": side_by_side(
