@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from test_sweeps import drive
 
-from regkit import check
+from regkit import check, studies, variants
 from regkit.data import synthetic_pair
 from regkit.models import SACBNet
 from regkit.models.sacbnet import LEVELS
 from regkit.types import Pair
 from regkit.views import clustering, matching
+from regkit.views.ablations import AblationPanel
 from regkit.views.cells import SHARES, render_arrow, render_cells
 from regkit.views.drawing import NIGHT, POINT, blank
 
@@ -171,6 +172,29 @@ def test_an_item_of_a_batch_and_no_volumes():
             make(network(), volumes)
         with pytest.raises(IndexError, match="received 2"):
             make(network(), batch, item=2)
+
+
+# ---------------------------------------------------------------------------------------------- the shipped study
+
+
+def test_the_panel_of_the_shipped_study_shows_what_was_trained_and_offers_the_rest():
+    both = synthetic_pair(2, seed=1, size=(64, 56))
+    view = AblationPanel(variants.STUDIES["sacbnet"], both, names=["blocks", "clusters", "mean"])
+    offered = {name: view.controls[name].options for name in ("blocks", "clusters", "mean")}
+    for variant, choice in variants.VARIANTS["sacbnet"].items():
+        values = {name: str(choice.get(name, options[0])) for name, options in offered.items()}
+        assert all(values[name] in options for name, options in offered.items()), variant
+        view.set(**values)
+        with torch.no_grad():
+            found = variants.load("sacbnet", variant).model(both.moving, both.fixed)
+        overlap = studies.measure(both, found)["Dice"]
+        assert view.caption.value.count(f"Dice {overlap:.3g},") >= 1 and "not trained yet" not in view.caption.value
+        assert ("Chosen (" in view.caption.value) == bool(choice)
+    view.set(blocks="none", clusters="9", mean="both")
+    assert "not trained yet; &quot;train this one&quot; trains it" in view.caption.value
+    assert not view.controls["train"].disabled and view.errors == []
+    view.set(**{name: options[0] for name, options in offered.items()})
+    drive(view)
 
 
 # ---------------------------------------------------------------------------------------------- cells

@@ -1,0 +1,650 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10 · SACB-Net
+#
+# *One kernel for bone, air and brain? Give each kind of place its own. And do not guess where a voxel went: look.*
+#
+# **Goals.** After this notebook you can build a convolution whose kernel depends on the place, match features by a soft
+# argmax and say how far it reaches, and judge from a fair control whether an idea, or only its extra layers, made a
+# network better.
+#
+# **Before you start.** Warps and compositions (02), pyramids (03), training a network (06). The method: *SACB-Net*,
+# Cheng et al., CVPR 2025.
+#
+# **CPU.** Measured on two cores: about 40 s in fast mode, 90 s in full mode.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import regkit
+from regkit import (
+    benchmarks,
+    check,
+    clusters,
+    course,
+    fields,
+    figures,
+    layers,
+    metrics,
+    studies,
+    training,
+    variants,
+    widgets,
+)
+from regkit.models import SACBNet, sacbnet
+from regkit.views import ablations, clustering, matching
+
+course.begin(seconds={"fast": 40, "full": 90})
+
+# %% [markdown]
+# ## What a network sorts
+#
+# Slices of synthetic brains, and a SACB-Net that was trained on others of them; its weights come with regkit. At four
+# scales it sorts the places of both images into seven groups. Nobody told it what a brain is made of: there were no
+# labels in its training.
+
+# %%
+brains = studies.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
+network = variants.load("sacbnet").model
+SHOWN = 1  # the pair in the pictures
+one = slice(SHOWN, SHOWN + 1)
+moving, fixed = brains.moving[one], brains.fixed[one]
+
+
+def register(model, of=brains, **given):
+    with torch.no_grad():
+        return model(of.moving, of.fixed, **given)
+
+
+found = register(network)
+sorted_places = found.matches[-1].clusters.index  # level 2: 32 moving images, then 32 fixed
+
+figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="compressed")
+pictures = {
+    "moving": moving,
+    "fixed": fixed,
+    "warped": regkit.warp(brains.moving, found.displacement)[one],
+}
+for panel, (name, image) in zip(axes, pictures.items(), strict=False):
+    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.set(title=name, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+axes[3].imshow(
+    sorted_places[32 + SHOWN, :, :28], cmap="Set2", vmin=0, vmax=7, interpolation="nearest"
+)
+axes[3].set(
+    title="fixed, sorted into seven groups", xlabel="axis 1 (voxels of level 2)", ylabel="axis 0"
+)
+
+
+# %%
+def dice(registration, of=brains):
+    return metrics.evaluate(registration, of)["dice"]
+
+
+before = metrics.evaluate(torch.zeros_like(found.displacement), brains)["dice"]
+seven = dice(found)
+print(f"Dice of 32 held-out pairs: {before:.3f} before, {seven:.3f} after")
+assert before < 0.45 and seven > 0.77
+
+# %% [markdown]
+# ### Predict
+#
+# Each group has a kernel of its own: seven at each scale. Now take six of them away from this *trained* network, so
+# that one kernel must serve all places, as in any other network. Nothing is trained anew. What becomes of the Dice of
+# 0.79: does it fall below 0.6 (`"collapses"`), to between 0.6 and 0.76 (`"drops"`), or does it stay above
+# (`"hardly changes"`)?
+
+# %% tags=["exercise"]
+my_prediction = ...
+
+# %% tags=["solution"]
+my_prediction = "hardly changes"
+
+# %% [markdown] tags=["instructor"]
+# Almost all say *drops* or *collapses*: the kernels are in the method's name. Write the votes on the board and do not
+# comment. The answer comes after both halves of the method are understood, and it is the reason for the study at the
+# end.
+
+# %% [markdown]
+# ## Cluster
+#
+# Where in the image are places of one kind? Describe each place by the **mean of its neighbourhood** (equation 3), and
+# let **k-means** find groups of similar descriptions: assign each place to the nearest of $N$ centroids, move each
+# centroid to the mean of its members, and again, until nothing changes.
+
+
+# %%
+def cluster_by_hand(points, count, iterations=50):
+    """points: (features, places). Which cluster each place belongs to, and the clusters' means."""
+    start = np.random.default_rng(0).choice(points.shape[1], count, replace=False)
+    centroids = points[:, start].T
+    for _ in range(iterations):
+        index = torch.cdist(points.T, centroids).argmin(1)
+        centroids = torch.stack([points[:, index == n].mean(1) for n in range(count)])
+    return index, centroids
+
+
+def local_means(features):
+    return F.avg_pool2d(F.pad(features, [1, 1, 1, 1]), 3, stride=1)
+
+
+# %% [markdown]
+# First on the image itself: one feature for each place, its grey value.
+
+# %%
+figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="compressed")
+axes[0].imshow(fixed[0, 0], cmap="gray", vmin=0, vmax=1)
+axes[0].set(title="fixed", ylabel="axis 0 (voxels)")
+for panel, count in zip(axes[1:], (2, 4, 7), strict=True):
+    index, centroids = cluster_by_hand(local_means(fixed).flatten(2)[0], count)
+    rank = centroids[:, 0].argsort().argsort()  # dark to bright
+    panel.imshow(rank[index].view(64, 56), cmap="viridis", vmin=0, vmax=count - 1)
+    panel.set(title=f"{count} clusters of grey values")
+for panel in axes:
+    panel.set(xlabel="axis 1 (voxels)")
+
+# %% [markdown]
+# Two things to see. Clusters have **no place**: the left and the right ventricle are one cluster, however far apart.
+# And k-means never saw a boundary; similar is all it knows. In the network it sorts *learnt* features, here those of
+# level 2 (half the image's size). The same from regkit:
+
+# %%
+block = network.blocks["2"]
+with torch.no_grad():
+    level_1 = network.encoder[0](fixed)
+    level_2 = network.encoder[1](F.avg_pool2d(level_1, 2))  # (1, 8, 32, 28)
+    p = block.project(level_2)  # a convolution, normalised
+    points = local_means(p).flatten(2)[0]
+
+index, centroids = cluster_by_hand(points, 7)
+by_regkit = clusters.k_means(points, 7, tolerance=0)
+assert torch.equal(index, by_regkit.index)
+assert torch.allclose(centroids, by_regkit.centroids, atol=1e-5)
+print("voxels in each cluster:", index.bincount().tolist())
+
+# %% [markdown]
+# ## Adapt the kernel
+#
+# One kernel $W$ is shared by all. Two small networks look at a cluster's centroid $c_n$ and say how the cluster wants
+# it (equations 5 to 7): an **attention** $a_n$, one number between 0 and 1 for each of the nine taps, and a bias $b_n$.
+#
+# $$y(x) = \sum_k a_{n(x),\,k}\, W_k\, p(x + k) + b_{n(x)},$$
+#
+# where $n(x)$ is the cluster of $x$. In words: for each cluster convolve everything with *its* kernel, and keep its own
+# places.
+
+
+# %%
+def adapt_by_hand(p, W, a, b, index):
+    """p: (1, in, H, W), W: (out, in, 9), a: (N, 9), b: (N, out), index: (H, W)."""
+    y = 0
+    for n in range(len(a)):
+        kernel = (a[n] * W).view(*W.shape[:2], 3, 3)
+        y = y + (index == n) * F.conv2d(p, kernel, b[n], padding=1)
+    return y
+
+
+# %% [markdown]
+# With a shortcut around it, that is the whole **spatial-awareness convolution block**: out = in + LeakyReLU($y$). Ours
+# against regkit's, which does the work of one convolution for any number of clusters:
+
+# %%
+with torch.no_grad():
+    a, b = block.attention(centroids), block.bias(centroids)
+    y = adapt_by_hand(p, block.weight, a, b, index.view(32, 28))
+    block_by_hand = level_2 + F.leaky_relu(y, 0.1)
+    given = clusters.Clusters(index.view(1, 32, 28), centroids[None])
+    block_by_regkit = block(level_2, given).features
+assert torch.allclose(block_by_hand, block_by_regkit, atol=1e-4)
+print(
+    f"the block, by hand and by regkit: {(block_by_hand - block_by_regkit).abs().max():.1e} apart"
+)
+
+# %% [markdown]
+# No gradient goes through the clustering: to belong to a cluster is not differentiable. The block learns $W$ and the
+# two small networks; that its features cluster well, it is never asked.
+#
+# Now look at all of it. Move the cross hairs from ventricle to white matter to the rim; go to coarser levels; change
+# the number of clusters.
+
+# %%
+map_of_brains = clustering.cluster_map(network, brains, item=SHOWN)
+map_of_brains
+
+# %% [markdown]
+# **Read it.** Above: both images, each sorted by itself; clusters are numbered by brightness so that you can compare.
+# Middle: the attention of the cluster under the cross hairs, and one channel of the shared kernel before and after.
+# Below: all clusters, with the number of their voxels and their attention.
+#
+# * At level 2 the white matter is *several* clusters, and so is the black around the head. Places are sorted by what
+#   the network needs, such as on which side an edge lies. They are not tissues.
+# * Compare the small squares below: how much do seven attentions differ? Keep that in mind.
+# * Another **seed** of k-means, another map. The caption says how far the field moves. (The authors' program draws a
+#   new seed at every call, so it never gives the same answer twice. regkit's is fixed.)
+
+# %%
+moved = {}
+for seed in (1, 2, 3):
+    reseeded = register(clustering.regrouped(network, 7, seed))
+    moved[seed] = (reseeded.displacement - found.displacement).norm(dim=1).mean().item()
+print({f"seed {seed}": f"{change:.3f} voxels" for seed, change in moved.items()})
+assert all(0.005 < change < 0.2 for change in moved.values())
+
+# %% [markdown]
+# ## Match
+#
+# The second half. VoxelMorph looks at two feature maps and *regresses* an arrow. SACB-Net **looks it up**: compare the
+# fixed voxel's features with those of the nine moving voxels around it, by scalar products (equation 9). Softmax makes
+# nine weights of nine scores. The arrow is the weighted mean of the nine offsets (equation 10): a **soft argmax**.
+
+# %%
+OFFSETS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+
+
+def match_by_hand(moving, fixed):
+    """(B, C, H, W) each: the displacement (B, 2, H, W), less than one voxel along each axis."""
+    height, width = fixed.shape[2:]
+    padded = F.pad(moving, [1, 1, 1, 1])  # zeros outside
+    views = [padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width] for i, j in OFFSETS]
+    scores = torch.stack([(fixed * view).sum(1) for view in views], 1)  # (B, 9, H, W)
+    return torch.einsum("bkhw,kd->bdhw", scores.softmax(1), torch.tensor(OFFSETS).float())
+
+
+match = found.matches[2]  # level 3
+by_hand = match_by_hand(match.moving, match.fixed)
+by_regkit = sacbnet.soft_argmax(sacbnet.scores(match.moving, match.fixed))
+assert torch.allclose(by_hand, by_regkit, atol=1e-5)
+assert torch.allclose(by_hand, match.increment, atol=1e-5)  # what the network itself found there
+assert by_hand.abs().max() < 1
+
+# %% [markdown]
+# No weight is learnt here; what is learnt are features that can be compared. Does it find a shift that we know? Random
+# features, the moving ones shifted by (+1, -1). And again with features that are weaker, so with smaller scores:
+
+# %%
+generator = torch.Generator().manual_seed(0)
+fixed_features = torch.randn(1, 16, 24, 24, generator=generator)
+moving_features = fixed_features.roll((1, -1), (2, 3))
+inside = (0, slice(None), slice(2, -2), slice(2, -2))
+recovered = {}
+for strength in (2, 0.5, 0.1):
+    arrows = match_by_hand(strength * moving_features, strength * fixed_features)
+    recovered[strength] = arrows[inside].mean((1, 2))
+    print(
+        f"features times {strength}: ({recovered[strength][0]:+.3f}, {recovered[strength][1]:+.3f}) voxels"
+    )
+assert torch.allclose(recovered[2], torch.tensor([1.0, -1.0]), atol=0.02)
+assert recovered[0.1].abs().max() < 0.2
+
+# %% [markdown]
+# The strength of the features *is* the sharpness of the softmax. There is no other temperature in the method: the
+# network has to learn it. Play with it under the microscope:
+
+# %%
+microscope = matching.matching_microscope(network, brains, item=SHOWN)
+microscope
+
+# %% [markdown]
+# **Try.** The yellow box is the voxel of this level under the two sliders. *Sharpness* 0: nine equal weights, no arrow.
+# 1: as trained. 100: the best of the nine alone, arrows of whole voxels. Which makes the least difference, below on the
+# right? Then go to a corner: places outside have the score 0, *and take part*.
+
+# %%
+sharpened = {}
+own_scores = network.scores
+for factor in (0, 0.25, 0.5, 1, 2, 4, 100):
+    network.scores = lambda m, f, factor=factor: factor * own_scores(m, f)
+    sharpened[factor] = register(network)
+network.scores = own_scores
+
+overlaps = {factor: dice(each) for factor, each in sharpened.items()}
+folded = {factor: metrics.folds(each.displacement).percent for factor, each in sharpened.items()}
+names = [f"{factor:g}" for factor in overlaps]
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="compressed")
+left.plot(names, list(overlaps.values()), "o-", color="#0072b2")
+left.set(
+    xlabel="sharpness on all levels (scores times)",
+    ylabel="mean Dice of 32 pairs",
+    ylim=(0.4, 0.85),
+)
+right.plot(names, list(folded.values()), "o-", color="#d55e00")
+right.set(
+    xlabel="sharpness on all levels (scores times)", ylabel="folded voxels (%)", ylim=(-0.1, None)
+)
+for panel in (left, right):
+    panel.grid(alpha=0.3)
+
+assert overlaps[1] > overlaps[0.25] > overlaps[0] and overlaps[1] > overlaps[100] + 0.01
+assert folded[100] > 1 > folded[1]
+
+# %% [markdown]
+# A hard decision is worse twice: arrows jump by whole voxels, and neighbours that jump differently fold. The *soft*
+# argmax is sub-voxel and smooth because it hesitates.
+#
+# ## From coarse to fine
+#
+# One matching moves by less than **one voxel of its level**. So reach comes from the pyramid. Each level warps the
+# moving features by what was found so far, matches the rest, and composes (equation 11):
+# $\varphi_i = \text{up}(\varphi_{i+1}) \circ \Delta\varphi_i$. Doubled from level to level, that is less than 2, 6,
+# 14, 30 voxels. Level 1 does not match; there a few convolutions regress what is left.
+
+# %%
+reached = torch.zeros(32, 2, 4, 4)
+for match, by_network in zip(found.matches, found.levels, strict=False):
+    increment = match_by_hand(match.moving, match.fixed)
+    composed = fields.compose(reached, increment, padding="zeros")
+    assert torch.allclose(composed, by_network, atol=1e-3)
+    reached = fields.upsample(composed, alignment="corners")  # twice the size, twice as long
+
+largest = [2 * level.abs().max().item() for level in found.levels[:4]]
+bounds = [matching.reach(level) for level in sacbnet.LEVELS]
+figure, axes = plt.subplots(figsize=(7, 2.6), layout="compressed")
+axes.barh(["level 5", "to 4", "to 3", "to 2"], bounds, color="#cccccc", label="reach")
+axes.barh(
+    ["level 5", "to 4", "to 3", "to 2"],
+    largest,
+    height=0.4,
+    color="#0072b2",
+    label="largest component, 32 pairs",
+)
+axes.invert_yaxis()
+axes.set(xlabel="voxels of the next finer level (the last: of the image)")
+axes.legend()
+assert bounds == [2, 6, 14, 30]
+assert all(size <= bound for size, bound in zip(largest, bounds, strict=True))
+
+# %%
+wide = [layers.pad_to_multiple(image, 16) for image in (moving, fixed)]  # what the network sees
+padded = regkit.Pair(*wide, spacing=brains.spacing)
+stepper = widgets.level_scrubber(
+    padded, register(network, padded), panels=("warped", "difference", "directions", "grid")
+)
+stepper
+
+# %% [markdown]
+# Step through the levels: nothing yet, then levels 5, 4, 3, 2, and at last the regression of level 1. Where is most of
+# the way made, and which levels only polish?
+#
+# ## Your prediction
+#
+# Back to the kernels. The weights do not depend on the number of clusters, so a trained network can be run with any.
+
+
+# %%
+counts = (1, 2, 3, 5, 7, 9, 11)
+regrouped = {count: register(clustering.regrouped(network, count)) for count in counts}
+by_count = {count: dice(each) for count, each in regrouped.items()}
+without = dice(register(variants.load("sacbnet", "no block").model))
+print(f"you said: {my_prediction}")
+print({f"N = {count}": f"{value:.3f}" for count, value in by_count.items()})
+
+figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="compressed")
+axes.plot(
+    counts,
+    list(by_count.values()),
+    "o-",
+    color="#0072b2",
+    label="trained with 7, run with N clusters",
+)
+axes.axhline(without, color="#d55e00", linestyle="--", label="trained without any block")
+axes.set(
+    xlabel="number of clusters N at the test",
+    ylabel="mean Dice of 32 pairs",
+    ylim=(0.7, 0.82),
+    xticks=counts,
+)
+axes.legend(loc="lower right")
+axes.grid(alpha=0.3)
+assert by_count[1] > 0.76 and abs(by_count[7] - by_count[1]) < 0.02
+assert by_count[1] > without + 0.01
+
+# %% [markdown]
+# **It hardly changes.** Half a point of Dice, for six of seven kernels. And yet a network that was trained *without
+# blocks* is far worse. How can the block matter and its clusters not? Because leaving the block out takes away more
+# than its clusters: two convolutions and a shortcut at each level go with it. Hold on to that thought.
+#
+# ## Break it
+#
+# *"A scalar product depends on how strong the features are. Every textbook compares directions: normalise first."* The
+# scores become cosines:
+
+
+# %%
+def cosine_scores(moving, fixed, temperature=1.0):
+    directions = F.normalize(moving, dim=1), F.normalize(fixed, dim=1)
+    return sacbnet.scores(*directions) / temperature
+
+
+tried = {}
+for temperature in (1.0, 0.2, 0.05):
+    network.scores = lambda m, f, temperature=temperature: cosine_scores(m, f, temperature)
+    cosine = register(network)
+    tried[temperature] = dice(cosine)
+    mean = cosine.matches[2].increment.norm(dim=1).mean()
+    print(
+        f"temperature {temperature:4g}: Dice {tried[temperature]:.3f}, level 3 moves by {mean:.2f} voxels"
+    )
+network.scores = own_scores
+print(
+    f"as trained:       Dice {seven:.3f}, level 3 moves by {found.matches[2].increment.norm(dim=1).mean():.2f} voxels"
+)
+assert tried[1.0] < 0.65 and tried[0.05] > 0.75
+
+# %% [markdown]
+# **Symptom:** no error, a smooth field, arrows a third as long as they should be. **Why:** cosines lie between -1 and
+# 1, so the largest of nine weights is at most $e^2$ times the smallest: never sharp, whatever the images. **Mend:**
+# divide by a temperature well below 1 (or let the network learn it), or leave the features their strength.
+#
+# A second trap of the same kind, at the edge. Two *constant* feature maps: nothing to match, so no arrow?
+
+# %%
+flat = torch.full((1, 4, 8, 8), 0.5)  # |features|² = 1
+pulled = match_by_hand(flat, flat)[0, 0]
+print("axis 0, rows 0 to 7:", [f"{value:+.3f}" for value in pulled[:, 4]])
+expected = (torch.e - 1) / (
+    2 * torch.e + 1
+)  # three places outside have score 0, six inside score 1
+assert pulled[1:-1].abs().max() < 1e-6
+assert abs(pulled[0, 4] - expected) < 1e-5 and abs(pulled[-1, 4] + expected) < 1e-5
+
+still = sacbnet.soft_argmax(sacbnet.scores(flat, flat, padding="replicate"))
+assert still.abs().max() < 1e-6
+print("with the border repeated instead of zeros:", f"{still.abs().max():.3f}")
+
+# %% [markdown]
+# A pull **inward** by a quarter of a voxel, up to half a voxel where features are strong, on every level. The black
+# around a head hides it. Repeating the border (`matching_padding="replicate"`) takes it away.
+#
+# ## Train one
+#
+# Triangles and circles again, three clusters, a small network, from its first random weights.
+
+# %%
+pairs = regkit.data.ShapePairs(1024, size=64)
+held_out = regkit.data.ShapePairs(64, size=64, split="test")
+shapes = held_out[list(range(64))]
+
+torch.manual_seed(0)
+small = SACBNet(2, width=2, clusters=3)
+STEPS = training.steps(fast=100, full=500)
+recipe = training.Recipe(steps=STEPS, batch=4, learning_rate=4e-3, schedule="cosine")
+history = training.train(small, pairs, recipe)
+small.eval()
+figures.show_history(history)
+
+# %%
+unregistered = metrics.evaluate(torch.zeros(64, 2, 64, 64), shapes)["dice"]
+learnt = dice(register(small, shapes), shapes)
+print(f"held-out shapes: Dice {unregistered:.3f} before, {learnt:.3f} after")
+assert unregistered < 0.6 and learnt > {"fast": 0.85, "full": 0.92}[training.mode()]
+
+# %%
+map_of_shapes = clustering.cluster_map(small, shapes, item=0)
+map_of_shapes
+
+# %% [markdown]
+# Level 2, three clusters: what are they, here where there is nothing but inside, outside and edge? Try two, and five.
+#
+# ## Exercise: one cluster is a plain convolution. Prove it
+#
+# With $N = 1$ every voxel has the same $n(x)$. Write the kernel and the bias with which PyTorch's own
+# `F.conv2d(p, kernel, bias, padding=1)` gives what the block's adaptive convolution gives, for *any* map $p$.
+# `weight` is (out, in, 9), `attention` (9,), `bias` (out,); the kernel is to be (out, in, 3, 3).
+# `check.one_cluster()` gives numbers to try it on.
+
+# %% tags=["exercise"]
+my_plain = ...  # a function: def my_plain(weight, attention, bias): return kernel, bias
+
+
+# %% tags=["solution"]
+def one_kernel(weight, attention, bias):
+    return (attention * weight).view(*weight.shape[:2], 3, 3), bias
+
+
+my_plain = one_kernel
+
+
+# %%
+check.plain_convolution(my_plain)
+
+# %% [markdown] tags=["instructor"]
+# The proof on paper is one line: put n(x) = 0 into the formula, and a_0 ⊙ W and b_0 leave the sum. Ask then: for
+# which *other* attentions is the block plain, with any clusters? (All a_n equal and all b_n equal.) And: is a network
+# with N = 1 an ordinary network? The next cell answers; let them guess first.
+
+# %% [markdown]
+# One doubt is left. The attention is computed from the centroid, and with one cluster that is the mean over the whole
+# map. Another image, another mean: has each image its own kernel? We take the network that was *trained* with one
+# cluster, and give all 64 images one and the same centroid.
+
+# %%
+single = variants.load("sacbnet", "1 cluster").model
+own = register(single)
+frozen = {}
+for level, match in zip(sacbnet.LEVELS, own.matches, strict=True):
+    centroids = match.clusters.centroids  # (64, 1, features)
+    attention = single.blocks[str(level)].attention(centroids)[:, 0]
+    print(
+        f"level {level}: attention {attention.mean():.2f}, between images ± {attention.std(0).mean():.4f}"
+    )
+    assert attention.std(0).mean() < 0.01
+    alike = centroids.mean(0, keepdim=True).expand_as(centroids)
+    frozen[level] = clusters.Clusters(match.clusters.index, alike)
+
+plain = register(single, clusters=frozen)
+apart = (plain.displacement - own.displacement).norm(dim=1).mean().item()
+print(
+    f"Dice {dice(own):.3f} with own kernels, {dice(plain):.3f} with one for all; fields {apart:.3f} voxels apart"
+)
+assert apart < 0.02 and abs(dice(plain) - dice(own)) < 0.003
+
+# %% [markdown]
+# No: each map was normalised before, so its mean is nearly the same for every image. With $N = 1$ SACB-Net **is** an
+# ordinary network, layer for layer as large. It is the fair control for the paper's idea.
+#
+# ## Is it the idea, or the layers?
+#
+# The paper switches the blocks on, level by level, and the Dice rises (its Table 3: .7643 to .7691 on IXI, .7141 to
+# .7309 on LPBA, .5374 to .5881 on the abdomen). But its first row has no block at all: fewer layers *and* no clusters.
+# There is no row with one cluster. So here it is: nine variants, each trained for itself on the same brains, from up
+# to three seeds. Dice on 32 held-out pairs:
+
+# %%
+names = list(variants.VARIANTS["sacbnet"])
+results = {name: variants.results("sacbnet", name) for name in names}
+weights = {
+    name: sum(each.numel() for each in variants.load("sacbnet", name).model.parameters())
+    for name in names
+}
+reference = results["reference"]["dice"]
+print(
+    f"{'variant':24s} {'Dice ± over seeds':>22s} {'minus reference':>16s} {'folds, %':>9s} {'weights':>9s}"
+)
+for name, reached in results.items():
+    overlap, folds = reached["dice"], reached["folds"].mean
+    spread = f"{overlap.mean:.4f} ± {overlap.deviation:.4f} ({overlap.seeds})"
+    print(
+        f"{name:24s} {spread:>22s} {overlap.mean - reference.mean:+16.4f} {folds:9.3f} {weights[name]:9,}"
+    )
+
+figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="compressed")
+for row, name in enumerate(names):
+    for record in variants.records("sacbnet", name):
+        axes.plot(record["metrics"]["dice"], row, "o", color="#0072b2", alpha=0.6)
+    axes.plot(
+        [results[name]["dice"].mean] * 2, [row - 0.3, row + 0.3], color="#d55e00", linewidth=2
+    )
+axes.axvline(reference.mean, color="#999999", linewidth=1)
+axes.set(
+    yticks=range(len(names)),
+    yticklabels=names,
+    xlabel="mean Dice of 32 held-out pairs (a dot: one seed)",
+)
+axes.invert_yaxis()
+axes.grid(alpha=0.3)
+
+block_brings = reference.mean - results["no block"]["dice"].mean
+clusters_bring = reference.mean - results["1 cluster"]["dice"].mean
+print(f"the blocks bring {block_brings:+.3f}; of that, more than one cluster {clusters_bring:+.3f}")
+assert block_brings > 0.01 and abs(clusters_bring) < 0.02 and clusters_bring < 0.75 * block_brings
+
+# %% [markdown]
+# Read it as you would read a paper's table. Look at the dots of *one* variant first: that is what the seed alone does.
+#
+# * **No block** is worse by clearly more than that.
+# * **1 cluster**, the control, is about as good as seven: the difference is within what seeds do. So are 5 and 11.
+# * Blocks on the coarse levels alone bring little; those on levels 3 and 2 make the difference.
+#
+# On these brains, most of what the block brings comes from its layers. **What this does not show:** these are small 2D
+# networks, trained for 500 steps on synthetic slices. On real 3D scans, with longer training, adaptive kernels may
+# earn their keep; the paper's numbers neither show it nor refute it, as the control is missing. (N from 5 to 11 moves
+# its Dice by .001 on IXI.)
+#
+# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1, *mean* = channels: what was
+# trained is shown beside the reference. Combinations that nobody has trained say so; the button trains them (some
+# minutes on a laptop).
+
+# %%
+panel = ablations.AblationPanel(
+    variants.STUDIES["sacbnet"],
+    benchmarks.BENCHMARKS["brains"].held_out[SHOWN],
+    names=["blocks", "clusters", "mean"],
+)
+panel
+
+# %% [markdown] tags=["instructor"]
+# For the discussion: what would convince us of the clusters? (The control on the paper's own data; more seeds; a task
+# where tissues really need different kernels.) And what is left of the paper if they do nothing? A small matching
+# network with a reach that can be proven, which is not little: see the table of tutorial 13.
+
+# %% tags=["instructor"]
+views = (map_of_brains, microscope, stepper, map_of_shapes, panel)
+assert [error for view in views for error in view.errors] == []
+
+# %% [markdown]
+# ## Take away
+#
+# > * **Clusters** of local means sort places by similarity, not by position; no gradient passes.
+# > * **Attention** times one shared kernel: a kernel for each cluster at the price of one convolution. One cluster is a
+# >   plain convolution.
+# > * **Soft argmax** matching looks arrows up instead of regressing them: sub-voxel, below one voxel of its level. Its
+# >   sharpness is the strength of the features; normalise them and it goes blind.
+# > * **Reach** comes from the pyramid: 2, 6, 14, 30 voxels.
+# > * A fair **control** removes the idea and keeps the layers. Compare differences with the spread over seeds.
+#
+# **Next.** A pyramid by pooling throws fine detail away, level by level. A wavelet keeps it, and a gate can decide what
+# of it to let through. *SM-GICNet.*
