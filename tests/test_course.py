@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from regkit import __main__ as command_line
 from regkit import course
+from regkit.images import write_image
+from regkit.scans import Grid, Scan
 
 ROOT = Path(__file__).parent.parent
 SOURCES = course.sources(ROOT / "tutorials")
@@ -137,10 +140,15 @@ def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
 
 def test_the_readmes_python_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    library, scans = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names = {}
-    exec(code, names)
+    exec(library, names)
     assert len(names["history"]) == 10 and names["warped"].shape == names["pair"].fixed.shape
+    for name, shape in {"moving": (17, 12, 9), "fixed": (11, 14, 10)}.items():
+        grid = Grid(shape, np.diag([2.0, 1.5, 3.0, 1.0]))
+        write_image(tmp_path / f"{name}.nii.gz", Scan(torch.rand(1, 1, *shape), grid, grid))
+    exec(scans, names)
+    assert names["there"].tensor.shape == names["fixed"].tensor.shape == (1, 1, 11, 14, 10)
 
 
 def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
