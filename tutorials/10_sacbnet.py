@@ -22,7 +22,7 @@
 # **Before you start.** Warps and compositions (02), pyramids (03), training a network (06). The method: *SACB-Net*,
 # Cheng et al., CVPR 2025.
 #
-# **CPU.** Measured on two cores: about 40 s in fast mode, 90 s in full mode.
+# **CPU.** Measured on two cores: about 30 s in fast mode, 70 s in full mode.
 
 # %%
 import matplotlib.pyplot as plt
@@ -48,7 +48,7 @@ from regkit import (
 from regkit.models import SACBNet, sacbnet
 from regkit.views import ablations, clustering, matching
 
-course.begin(seconds={"fast": 40, "full": 90})
+course.begin(seconds={"fast": 30, "full": 70})
 
 # %% [markdown]
 # ## What a network sorts
@@ -226,12 +226,13 @@ map_of_brains = clustering.cluster_map(network, brains, item=SHOWN)
 map_of_brains
 
 # %% [markdown]
-# **Read it.** Above: both images, each sorted by itself; clusters are numbered by brightness so that you can compare.
+# **Read it.** Above: both images, each sorted by itself, so "cluster 3" is not the same in both. Here they are numbered
+# from dark to bright, which makes the two maps look alike on the fine levels; on the coarse ones it hardly helps.
 # Middle: the attention of the cluster under the cross hairs, and one channel of the shared kernel before and after.
 # Below: all clusters, with the number of their voxels and their attention.
 #
-# * At level 2 the white matter is *several* clusters, and so is the black around the head. Places are sorted by what
-#   the network needs, such as on which side an edge lies. They are not tissues.
+# * At level 2 one tissue is *several* clusters, and so is the black around the head. Places are sorted by what the
+#   features say, such as on which side an edge lies. Clusters are not tissues.
 # * Compare the small squares below: how much do seven attentions differ? Keep that in mind.
 # * Another **seed** of k-means, another map. The caption says how far the field moves. (The authors' program draws a
 #   new seed at every call, so it never gives the same answer twice. regkit's is fixed.)
@@ -413,9 +414,26 @@ assert by_count[1] > 0.76 and abs(by_count[7] - by_count[1]) < 0.02
 assert by_count[1] > without + 0.01
 
 # %% [markdown]
-# **It hardly changes.** Half a point of Dice, for six of seven kernels. And yet a network that was trained *without
-# blocks* is far worse. How can the block matter and its clusters not? Because leaving the block out takes away more
-# than its clusters: two convolutions and a shortcut at each level go with it. Hold on to that thought.
+# **It hardly changes.** Half a point of Dice, for six of seven kernels. Why? Look at how much the seven attentions
+# differ from each other:
+
+# %%
+for level, match in zip(sacbnet.LEVELS, found.matches, strict=True):
+    with torch.no_grad():
+        attention = network.blocks[str(level)].attention(match.clusters.centroids)  # (64, 7, 9)
+    between = attention.std(1).mean().item()
+    print(
+        f"level {level}: attention {attention.mean():.2f}, between the clusters of an image ± {between:.3f}"
+    )
+    assert between < 0.15
+
+# %% [markdown]
+# The taps differ widely (from 0.02 to 1 in the picture above); the clusters agree on them. The seven kernels are
+# variations of one.
+#
+# And yet a network that was trained *without blocks* is worse by three points. How can the block matter, and its
+# clusters not? Because leaving the block out takes away more than the clusters: two convolutions and a shortcut at each
+# level go with it. Hold on to that thought.
 #
 # ## Break it
 #
@@ -466,8 +484,8 @@ assert still.abs().max() < 1e-6
 print("with the border repeated instead of zeros:", f"{still.abs().max():.3f}")
 
 # %% [markdown]
-# A pull **inward** by a quarter of a voxel, up to half a voxel where features are strong, on every level. The black
-# around a head hides it. Repeating the border (`matching_padding="replicate"`) takes it away.
+# A pull **inward** by a quarter of a voxel, up to half a voxel where features are strong, on every level. Repeating the
+# border (`matching_padding="replicate"`) takes it away.
 #
 # ## Train one
 #
@@ -605,7 +623,7 @@ assert block_brings > 0.01 and abs(clusters_bring) < 0.02 and clusters_bring < 0
 # %% [markdown]
 # Read it as you would read a paper's table. Look at the dots of *one* variant first: that is what the seed alone does.
 #
-# * **No block** is worse by clearly more than that.
+# * **No block** is worse by clearly more than that; it also has a fifth of the weights.
 # * **1 cluster**, the control, is about as good as seven: the difference is within what seeds do. So are 5 and 11.
 # * Blocks on the coarse levels alone bring little; those on levels 3 and 2 make the difference.
 #
@@ -629,7 +647,7 @@ panel
 # %% [markdown] tags=["instructor"]
 # For the discussion: what would convince us of the clusters? (The control on the paper's own data; more seeds; a task
 # where tissues really need different kernels.) And what is left of the paper if they do nothing? A small matching
-# network with a reach that can be proven, which is not little: see the table of tutorial 13.
+# network with a reach that can be proven, which is not little.
 
 # %% tags=["instructor"]
 views = (map_of_brains, microscope, stepper, map_of_shapes, panel)

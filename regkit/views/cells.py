@@ -11,7 +11,7 @@ from regkit.views.drawing import DIFFERENCES, INK, NIGHT, PAPER, POINT, Colour, 
 from regkit.views.pictures import draw_lines, write
 
 SHARES: Picture = DIFFERENCES[127::-1]  # a share or a weight, from near-white at 0 to dark blue at 1
-_DARK = 128  # mean of a colour, below which numbers on it are written in white
+_DARK = 150  # mean of a colour, below which numbers on it are written in white
 
 
 def titled(title: str, picture: Picture) -> Picture:
