@@ -7,6 +7,6 @@ panels       one quantity each; quantities: of a pair   slices       any panels,
 stages       levels, time                               compositions a map and what should undo it
 sweeps       stored results behind one slider           ablations    trained variants, chosen by their switches
 timelapse    a training                                 static       all of it for a page without a kernel
-places, pulling, landscapes, landscape_view, races, ripples, scales, roundtrips, iterations, meetings:
-             what single tutorials show
+places, pulling, landscapes, landscape_view, races, ripples, scales, roundtrips, iterations, meetings, matching,
+clustering:  what single tutorials show; cells: 3 x 3 neighbourhoods with their numbers
 """

@@ -40,7 +40,8 @@ from regkit.widgets import View
 
 MOST = 11  # clusters
 _SIDES = ("moving", "fixed")  # the batch axis of a match's clusters
-_REMEMBERED = 24  # registrations
+_REMEMBERED = 24  # registrations, pictures
+Key = tuple[int, int, int]  # level, number of clusters, seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,28 +100,23 @@ class ClusterMap(Scene):
 
     def render(self, state: State) -> Picture:
         """Both maps and the chosen cluster; its kernel; all clusters."""
-        stand, block = self._stand(state), self._block(state)
-        both = {side: self._grouped(state, side) for side in _SIDES}
-        chosen, number = both[state["side"]], self._number(state)
+        key = self._key(state)
         maps = []
-        for side, shown in both.items():
+        for side in _SIDES:
             words = "moving, warped so far" if side == "moving" else side
-            picture = self._coloured(self._seen(stand, side), shown.index + 1, stand.voxel)
-            maps.append(titled(f"{words}: clusters", self._crossed(picture, state, side)))
-        image = self._seen(stand, state["side"])
-        only = self._alone(image, chosen.index == number, number, stand.voxel)
-        above = stack(*maps, titled(f"cluster {number + 1} of {state['side']}, alone", only), axis=1)
-        return stack(above, self._kernels(block, chosen.attention[number]), _legend(chosen, number, above.shape[1]))
+            maps.append(titled(f"{words}: clusters", self._crossed(self._map(key, side), state, side)))
+        alone, below = self._chosen(key, state["side"], self._number(state))
+        return stack(stack(*maps, alone, axis=1), below)
 
     def describe(self, state: State) -> str:
         """The chosen cluster, its attention, the sizes, and how far the field is from the network's own."""
-        chosen, number = self._grouped(state, state["side"]), self._number(state)
+        chosen, number = self._grouped(self._key(state), state["side"]), self._number(state)
         attention, total = chosen.attention[number], sum(chosen.sizes)
         count = len(chosen.sizes)
         plain = " One kernel for the whole map: a plain convolution." if count == 1 else ""
         empty = chosen.sizes.count(0)
         lost = f" {empty} of the clusters are empty." if empty else ""
-        apart = self._registered(state).displacement - self._usual.displacement
+        apart = self.at(state["clusters"], state["seed"]).displacement - self._usual.displacement
         change = float(apart.square().sum(1).mean().sqrt())
         least, most = attention.min(), attention.max()
         return (
@@ -143,27 +139,56 @@ class ClusterMap(Scene):
     def _scale(self) -> int:
         return integer_scale(spatial(self._usual.fixed), PIXELS)
 
-    def _registered(self, state: State) -> Stands:
-        return self.at(state["clusters"], state["seed"])
+    def _key(self, state: State) -> Key:
+        return int(state["level"]), state["clusters"], state["seed"]
 
-    def _stand(self, state: State) -> Stand:
-        return self._registered(state).levels[int(state["level"])]
-
-    def _block(self, state: State) -> SACB:
-        return self.blocks[int(state["level"])]
+    def _stand(self, key: Key) -> Stand:
+        level, clusters, seed = key
+        return self.at(clusters, seed).levels[level]
 
     def _seen(self, stand: Stand, side: str) -> Plane:
         """The image at full size: the fixed one, or the moving one as it is warped at this level."""
         return plane(stand.moving if side == "moving" else self._usual.fixed)
 
-    def _grouped(self, state: State, side: str) -> Grouped:
-        stand = self._stand(state)
-        return grouped(stand, self._block(state), side, self._seen(stand, side))
-
     def _number(self, state: State) -> int:
         """The cluster under the cross hairs."""
-        shown, voxel = self._grouped(state, state["side"]), self._stand(state).voxel
-        return int(shown.index[state["axis_0"] // voxel, state["axis_1"] // voxel])
+        key = self._key(state)
+        index, voxel = self._grouped(key, state["side"]).index, self._stand(key).voxel
+        return int(index[state["axis_0"] // voxel, state["axis_1"] // voxel])
+
+    @functools.cached_property
+    def _grouped(self) -> Callable[[Key, str], Grouped]:
+        @functools.lru_cache(_REMEMBERED)
+        def sort(key: Key, side: str) -> Grouped:
+            stand = self._stand(key)
+            return grouped(stand, self.blocks[stand.level], side, self._seen(stand, side))
+
+        return sort
+
+    @functools.cached_property
+    def _map(self) -> Callable[[Key, str], Picture]:
+        """All clusters in their colours."""
+
+        @functools.lru_cache(_REMEMBERED)
+        def paint(key: Key, side: str) -> Picture:
+            stand = self._stand(key)
+            return self._coloured(self._seen(stand, side), self._grouped(key, side).index + 1, stand.voxel)
+
+        return paint
+
+    @functools.cached_property
+    def _chosen(self) -> Callable[[Key, str, int], tuple[Picture, Picture]]:
+        """One cluster alone; and its kernel above the list of all."""
+
+        @functools.lru_cache(_REMEMBERED)
+        def paint(key: Key, side: str, number: int) -> tuple[Picture, Picture]:
+            stand, shown = self._stand(key), self._grouped(key, side)
+            image = self._alone(self._seen(stand, side), shown.index == number, number, stand.voxel)
+            kernels = self._kernels(self.blocks[stand.level], shown.attention[number])
+            below = stack(kernels, _legend(shown, number, kernels.shape[1]))
+            return titled(f"cluster {number + 1} of {side}, alone", image), below
+
+        return paint
 
     def _coloured(self, image: Plane, labels: Plane, voxel: int) -> Picture:
         picture = render_image(image, limits=self._limits, scale=self._scale)
