@@ -11,7 +11,7 @@ from regkit.views.drawing import DIFFERENCES, INK, NIGHT, PAPER, POINT, Colour, 
 from regkit.views.pictures import draw_lines, write
 
 SHARES: Picture = DIFFERENCES[127::-1]  # a share or a weight, from near-white at 0 to dark blue at 1
-_DARK = 150  # mean of a colour, below which numbers on it are written in white
+_DARK = 128  # luminance of a colour, below which numbers on it are written in white
 
 
 def titled(title: str, picture: Picture) -> Picture:
@@ -27,7 +27,8 @@ def render_cells(values: Plane, *, table: Picture, limits: Limits, side: int, wo
     picture[::side] = picture[:, ::side] = picture[side - 1 :: side] = picture[:, side - 1 :: side] = PAPER
     if words is None:
         return picture
-    for paint, chosen in ((PAPER, small.mean(-1) < _DARK), (INK, small.mean(-1) >= _DARK)):
+    dark = small @ np.array([0.299, 0.587, 0.114]) < _DARK
+    for paint, chosen in ((PAPER, dark), (INK, ~dark)):
         rows, columns = np.nonzero(chosen)
         marks = [
             ((row + 1) * side - 8.0, (column + 0.5) * side, "md", f"{values[row, column]:{words}}")
