@@ -472,7 +472,7 @@ my_purchases = {"MIE": "neither", "FW": "accuracy", "BE": "accuracy", "BA": "bot
 check.bought(my_purchases)
 
 # %% [markdown] tags=["instructor"]
-# The room splits on *BA*. "It is for consistency": so it was said above. That it is worth as much Dice as asking twice is
+# The room splits on *BA*. "It is for consistency": so it was said above. That it is worth more Dice than asking twice is
 # the paper's own surprise (SS .570, SS+BE .573, with BA .587 on Mindboggle), and it is here as well. Why? Take the
 # training's view: each pair now gives one velocity that must serve two images, so half of the ways to be wrong are gone.
 # *MIE* is the honest part: the paper gains .010, we see none. Small slices, small network, 500 steps: a difference

@@ -105,7 +105,7 @@ class ThereAndBack(Scene):
             "sampler": Choice("sampler", list(_SAMPLERS)),
             "row": Slider("row of the voxel", place[0], 0, rows),
             "column": Slider("column of the voxel", place[1], 0, columns),
-            "farthest": Button("go to the voxel farthest from home"),
+            "farthest": Button("go to the farthest"),
         }
 
     @property
