@@ -164,7 +164,8 @@ print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, 
 # %% [markdown]
 # Two conventions, one value: both are right as long as **both ends** of the wire agree. regkit keeps everything in
 # voxels, with the axes in order: only one of its files (`sampler.py`) calls `grid_sample`, and each conversion has a
-# name (`fields.voxels_to_normalized`, `places.to_normalized`).
+# name (`places.to_normalized` for positions; for differences of positions, which come below,
+# `fields.voxels_to_normalized`).
 #
 # ## One point in four systems
 #

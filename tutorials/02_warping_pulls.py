@@ -441,7 +441,8 @@ if all(torch.is_tensor(image) and image.shape == brain.shape for image in answer
         panel.set(title=f"{title}\ndetail {detail(image):.4f}", xticks=(), yticks=())
 
 # %% [markdown] tags=["instructor"]
-# Those who add displacements (72 times `check.turn(5)`) get a wildly magnified picture: good to show. Ask why the
+# Those who add displacements (72 times `check.turn(5)`) get a tiny brain, six times smaller (the
+# arrows are so long that the map reads six times as far out), and turned: good to show. Ask why the
 # composed field is exact here: an affine displacement is linear in $x$, and linear interpolation is exact for that. For
 # a curved field composition does lose a little each time; the field is smooth, so it loses far less than an image.
 # Corners differ: there the turned image reads outside. The check looks within a circle.

@@ -288,8 +288,8 @@ assert short_cut["dice"] < proper["dice"] - 0.03 and short_cut["field"] > 2 * pr
 # %% [markdown]
 # **Symptom:** edges that lie on the nearest wrong edge, corners that neither image has. **Why:** a voxel's gradient
 # knows only what lies next to it (every similarity has a *capture range*: how far off it still points the right way),
-# and now the rotation has to be in $w$ and is charged: its gradient is not zero. **Mend:** affine first. It has six
-# numbers, each of which hears the whole image.
+# and now the rotation has to be in $w$ and is charged: $\nabla w$ of a rotation is not zero.
+# **Mend:** affine first. It has six numbers, each of which hears the whole image.
 #
 # ## Exercise: a beautiful picture
 #

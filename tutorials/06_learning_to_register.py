@@ -397,10 +397,11 @@ check.mended(my_mending)
 assert my_mending[2] == "nothing" and check.mended(my_mending).colour == "green"
 
 # %% [markdown] tags=["instructor"]
-# Most expect the network's start to be the better one: it is nearer. Dice agrees with them (0.985 from both), the folds do
-# not: after fast training 0.9 % from the network, none to speak of from nothing (full training: 0.02 %, so a better
-# network does less harm). The start is *wrong*, not only rough, and the optimiser has to unfold it. What makes it
-# acceptable is a larger weight: below 0.5 % at λ = 0.01. Let them compare the two grids.
+# Most expect the network's start to be the better one: it is nearer. Dice cannot tell (0.985 from
+# both), the folds can: after fast training 0.9 % from the network, none to speak of from nothing
+# (full training: 0.02 %, so a better network does less harm). The start is *wrong*, not only rough,
+# and the optimiser has to unfold it. What makes it acceptable is a larger weight: below 0.5 % at
+# λ = 0.01. Let them compare the two grids.
 
 # %% [markdown]
 # *A wrong start may be worse than none.* The optimiser keeps what it is given, unless the loss speaks against it; a few

@@ -24,7 +24,10 @@ MARKED_POINT = torch.tensor([44.0, 12.0])  # in the moving image of `carrying_pa
 
 @functools.cache
 def brain_slice() -> Image:
-    """A slice of a real MRI scan, seen from above with the forehead up: (1, 1, 96, 96), tissue from 0.4 to 1."""
+    """A slice of a real MRI scan, forehead up, the patient's left at the right.
+
+    (1, 1, 96, 96), tissue from 0.4 to 1.
+    """
     scan: Any = nibabel.load(str(resources.files("nibabel") / "tests/data/example4d.nii.gz"))
     upright = np.asarray(scan.dataobj[16:112, :, 12, 0], dtype=np.float32).T[::-1].copy()
     return torch.from_numpy(upright / 800)[None, None]
