@@ -23,6 +23,7 @@ from regkit.check.t07_gradicon import dearer_trip, gradicon_by_hand, icon_by_han
 from regkit.check.t08_spnet import bought
 from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 from regkit.check.t10_sacbnet import one_cluster, plain_convolution
+from regkit.check.t11_smgicnet import growing_gap, three_levels, way_back
 
 __all__ = [
     "LANDMARKS",
@@ -39,6 +40,7 @@ __all__ = [
     "disc",
     "failing_laws",
     "gradicon_by_hand",
+    "growing_gap",
     "hidden_folds",
     "icon_by_hand",
     "inverted_pairs",
@@ -57,7 +59,9 @@ __all__ = [
     "squarings",
     "swirl",
     "there_and_back",
+    "three_levels",
     "turn",
     "turned",
+    "way_back",
     "wild_swirl",
 ]
