@@ -175,6 +175,7 @@ class _Tried:
     """What a penalty said of the exercise's fields, and whether a network could learn from it."""
 
     value: float
+    exchanged: float  # the value with φ_AB and φ_BA exchanged
     trains: bool
 
 
@@ -183,13 +184,16 @@ def _try(answer: Any) -> _Tried:
         raise TypeError(f"a function of two displacements is wanted, received {type(answer).__name__}")
     first, second = (field.clone().requires_grad_() for field in there_and_back())
     value = answer(first, second)
+    if isinstance(value, (tuple, list)):
+        raise ValueError(f"one number is wanted, received {len(value)}: add them")
     if torch.as_tensor(value).numel() != 1:
         raise ValueError(f"one number is wanted, received {tuple(value.shape)}: take the mean")
+    exchanged = float(torch.as_tensor(answer(second, first)).detach())
     trains = isinstance(value, Tensor) and value.requires_grad
     if trains:
         value.sum().backward()
         trains = all(field.grad is not None and bool(field.grad.any()) for field in (first, second))
-    return _Tried(float(torch.as_tensor(value).detach()), trains)
+    return _Tried(float(torch.as_tensor(value).detach()), exchanged, trains)
 
 
 def _near(penalty: Penalty, tolerance: float) -> Callable[[_Tried], bool]:
@@ -210,7 +214,9 @@ def _exercise(
     task: str, praise: str, right: Penalty, mistakes: Mapping[str, tuple[Penalty, str]], otherwise: str
 ) -> Exercise:
     """A penalty to write: a right value and a gradient are wanted, each known mistake has its hint."""
+    one_way, _ = mistakes["one order"]
     no_gradient = "the value is right, but no gradient reaches both fields: no .item(), no .detach(), no numpy."
+    one_order = "exchange first and second, and your number changes: one order is counted twice, the other never."
     good = _near(right, _CLOSE)
 
     def unless_good(made: Callable[[_Tried], bool]) -> Callable[[_Tried], bool]:
@@ -222,6 +228,7 @@ def _exercise(
         prepare=_try,
         rules=(
             (lambda tried: good(tried) and not tried.trains, no_gradient),
+            (lambda tried: good(tried) and abs(tried.exchanged / tried.value - 1) > _ALIKE, one_order),
             *((unless_good(_near(penalty, _ALIKE)), hint) for penalty, hint in mistakes.values()),
             (lambda tried: not good(tried), otherwise),
         ),
@@ -229,6 +236,7 @@ def _exercise(
         mistakes={
             **{name: functools.partial(_itself, penalty) for name, (penalty, _) in mistakes.items()},
             "no gradient": lambda: lambda first, second: right(first, second).detach(),
+            "one order twice": lambda: lambda first, second: 2 * one_way(first, second),
             "every voxel": lambda: lambda first, second: compose(first, second).square(),
             "nothing": lambda: lambda first, second: torch.zeros(()),
         },

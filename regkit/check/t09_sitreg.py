@@ -83,11 +83,12 @@ def safe_steps() -> tuple[Displacement, Displacement]:
 
 
 class _Tried(NamedTuple):
-    """What an update did: U_ab and U_ba, and the same from exchanged steps."""
+    """What an update did: U_ab and U_ba, the same from exchanged steps, and from halved ones (v_ab, v_ba)."""
 
     ab: Displacement
     ba: Displacement
     swapped: tuple[Displacement, Displacement]
+    halved: tuple[Displacement, Displacement]
 
     def left(self) -> float:
         """|U_ab ∘ U_ba - identity|, voxels, mean."""
@@ -98,11 +99,15 @@ class _Tried(NamedTuple):
         ba, ab = self.swapped
         return float(((self.ab - ab).norm(dim=1).mean() + (self.ba - ba).norm(dim=1).mean()) / 2)
 
+    def use(self) -> float:
+        """How much each step counts: what halving it changes of U_ab, voxels, mean; of the step that counts less."""
+        return min(float((self.ab - ab).norm(dim=1).mean()) for ab in self.halved)
+
 
 def _try(answer: Any) -> _Tried:
     there, back = safe_steps()
     pairs = []
-    for first, second in ((there, back), (back, there)):
+    for first, second in ((there, back), (back, there), (0.5 * there, back), (there, 0.5 * back)):
         given = answer(first.clone(), second.clone())
         if given is None or given is ...:
             raise Unanswered("my_update returns nothing yet.")
@@ -113,11 +118,12 @@ def _try(answer: Any) -> _Tried:
                 shape = tuple(getattr(update, "shape", ())) or update
                 raise ValueError(f"displacements {tuple(there.shape)} are wanted, received {shape}")
         pairs.append((given[0].detach(), given[1].detach()))
-    return _Tried(*pairs[0], pairs[1])
+    return _Tried(*pairs[0], pairs[1], (pairs[2][0], pairs[3][0]))
 
 
 one_law_less = Exercise(
-    task="Write my_update(v_ab, v_ba): return U_ab and U_ba that undo each other and do not fold, without symmetry.",
+    task="Write my_update(v_ab, v_ba): from both steps, U_ab and U_ba that undo each other and do not fold, without "
+    "symmetry.",
     praise="inverse consistent, free of folds, and the answer depends on who is called A: each law stands by itself.",
     prepare=_try,
     rules=(
@@ -146,11 +152,16 @@ one_law_less = Exercise(
             lambda tried: tried.change() < _SMALL,
             "all laws hold: exchanging v_ab and v_ba exchanges the updates. Treat the two steps differently.",
         ),
+        (
+            lambda tried: tried.use() < 1e-3,
+            "right laws, but that is the one-sided step of the table: one of v_ab and v_ba does not count. Use both.",
+        ),
     ),
-    reference=lambda: lambda ab, ba: (ab, invert(ab)),
+    reference=lambda: lambda ab, ba: (compose(ab, ba), invert(compose(ab, ba))),
     mistakes={
         "nothing broken": lambda: lambda ab, ba: (compose(ab, invert(ba)), compose(ba, invert(ab))),
         "nothing moves": lambda: lambda ab, ba: (0 * ab, 0 * ba),
+        "one-sided": lambda: lambda ab, ba: (ab, invert(ab)),
         "minus": lambda: lambda ab, ba: (ab, -ab),
         "both as they are": lambda: lambda ab, ba: (ab, ba),
         "no inverse, no symmetry": lambda: lambda ab, ba: (ab, 0.5 * ab),

@@ -93,10 +93,10 @@ class Inversion(Scene):
         count = min(state["iteration"], len(run) - 1)
         ended = " (its last)" if count == len(run) - 1 else ""
         reached = next((n for n, each in enumerate(run) if each.worst < _ASKED), None)
-        when = "is never reached" if reached is None else f"is reached at n = {reached}"
+        when = "are never reached" if reached is None else f"are reached at n = {reached}"
         return (
             f"{self.words} = {state['map']}, {state['solver']}, iteration {count}{ended}: z + u(x + z) is at most "
-            f"{now.worst:.2g} voxels. The {_ASKED:g} voxels that SITReg asks for: {when}."
+            f"{now.worst:.2g} voxels. The {_ASKED:g} voxels that SITReg asks for {when}."
         )
 
     @functools.cached_property
