@@ -124,7 +124,7 @@ def _try(answer: Any) -> _Tried:
 one_law_less = Exercise(
     task="Write my_update(v_ab, v_ba): from both steps, U_ab and U_ba that undo each other and do not fold, without "
     "symmetry.",
-    praise="inverse consistent, free of folds, and the answer depends on who is called A: each law stands by itself.",
+    praise="inverse consistent, free of folds, and the answer depends on who is called A: symmetry is gone, alone.",
     prepare=_try,
     rules=(
         (
