@@ -22,7 +22,7 @@
 # **Before you start.** Capture range (03), velocities (05), GradICON (07). The method: *SM-GICNet*, Bai, Zhang, Che and
 # Li, submitted to MIDL 2025.
 #
-# **CPU.** Measured on two cores: about 35 s in fast mode, 90 s in full mode.
+# **CPU.** Measured on two cores: about 35 s in fast mode, 75 s in full mode.
 
 # %%
 import math
@@ -49,7 +49,7 @@ from regkit.models import SMGICNet, smgicnet_networks
 from regkit.views import growing, wavelets
 from regkit.views.ablations import AblationPanel
 
-course.begin(seconds={"fast": 35, "full": 90})
+course.begin(seconds={"fast": 35, "full": 75})
 
 # %% [markdown]
 # ## No affine first
@@ -291,7 +291,7 @@ axes.set(xlabel="training steps", ylabel="mean Dice of 16 held-out pairs", ylim=
 axes.legend()
 axes.grid(alpha=0.3)
 print(f"Dice after {STEPS} steps: {by_level[-1][-1]:.3f}")
-assert by_level[-1][-1] > before + {"fast": 0.04, "full": 0.2}[training.mode()]
+assert by_level[-1][-1] > before + {"fast": 0.04, "full": 0.15}[training.mode()]
 
 # %% [markdown]
 # ## Take one part away
