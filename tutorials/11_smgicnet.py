@@ -87,7 +87,8 @@ for panel, (title, image) in zip(axes, [*warped.items(), ("B", pair.fixed)], str
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
     panel.contour(pair.fixed_labels[0, 0] > 0, levels=[0.5], colors="#e69f00", linewidths=1)
     panel.set(title=title, xlabel="axis 1 (voxels)")
-axes[0].set_ylabel("axis 0 (voxels)")
+axes[0].set(ylabel="axis 0 (voxels)")
+print("A, what becomes of it, and B")
 # %% [markdown]
 # (Orange: B's outline.)
 #
@@ -162,7 +163,8 @@ for column, (low, energy) in enumerate(reversed(levels)):
         continue
     drawn = axes[1, column].imshow(energy[0, 0].sqrt(), cmap="gray", vmin=0, vmax=0.35)
     axes[1, column].set(title="root of the energy")
-figure.colorbar(drawn, ax=axes[1, 2], label="intensity")
+bar = axes[1, 3].inset_axes([0, 0, 0.07, 1])
+legend = figure.colorbar(drawn, cax=bar, label="intensity that was discarded")
 
 # %% [markdown]
 # The low band is nothing but average pooling. What the wavelet adds is the second row: *where* the discarded details
