@@ -79,15 +79,14 @@ pictures = {
     "fixed": fixed,
     "warped": regkit.warp(brains.moving, found.displacement)[one],
 }
-for panel, (name, image) in zip(axes, pictures.items(), strict=False):
-    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
-    panel.set(title=name, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
-axes[3].imshow(
-    sorted_places[32 + SHOWN, :, :28], cmap="Set2", vmin=0, vmax=7, interpolation="nearest"
-)
+groups = sorted_places[32 + SHOWN, :, :28]  # the network pads 56 voxels to 64
+axes[3].imshow(groups, cmap="Set2", vmin=0, vmax=7, interpolation="nearest")
 axes[3].set(
     title="fixed, sorted into seven groups", xlabel="axis 1 (voxels of level 2)", ylabel="axis 0"
 )
+for panel, (name, image) in zip(axes, pictures.items(), strict=False):
+    panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.set(title=name, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
 
 
 # %%
@@ -180,21 +179,26 @@ print("voxels in each cluster:", index.bincount().tolist())
 # ## Adapt the kernel
 #
 # One kernel $W$ is shared by all. Two small networks look at a cluster's centroid $c_n$ and say how the cluster wants
-# it (equations 5 to 7): an **attention** $a_n$, one number between 0 and 1 for each of the nine taps, and a bias $b_n$.
+# it (equations 5 to 7): an **attention** $a_n$, one number between 0 and 1 for each of the nine **taps**
+# (the places $k$ of a 3 × 3 kernel), and a bias $b_n$ for each output channel.
 #
 # $$y(x) = \sum_k a_{n(x),\,k}\, W_k\, p(x + k) + b_{n(x)},$$
 #
-# where $n(x)$ is the cluster of $x$. In words: for each cluster convolve everything with *its* kernel, and keep its own
-# places.
-
+# where $p$ are the features and $n(x)$ is the cluster of $x$. In words: each place adds up its nine neighbours, and its
+# cluster says how much each of them counts.
 
 # %%
+OFFSETS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]  # of the nine taps, rows first
+
+
 def adapt_by_hand(p, W, a, b, index):
     """p: (1, in, H, W), W: (out, in, 9), a: (N, 9), b: (N, out), index: (H, W)."""
-    y = 0
-    for n in range(len(a)):
-        kernel = (a[n] * W).view(*W.shape[:2], 3, 3)
-        y = y + (index == n) * F.conv2d(p, kernel, b[n], padding=1)
+    height, width = index.shape
+    padded = F.pad(p, [1, 1, 1, 1])
+    y = b[index].permute(2, 0, 1)[None]
+    for k, (i, j) in enumerate(OFFSETS):
+        neighbour = padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width]  # p(x + k)
+        y = y + a[index, k] * torch.einsum("oc,bchw->bohw", W[:, :, k], neighbour)
     return y
 
 
@@ -229,7 +233,8 @@ map_of_brains
 # **Read it.** Above: both images, each sorted by itself, so "cluster 3" is not the same in both. Here they are numbered
 # from dark to bright, which makes the two maps look alike on the fine levels; on the coarse ones it hardly helps.
 # Middle: the attention of the cluster under the cross hairs, and one channel of the shared kernel before and after.
-# Below: all clusters, with the number of their voxels and their attention.
+# Below: all clusters, with the number of their voxels and their attention. (The images are widened to 64 × 64, a
+# multiple of 16, as the network sees them; so there are more voxels than in our sum above.)
 #
 # * At level 2 one tissue is *several* clusters, and so is the black around the head. Places are sorted by what the
 #   features say, such as on which side an edge lies. Clusters are not tissues.
@@ -252,10 +257,8 @@ assert all(0.005 < change < 0.2 for change in moved.values())
 # fixed voxel's features with those of the nine moving voxels around it, by scalar products (equation 9). Softmax makes
 # nine weights of nine scores. The arrow is the weighted mean of the nine offsets (equation 10): a **soft argmax**.
 
+
 # %%
-OFFSETS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-
-
 def match_by_hand(moving, fixed):
     """(B, C, H, W) each: the displacement (B, 2, H, W), less than one voxel along each axis."""
     height, width = fixed.shape[2:]
@@ -301,8 +304,8 @@ microscope
 
 # %% [markdown]
 # **Try.** The yellow box is the voxel of this level under the two sliders. *Sharpness* 0: nine equal weights, no arrow.
-# 1: as trained. 100: the best of the nine alone, arrows of whole voxels. Which makes the least difference, below on the
-# right? Then go to a corner: places outside have the score 0, *and take part*.
+# 1: as trained. 100: the best of the nine alone, arrows of whole voxels. At which is the difference, below on the
+# right, the smallest? Then go to a corner: places outside have the score 0, *and take part*.
 
 # %%
 sharpened = {}
@@ -428,7 +431,7 @@ for level, match in zip(sacbnet.LEVELS, found.matches, strict=True):
     assert between < 0.15
 
 # %% [markdown]
-# The taps differ widely (from 0.02 to 1 in the picture above); the clusters agree on them. The seven kernels are
+# The taps differ widely (from 0.02 to 1 in the picture above); the clusters agree on most of them. The seven kernels are
 # variations of one.
 #
 # And yet a network that was trained *without blocks* is worse by three points. How can the block matter, and its
@@ -579,7 +582,8 @@ assert apart < 0.02 and abs(dice(plain) - dice(own)) < 0.003
 # The paper switches the blocks on, level by level, and the Dice rises (its Table 3: .7643 to .7691 on IXI, .7141 to
 # .7309 on LPBA, .5374 to .5881 on the abdomen). But its first row has no block at all: fewer layers *and* no clusters.
 # There is no row with one cluster. So here it is: nine variants, each trained for itself on the same brains, from
-# three seeds. Dice on 32 held-out pairs:
+# three seeds. (*Means over channels*: a place is described by nine numbers, the mean over the channels at each of its
+# neighbours, and not by the neighbourhood's mean in each channel; *both means*: by both.) Dice on 32 held-out pairs:
 
 # %%
 names = list(variants.VARIANTS["sacbnet"])
@@ -642,9 +646,9 @@ assert abs(np.mean(clusters_bring)) < 0.02 and np.mean(clusters_bring) < 0.75 * 
 # earn their keep; the paper's numbers neither show it nor refute it, as the control is missing. (N from 5 to 11 moves
 # its Dice by .001 on IXI.)
 #
-# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1, *mean* = channels: what was
-# trained is shown beside the reference. Combinations that nobody has trained say so; the button trains them (some
-# minutes on a laptop).
+# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1 or *mean* = channels, one at a
+# time: what was trained is shown beside the reference. Combinations that nobody has trained say so; the button trains
+# them (some minutes on a laptop).
 
 # %%
 panel = ablations.AblationPanel(

@@ -1,4 +1,4 @@
-"""The exercise of tutorial 08: what each switch of SPnet buys, inverse consistency, accuracy, both or neither."""
+"""The exercise of tutorial 08: what each switch of SPnet buys, consistency, accuracy, both or neither."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from regkit.check.exercise import Exercise, Unanswered
 
-WORDS = ("inverse consistency", "accuracy", "both", "neither")
+WORDS = ("consistency", "accuracy", "both", "neither")
 _BOUGHT = {"MIE": WORDS[3], "FW": WORDS[1], "BE": WORDS[1], "BA": WORDS[2]}  # the tutorial measures that it is so
 
 
@@ -56,7 +56,7 @@ bought = Exercise(
         (lambda words: words["FW"] == WORDS[3], "FW: look at Dice, with and without feature warping."),
         (
             lambda words: words["MIE"] == WORDS[1],
-            "MIE bought accuracy on the paper's brains, and hardly any on ours: believe what you measure.",
+            "MIE bought accuracy on the paper's brains, and hardly any on ours: is it 0.02 of Dice in the panel?",
         ),
         (
             lambda words: words["MIE"] in (WORDS[0], WORDS[2]),
