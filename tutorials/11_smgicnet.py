@@ -118,6 +118,9 @@ print(f"you said: {my_prediction}")
 assert before < 0.3 and reached["one level"] < 0.4 and reached["reference"] > 0.64
 
 # %% [markdown]
+# One level fits the *outline*. Look inside: the large dark ventricles stay where A has them, and B's lie elsewhere.
+# The reason is in the *loss*; we come to it.
+#
 # ## Small, and nothing thrown away
 #
 # To find the head one does not need the folds: a small image will do. The **Haar wavelet** halves an image. Of each
@@ -208,12 +211,14 @@ stack
 
 # %% [markdown]
 # Drag the **level**. Above: what the network of this level sees; below: what it adds, and where all levels together have
-# come. At level 1 a brain is 8 × 7 voxels, and yet most of the way is found there. At level 4 choose a **gate**.
+# come. At level 1 a brain is 8 × 7 voxels, and yet three quarters of the *motion* are found there (the line below the
+# picture tells). The finer levels add short ways, and most of the *Dice*. At level 4 choose a **gate**.
 #
 # * The **weight** (levels 3 and 4; in the authors' program, not in the paper): both images are multiplied by a number
 #   from ½ to 1, largest where they still disagree.
 # * The **gates** (section 3.2 and appendix A): the last network is a U-Net, whose skip connections carry fine detail
-#   past the coarse. A gate multiplies each voxel of a skip by a coefficient from 0 (closed) to 1 (open).
+#   past the coarse. A gate multiplies each voxel of a skip by a coefficient from 0 (closed) to 1 (open). It is painted
+#   *over the image*: where the image is dark, the colour is darker than in the key. The line below has its true range.
 
 # %%
 steps_up = []
@@ -225,9 +230,9 @@ assert all(a < b for a, b in zip([before, *steps_up], steps_up, strict=False))
 # %% [markdown]
 # ## Consistency
 #
-# The same network is run on (A, B) and on (B, A); $\varphi_{AB}$ and $\varphi_{BA}$ come from two answers. Nothing makes
-# them inverse to each other, so a loss asks for it (section 3.3): the Jacobian of the round trip shall be the
-# identity matrix,
+# The same network is run on (A, B) and on (B, A); $\varphi_{AB}$ and $\varphi_{BA}$ come from two answers. $\exp(-v)$ of
+# the first answer is the inverse of $\varphi_{AB}$, but nothing makes the second answer agree with it. So a loss asks
+# (section 3.3): the Jacobian of the round trip shall be the identity matrix,
 #
 # $$L_{GI} = \tfrac1d\,\mathrm{mean}\,\big|\nabla[\varphi_{AB} \circ \varphi_{BA}] - I\big|^2 .$$
 #
@@ -259,6 +264,15 @@ assert exact < by_hand / 3 and torch.isclose(moved, exact, rtol=0.01)
 
 # %% [markdown]
 # ## Train it
+#
+# The loss (section 3.4) has three large terms, each added over both directions:
+#
+# * the **similarity**, *at every level*: the local NCC (03) of A's warped band and B's, also of the energies where they
+#   are read, in windows of 3, 5, 7 and 9 voxels *of that level*, coarse to fine. Each level counts twice the one before;
+# * $L_{GI}$, with weight 1;
+# * the **smoothness** $|\nabla u|^2$ (04) of every level, with weight 0.1.
+#
+# (The paper does not print the last two weights. Small terms compare the two ways back, and neighbouring levels.)
 #
 # A small one (8 channels), for a moment. The stored ones took 900 steps. We measure the Dice after each of its levels.
 
@@ -299,8 +313,15 @@ assert by_level[-1][-1] > before + {"fast": 0.04, "full": 0.15}[training.mode()]
 # ## Take one part away
 #
 # The paper removes one component at a time (Figure 3b, bars without numbers) and reports that every one is needed.
-# Here are the same bars for our small benchmark: each variant trained for itself, with the same recipe. The line
-# is the spread over the trainings; in brackets, from how many seeds.
+# Here are such bars for our small benchmark: each variant trained for itself, with the same recipe. The line
+# is the spread over the trainings; in brackets, from how many seeds. *Field*: how far the map is from the true one,
+# within the brain; these brains are made by a program, so the truth is known.
+#
+# * **one level**, **two levels**: full size only; half size and full size.
+# * **not symmetric**: only (A, B) is asked in training. In the loss $\exp(-v)$ takes the place of $\varphi_{BA}$, so that
+#   $L_{GI}$ has next to nothing left to ask: two parts are gone with this one.
+# * **no attention**: all gates open. **No gradient inverse consistency**, **no smoothness**: without this term of the
+#   loss; **neither**: without both.
 
 # %%
 names = list(stored)
@@ -338,15 +359,16 @@ print({name: str(value) for name, value in others.items()})
 # step, does clearly better. VoxelMorph, which has no levels, ends where *one level* does.
 #
 # Now look at **no gradient inverse consistency**: its images fit *better* (MSE), its field is *more wrong*, and its round
-# trip is three times as far from home. **No smoothness**, on the other hand, costs next to nothing: the consistency has
-# replaced the regulariser, as section 3.3 says. With *neither*, nothing holds the map.
+# trip ends more than three times as far from home. (Near home alone is no merit: *one level* comes home best, because it
+# finds least.) **No smoothness**, on the other hand, costs next to nothing: the consistency has replaced the regulariser,
+# as section 3.3 says. With *neither*, nothing holds the map.
 
 # %%
 without, neither = table["no gradient inverse consistency"], table["neither"]
 whole, plain = table["reference"], table["no smoothness"]
 assert without["mse"].mean < whole["mse"].mean
 assert without["field_error"].mean > whole["field_error"].mean + 0.2
-assert without["exchange_error"].mean > 2 * whole["exchange_error"].mean
+assert without["exchange_error"].mean > 3 * whole["exchange_error"].mean
 assert abs(plain["dice"].mean - whole["dice"].mean) < 0.05
 assert neither["dice"].mean < plain["dice"].mean - 0.03
 
@@ -389,7 +411,7 @@ assert metrics.folds(fields_of["reference"]).percent < 0.05
 # ## Growing displacement
 #
 # Brains that *were* aligned (their shapes still differ), misaligned by our own hand: turned, or shifted. In training,
-# brains were turned by up to 20° each.
+# each brain was turned by up to 20° and shifted by up to 2.4 voxels along each axis; two differ by up to twice that.
 
 # %%
 aligned = studies.stack(benchmarks.BENCHMARKS["brains"].held_out[:16])
@@ -426,8 +448,9 @@ shifting
 # %% [markdown]
 # ## Exercise: which switch matters as the displacement grows?
 #
-# In the second picture set the chart to *lost against the reference*. For three switches: is more lost without it at
-# **6 voxels** than at **0**? Answer `"more"`, `"about as much"` or `"less"`. (For the levels take *two levels*.)
+# In the second picture set the chart to *lost against the reference*, and choose one network after the other *beside the
+# reference*. For three switches: is more lost without it at **6 voxels** than at **0**? Answer `"more"`, `"about as much"`
+# (the two differ by less than 0.03) or `"less"`. (For the levels take *two levels*. Below 0, something is gained.)
 
 # %% tags=["exercise"]
 my_switches = {"levels": ..., "symmetric": ..., "gradient inverse": ...}
@@ -453,14 +476,15 @@ for last in ("30", "6"):
     assert grows[last, "two levels"] > 0.07
     assert grows[last, "two levels"] > grows[last, "not symmetric"] + 0.05
     assert grows[last, "no gradient inverse consistency"] < grows[last, "not symmetric"]
-assert abs(grows["6", "not symmetric"]) < 0.04
+assert abs(grows["6", "not symmetric"]) < 0.03
 assert grows["6", "no gradient inverse consistency"] < -0.04
 
 # %% [markdown]
 # **Levels buy reach.** Not because a fine network could not see far (it sees the whole image), but because of the
 # *loss*: local correlation in a window of 9 voxels has a capture range (tutorial 03), and on an image of an eighth the
-# size a window of 3 spans 24 voxels. The consistency is a *price* on motion that the other direction does not undo;
-# far out, beyond what training has shown, the network without it reaches further (and its maps are worse: see above).
+# size a window of 3 spans 24 voxels. (VoxelMorph, one U-Net under the same window of 9, fails in the same way.) The
+# consistency is a *price* on motion that the other direction does not undo; far out, beyond what training has shown, the
+# network without it reaches further (and its maps are worse: see above).
 # These are the trained weights of one seed each: a gap of a hundredth is no finding.
 #
 # ### The way back
@@ -493,7 +517,7 @@ assert stack.errors == panel.errors == turning.errors == shifting.errors == []
 # > * **Velocities add** over levels; the inverse of all of them is $\exp(-v)$, one minus.
 # > * **Gradient inverse consistency** asks for $\nabla[\varphi_{AB}\circ\varphi_{BA}] = I$. It can stand in for a
 # >   smoothness term: it regularises, and a better-fitting image without it is a worse map.
-# > * **Levels buy reach**, above all through the loss at coarse sizes. Gates and weights are fine tuning.
+# > * **Levels buy reach**, above all through the loss at coarse sizes. What the gates buy is lost in the spread.
 # > * An ablation without its **spread** is an anecdote, and $\det(\nabla u)$ is no count of folds.
 #
 # **Next.** All of this in a plane. A brain has three axes, a spacing, an orientation, and 64 times the voxels.

@@ -125,6 +125,10 @@ _WAY_MISTAKES: Mapping[str, tuple[Back, str]] = {
         lambda r: exponential(-_added(r, lambda v: upsample(v) / 2)),
         "a voxel of a level is two of the next: the numbers have to be doubled with the grid. fields.upsample does it.",
     ),
+    "doubled twice": (
+        lambda r: exponential(-_added(r, lambda v: 2 * upsample(v))),
+        "the numbers are doubled twice: fields.upsample doubles them already, it is the 2 and the up of the formula.",
+    ),
     "the finest alone": (
         lambda r: exponential(-r[-1]),
         "this is what the last level adds. The other levels' velocities are missing.",
