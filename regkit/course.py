@@ -147,6 +147,10 @@ def lab(*, browser: bool = True, port: int = 8888) -> int:
     first = editions(sources(tutorials)[0])["learner"]
     address = f"/lab/tree/{first.name}"
     command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={address}", f"--port={port}"]
+    command += [
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # no pop-ups
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # in a container
     try:

@@ -111,7 +111,7 @@ def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
     command, folder = calls[0]
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == tutorials
     assert "--LabApp.default_url=/lab/tree/00_first_light.ipynb" in command
-    assert "--port=9999" in command and "--no-browser" in command
+    assert "--port=9999" in command and "--no-browser" in command and "--LabApp.news_url=None" in command
 
 
 def test_lab_survives_ctrl_c(tutorials, monkeypatch):
