@@ -64,11 +64,15 @@ def _double_difference(field: Tensor, axis: int) -> Tensor:
     axis, size = axis + 2, field.shape[axis + 2]
     if size == 1:
         return torch.zeros_like(field)
-    ends = [
-        2 * field.narrow(axis, end, 1) - field.narrow(axis, next_to_it, 1) for end, next_to_it in ((0, 1), (-1, -2))
-    ]
-    longer = torch.cat([ends[0], field, ends[1]], axis)
-    return longer.narrow(axis, 2, size) - longer.narrow(axis, 0, size)
+    first, last = (2 * (field.narrow(axis, end + 1, 1) - field.narrow(axis, end, 1)) for end in (0, size - 2))
+    upper, lower = field.narrow(axis, 2, size - 2), field.narrow(axis, 0, size - 2)
+    if torch.is_grad_enabled() and field.requires_grad:
+        return torch.cat([first, upper - lower, last], axis)
+    result = torch.empty_like(field)  # nothing is to be differentiated: write each part where it belongs
+    torch.sub(upper, lower, out=result.narrow(axis, 1, size - 2))
+    result.narrow(axis, 0, 1).copy_(first)
+    result.narrow(axis, size - 1, 1).copy_(last)
+    return result
 
 
 def jacobian_determinant(displacement: Displacement) -> Tensor:
@@ -82,16 +86,27 @@ def jacobian_determinant(displacement: Displacement) -> Tensor:
     """
     check_displacement(displacement)
     displacement = at_least_float32(displacement)
-    dim, results = displacement.shape[1], []
-    for part in slabs(displacement):
-        low = max(part.start - 1, 0)  # one plane more on either side, for the central difference
-        own, wider = displacement[:, :, part], displacement[:, :, low : part.stop + 1]
-        along = _double_difference(wider, 0)[:, :, part.start - low : part.stop - low]
-        columns = [along, *(_double_difference(own, axis) for axis in range(1, dim))]
-        for axis, column in enumerate(columns):
-            column[:, axis] += 2
-        results.append(determinant(columns) / 2**dim)
-    return torch.cat(results, 2)
+    parts = ((part, _slab_determinant(displacement, part)) for part in slabs(displacement))
+    if torch.is_grad_enabled() and displacement.requires_grad:
+        return torch.cat([values for _, values in parts], 2)
+    result = torch.empty_like(displacement[:, :1])
+    for part, values in parts:
+        result[:, :, part] = values
+    return result
+
+
+def _slab_determinant(displacement: Displacement, part: slice) -> Tensor:
+    """|J| in some planes across axis 0."""
+    own, dim, size = displacement[:, :, part], displacement.shape[1], displacement.shape[2]
+    low, high = max(part.start - 1, 0), min(part.stop + 1, size)  # one plane more on either side
+    if part.start > 0 and part.stop < size:
+        along = displacement[:, :, part.start + 1 : high] - displacement[:, :, low : part.stop - 1]
+    else:
+        along = _double_difference(displacement[:, :, low:high], 0)[:, :, part.start - low : part.stop - low]
+    columns = [along, *(_double_difference(own, axis) for axis in range(1, dim))]
+    for axis, column in enumerate(columns):
+        column[:, axis] += 2
+    return determinant(columns) / 2**dim
 
 
 # ---------------------------------------------------------------------------------------------- sizes and units

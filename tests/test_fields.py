@@ -591,3 +591,10 @@ def test_axes_of_one_voxel_work(shape):
     assert torch.isfinite(fields.exponential(u)).all()
     assert torch.isfinite(fields.resize_displacement(u, [n + 1 for n in shape])).all()
     assert read(u, u, relative=True).shape == u.shape
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (1, 7), (3, 2, 9), (6, 4, 5)])
+def test_differences_are_the_same_where_a_gradient_is_asked_for(shape):
+    u = torch.randn(2, len(shape), *shape, dtype=torch.float64)
+    plain = fields.jacobian_determinant(u)
+    assert torch.equal(plain, fields.jacobian_determinant(u.requires_grad_()).detach())
