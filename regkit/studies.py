@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from regkit import checkpoints, metrics
-from regkit.fields import warp, warp_labels
+from regkit.fields import warp
 from regkit.files import write_atomically
 from regkit.losses import mse
 from regkit.training import Callback, History, Recipe, Source, train
@@ -183,21 +183,20 @@ def evaluate(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, float]:
     pair = stack(pairs)
     with torch.no_grad():
         found, back = model(pair.moving, pair.fixed), model(pair.fixed, pair.moving)
-    displacement = found.displacement
     inverse = back.displacement if found.inverse is None else found.inverse
+    numbers = metrics.evaluate(Registration(found.displacement, inverse), pair)
     reached = {
-        "mse": mse(warp(pair.moving, displacement), pair.fixed).item(),
-        "folds": metrics.folds(displacement).percent,
-        "std_log_jacobian": metrics.jacobian_statistics(displacement).std_log,
-        "inverse_error": metrics.inverse_consistency(displacement, inverse),
-        "exchange_error": metrics.inverse_consistency(displacement, back.displacement),
+        "mse": mse(warp(pair.moving, found.displacement), pair.fixed).item(),
+        "folds": numbers["folds_percent"],
+        "std_log_jacobian": numbers["jacobian_std_log"],
+        "inverse_error": numbers["inverse_consistency"],
+        "exchange_error": metrics.inverse_consistency(found.displacement, back.displacement),
     }
-    if pair.moving_labels is not None and pair.fixed_labels is not None:
-        overlaps = metrics.dice(warp_labels(pair.moving_labels, displacement), pair.fixed_labels)
-        reached["dice"] = sum(overlaps.values()) / max(len(overlaps), 1)
-        if pair.displacement is not None:
-            error = (displacement - pair.displacement).norm(dim=1, keepdim=True)
-            reached["field_error"] = error[pair.fixed_labels > 0].mean().item()
+    if "dice" in numbers:
+        reached["dice"] = numbers["dice"]
+    if pair.fixed_labels is not None and pair.displacement is not None:
+        error = (found.displacement - pair.displacement).norm(dim=1, keepdim=True)
+        reached["field_error"] = error[pair.fixed_labels > 0].mean().item()
     return _rounded(reached)
 
 
@@ -226,13 +225,10 @@ def register(model: nn.Module, pair: Pair) -> Registration:
 
 def measure(pair: Pair, registration: Registration) -> dict[str, float]:
     """How good and how regular a registration is, by words with units."""
-    displacement = registration.displacement
-    numbers = {}
-    if pair.moving_labels is not None and pair.fixed_labels is not None:
-        overlaps = metrics.dice(warp_labels(pair.moving_labels, displacement), pair.fixed_labels)
-        numbers["Dice"] = sum(overlaps.values()) / max(len(overlaps), 1)
-    numbers["mean |warped - fixed|"] = (warp(pair.moving, displacement) - pair.fixed).abs().mean().item()
-    numbers["folds (%)"] = metrics.folds(displacement).percent
+    found = metrics.evaluate(registration, pair)
+    numbers = {"Dice": found["dice"]} if "dice" in found else {}
+    numbers["mean |warped - fixed|"] = (warp(pair.moving, registration.displacement) - pair.fixed).abs().mean().item()
+    numbers["folds (%)"] = found["folds_percent"]
     if registration.inverse is not None:
-        numbers["inverse error (voxels)"] = metrics.inverse_consistency(displacement, registration.inverse)
+        numbers["inverse error (voxels)"] = found["inverse_consistency"]
     return numbers
