@@ -33,7 +33,7 @@ import regkit
 from regkit import benchmarks, check, course, fields, losses, metrics, training, variants, vessels
 from regkit.views import ripples, roundtrips, scales
 
-course.begin(seconds={"fast": 50, "full": 130})
+course.begin(seconds={"fast": 50, "full": 150})
 
 # %% [markdown]
 # ## Two round trips

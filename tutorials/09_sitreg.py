@@ -49,7 +49,7 @@ from regkit import (
 from regkit.models import SITReg
 from regkit.views import iterations, meetings, sweeps
 
-course.begin(seconds={"fast": 40, "full": 100})
+course.begin(seconds={"fast": 40, "full": 105})
 
 # %% [markdown]
 # ## Ask twice
