@@ -11,19 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from regkit.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
+from regkit.anatomy import Anatomy, anatomy
 from regkit.data import Split
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
+from regkit.pictures import (
+    Contrast,
+    happens,
+    intensities_for,
+    randomised_picture,
+    smooth_noise,
+    t1_picture,
+    uniform,
+    weighted,
+)
 from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option, spatial
-from regkit.windows import gaussian_blur
 
 Motion = Literal["small", "large"]
-Contrast = Literal["t1", "shared", "random"]
 _SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
     "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
     "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
@@ -37,13 +45,13 @@ _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 class Subject:
     """One brain: its picture, and how it came from the template.
 
-    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by regkit.anatomy.STRUCTURES.
+    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by regkit.anatomy.STRUCTURES; None if not made.
     displacement: of φ_s, which pulls the template to the subject; velocity: v_s; both (1, dim, *space), voxels.
     unaffine: A_s⁻¹ as regkit.fields.affine_displacement takes it, (1, dim, dim + 1).
     """
 
     image: Image
-    labels: Labels
+    labels: Labels | None
     displacement: Displacement
     velocity: Displacement
     unaffine: Tensor
@@ -56,10 +64,12 @@ def subject(
     motion: Motion = "small",
     aligned: bool = True,
     intensities: Tensor | None = None,
+    labels: bool = True,
 ) -> Subject:
     """Deform a template and picture it, from the generator's next numbers, on the template's device.
 
-    intensities: (structures,), as `random_intensities` draws them; None keeps the template's T1 contrast.
+    intensities: (structures,), as `random_intensities` draws them; None keeps the template's T1 contrast. labels=False
+    makes none, in half the time; the image is the same up to rounding.
 
     Raises:
         ValueError: an unknown motion.
@@ -68,23 +78,30 @@ def subject(
     shape, spacing, like = spatial(template.labels), template.spacing[0], template.image
     velocity = torch.zeros(1, len(shape), *shape, device=like.device)
     for scale, length in _SCALES[motion]:
-        velocity += length / spacing * _smooth_noise(like, scale / spacing, len(shape), generator)
+        velocity += length / spacing * smooth_noise(like, scale / spacing, len(shape), generator)
     velocity -= velocity.mean(tuple(range(2, velocity.dim())), keepdim=True)  # a shift is for the affine map
     affine, unaffine = (matrix.to(like.device) for matrix in _affine(len(shape), spacing, generator))
     if aligned:
         affine = unaffine = torch.eye(len(shape), len(shape) + 1, device=like.device)[None]
     displacement = compose(exponential(velocity), affine_displacement(affine, shape))
-    shares = warp(template.maps, displacement)
+    shares = warp(template.maps, displacement) if labels else None
+
+    def pictured(weights: Tensor) -> Image:
+        """Σ_k w_k share_k: of the warped shares where they are there; else the sum is warped, one image for all."""
+        if shares is not None:
+            return weighted(weights, shares)
+        return warp(weighted(weights, template.maps), displacement)
+
     if intensities is None:
-        image = _t1(warp(template.image, displacement), shares, generator)
+        image = t1_picture(warp(template.image, displacement), pictured, generator)
     else:
-        image = _randomised(torch.tensordot(intensities.to(like.device), shares, ([0], [1]))[:, None], generator)
-    return Subject(image, shares.argmax(1, keepdim=True), displacement, velocity, unaffine)
+        image = randomised_picture(pictured(intensities), generator)
+    return Subject(image, None if shares is None else shares.argmax(1, keepdim=True), displacement, velocity, unaffine)
 
 
 def true_displacement(moving: Subject, fixed: Subject) -> Displacement:
     """What warps the moving subject onto the fixed one, (1, dim, *space), voxels: φ_m⁻¹ ∘ φ_f."""
-    shape = spatial(fixed.labels)
+    shape = spatial(fixed.image)
     grid = identity(shape, like=fixed.image)
     undeformed = compose(exponential(-moving.velocity), fixed.displacement)
     return move_affinely(grid + undeformed, moving.unaffine, shape) - grid
@@ -100,7 +117,7 @@ class BrainPairs(Sequence[Pair]):
     size: voxels; by default (64, 56) in 2D, the axial slice at z = 8 mm, and (64, 80, 64) in 3D. Every size shows the
     whole brain. motion: how far the shapes differ. aligned=False turns, shifts and scales each subject as well.
     contrast: "t1" is the template's, for all alike; "shared" draws one intensity for each structure, for all subjects;
-    "random" draws them anew for each subject.
+    "random" draws them anew for each subject; "mixed" tosses a coin between "t1" and "shared".
 
     Raises:
         ImportError: nilearn is not installed.
@@ -125,7 +142,7 @@ class BrainPairs(Sequence[Pair]):
         if count < 1:
             raise ValueError(f"count must be at least 1, received {count}; ask for one subject or more.")
         self.template = anatomy(shape)
-        draw = _intensities(contrast, _generator(seed, split, _SHARED))
+        draw = intensities_for(contrast, _generator(seed, split, _SHARED))
         self.subjects = []
         for number in range(count):
             generator = _generator(seed, split, number)
@@ -141,14 +158,9 @@ class BrainPairs(Sequence[Pair]):
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Pair:  # type: ignore[override]
         chosen = [index] if isinstance(index, int) else range(len(self))[index] if isinstance(index, slice) else index
-        subjects = [tuple(self.subjects[number] for number in self.deal[i]) for i in chosen]
-        moving, fixed, moving_labels, fixed_labels, displacement = (
-            torch.cat(parts)
-            for parts in zip(
-                *((m.image, f.image, m.labels, f.labels, true_displacement(m, f)) for m, f in subjects), strict=True
-            )
-        )
-        return Pair(moving, fixed, moving_labels, fixed_labels, displacement, self.template.spacing)
+        moving, fixed = ([self.subjects[self.deal[i][side]] for i in chosen] for side in (0, 1))
+        truth = torch.cat([true_displacement(*both) for both in zip(moving, fixed, strict=True)])
+        return _pair(moving, fixed, truth, self.template.spacing)
 
 
 def brain_source(
@@ -156,16 +168,18 @@ def brain_source(
     dim: Dim = 3,
     size: Sequence[int] | None = None,
     motion: Motion = "small",
-    aligned: bool = True,
+    aligned: float = True,
     contrast: Contrast = "shared",
+    labels: bool = True,
     batch: int = 1,
     device: torch.device | str = "cpu",
 ) -> Callable[[int, Generator], Pair]:
     """New pairs at every step of a training: `regkit.train(model, brain_source(dim=2), recipe)` never sees one twice.
 
     The function source(step, generator) that is returned makes a Pair of `batch` from the generator alone, on the
-    device, with labels and without the true displacement. Arguments as of `BrainPairs`; "shared" draws the intensities
-    once for the two images of each pair.
+    device, without the true displacement, and with labels unless labels=False, which takes half the time. Arguments as
+    of `BrainPairs`; "shared" draws the intensities once for the two images of each pair. aligned: also a number between
+    0 and 1, the share of the pairs that are.
 
     Raises:
         ImportError: nilearn is not installed.
@@ -175,20 +189,30 @@ def brain_source(
     check_option("contrast", contrast, get_args(Contrast))
     if batch < 1:
         raise ValueError(f"batch must be at least 1, received {batch}; ask for one pair or more.")
+    if not 0 <= aligned <= 1:
+        raise ValueError(f"aligned must be True, False or a share from 0 to 1, received {aligned}; 0.5 is every other.")
     template = anatomy(_shape(dim, size)).to(device)
 
     def source(step: int, generator: Generator) -> Pair:
         sides: tuple[list[Subject], list[Subject]] = [], []
         for _ in range(batch):
-            draw = _intensities(contrast, generator)
+            draw = intensities_for(contrast, generator)
+            options: dict[str, Any] = {"motion": motion, "aligned": happens(aligned, generator), "labels": labels}
             for side in sides:
-                intensities = draw(generator)
-                side.append(subject(template, generator, motion=motion, aligned=aligned, intensities=intensities))
-        moving, fixed = (torch.cat([one.image for one in side]) for side in sides)
-        moving_labels, fixed_labels = (torch.cat([one.labels for one in side]) for side in sides)
-        return Pair(moving, fixed, moving_labels, fixed_labels, spacing=template.spacing)
+                side.append(subject(template, generator, intensities=draw(generator), **options))
+        return _pair(*sides, None, template.spacing)
 
     return source
+
+
+def _pair(
+    moving: Sequence[Subject], fixed: Sequence[Subject], truth: Displacement | None, spacing: tuple[float, ...]
+) -> Pair:
+    """Subjects side by side as one batch."""
+    images = [torch.cat([one.image for one in side]) for side in (moving, fixed)]
+    made = [[one.labels for one in side if one.labels is not None] for side in (moving, fixed)]
+    labels = [torch.cat(side) if side else None for side in made]
+    return Pair(images[0], images[1], labels[0], labels[1], truth, spacing)
 
 
 def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
@@ -213,83 +237,16 @@ def _generator(seed: int, split: Split, number: int) -> Generator:
     return Generator().manual_seed((seed << 22 | stream) % 2**63)
 
 
-def _uniform(low: float, high: float, shape: Sequence[int], generator: Generator) -> Tensor:
-    """Numbers of equal chance between two bounds."""
-    return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device).cpu()
-
-
-def _normal(shape: Sequence[int], like: Tensor, generator: Generator) -> Tensor:
-    """White noise, drawn where the generator is and brought to `like`'s device: the same numbers on every device."""
-    return torch.randn(*shape, generator=generator, device=generator.device).to(like.device)
-
-
-def _smooth_noise(like: Image, scale: float, channels: int, generator: Generator) -> Tensor:
-    """Gaussian noise (1, channels, *space) that is smooth over `scale` voxels, of root mean square length 1.
-
-    White noise on a coarse grid, `scale` voxels apart, spread by a Gaussian of the standard deviation `scale`.
-    """
-    scale = max(scale, 0.5)
-    counts = [math.ceil(n / scale) + 7 for n in spatial(like)]
-    noise = _normal((channels, *counts), like, generator)
-    for n, count in zip(spatial(like), counts, strict=True):
-        distance = torch.arange(n)[:, None] / scale - (torch.arange(count) - 3)
-        weights = torch.exp(-(distance**2) / 2)
-        weights = (weights / weights.norm(dim=1, keepdim=True)).to(like.device)
-        noise = torch.tensordot(noise, weights, ([1], [1]))  # the axes rotate
-    return noise[None] / math.sqrt(channels)
-
-
 def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """A random rotation, scale and shift about the image's centre, (1, dim, dim + 1), voxels; and its inverse."""
     matrix = torch.eye(dim + 1, dtype=torch.float64)
     for i in range(dim):
         for j in range(i):
-            angle = float(_uniform(-_TURN, _TURN, (1,), generator))
+            angle = float(uniform(-_TURN, _TURN, (1,), generator))
             turn = torch.eye(dim + 1, dtype=torch.float64)
             turn[i, i] = turn[j, j] = math.cos(angle)
             turn[i, j], turn[j, i] = -math.sin(angle), math.sin(angle)
             matrix = turn @ matrix
-    matrix[:dim, :dim] *= _uniform(*_SHRINK, (dim,), generator)
-    matrix[:dim, dim] = _uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
+    matrix[:dim, :dim] *= uniform(*_SHRINK, (dim,), generator)
+    matrix[:dim, dim] = uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
-
-
-# ---------------------------------------------------------------------------------------------- pictures
-
-
-def random_intensities(generator: Generator) -> Tensor:
-    """An intensity for each of STRUCTURES, (structures,): up to 0.9 for the brightest; left as right; 0 outside."""
-    values = _uniform(0.1, 1, (len(STRUCTURES) - PAIRED,), generator)
-    return _for_structures(0.9 * values / values[1:].max())
-
-
-def _intensities(contrast: Contrast, generator: Generator) -> Callable[[Generator], Tensor | None]:
-    """How the intensities of a subject are drawn from its generator; those that are shared come from `generator`."""
-    shared = random_intensities(generator) if contrast == "shared" else None
-    return random_intensities if contrast == "random" else lambda _: shared
-
-
-def _for_structures(values: Tensor) -> Tensor:
-    """Values of outside (which becomes 0), the paired and the single structures, given to every label."""
-    return torch.cat([torch.zeros(1), values[1 : 1 + PAIRED].repeat_interleave(2), values[1 + PAIRED :]])
-
-
-def _t1(image: Image, shares: Tensor, generator: Generator) -> Image:
-    """The template's own picture, each structure brighter or darker by up to 0.02, and a good scanner's faults."""
-    change = _for_structures(_uniform(-0.02, 0.02, (shares.shape[1] - PAIRED,), generator)).to(image.device)
-    image = image + torch.tensordot(change, shares, ([0], [1]))[:, None]
-    return _faults(image, generator, bias=0.03, texture=0.02, noise=0.01)
-
-
-def _randomised(image: Image, generator: Generator) -> Image:
-    """Blur by a Gaussian of up to one voxel, and faults up to those of a bad scanner (as SynthMorph randomises)."""
-    blur, bias, texture, noise = _uniform(0, 1, (4,), generator).tolist()
-    image = gaussian_blur(image, max(blur, 0.1), radius=3)
-    return _faults(image, generator, bias=0.15 * bias, texture=0.1 * texture, noise=0.05 * noise)
-
-
-def _faults(image: Image, generator: Generator, *, bias: float, texture: float, noise: float) -> Image:
-    """A smooth bias field and a fine texture, which multiply, and noise, which is added; clamped to [0, 1]."""
-    field = torch.exp(bias * _smooth_noise(image, max(spatial(image)) / 3, 1, generator))
-    grain = 1 + texture * _smooth_noise(image, 1.0, 1, generator)
-    return (image * field * grain + noise * _normal(image.shape, image, generator)).clamp(0, 1)

@@ -236,3 +236,42 @@ def test_a_missing_nilearn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     with pytest.raises(ImportError, match=r"\[course\]"):
         anatomies._template()
+
+
+def test_a_source_without_labels_makes_the_same_images():
+    for contrast in ("t1", "shared", "random", "mixed"):
+        with_labels = brain_source(size=(17, 22, 18), contrast=contrast)(0, torch.Generator().manual_seed(1))
+        without = brain_source(size=(17, 22, 18), contrast=contrast, labels=False)(0, torch.Generator().manual_seed(1))
+        assert with_labels.moving_labels is not None
+        assert without.moving_labels is None and without.fixed_labels is None
+        for one, other in ((with_labels.moving, without.moving), (with_labels.fixed, without.fixed)):
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_share_of_the_pairs_is_aligned():
+    def centre(image):
+        return F.adaptive_avg_pool2d(image, 4).flatten()
+
+    source = brain_source(dim=2, size=(32, 28), aligned=0.5, contrast="t1", labels=False)
+    far = [
+        float((centre(pair.moving) - centre(pair.fixed)).abs().max())
+        for pair in (source(0, torch.Generator().manual_seed(seed)) for seed in range(40))
+    ]
+    aligned = brain_source(dim=2, size=(32, 28), contrast="t1", labels=False)
+    most = max(
+        float((centre(pair.moving) - centre(pair.fixed)).abs().max())
+        for pair in (aligned(0, torch.Generator().manual_seed(seed)) for seed in range(40))
+    )
+    assert 5 <= sum(distance > most for distance in far) <= 30
+    with pytest.raises(ValueError, match="share from 0 to 1, received 1.5"):
+        brain_source(dim=2, aligned=1.5)
+
+
+def test_mixed_contrast_is_the_template_s_or_drawn_by_chance():
+    source = brain_source(dim=2, size=(32, 28), contrast="mixed")
+    kinds = set()
+    for seed in range(12):
+        pair = source(0, torch.Generator().manual_seed(seed))
+        white = (pair.fixed_labels == 3) | (pair.fixed_labels == 4)
+        kinds.add(0.8 < float(pair.fixed[white].mean()) / float(pair.fixed.max()))
+    assert kinds == {True, False}

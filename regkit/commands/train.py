@@ -50,7 +50,15 @@ def add_train(commands: Any) -> None:
     brains.add_argument("--size", type=int, nargs="+", help="voxels along each axis: two numbers or three")
     brains.add_argument("--motion", choices=get_args(Motion), default="large", help="(large)")
     brains.add_argument("--contrast", choices=get_args(Contrast), default="shared", help="(shared)")
-    brains.add_argument("--unaligned", action="store_true", help="turned, scaled and shifted as well")
+    brains.add_argument(
+        "--unaligned",
+        nargs="?",
+        type=float,
+        const=1.0,
+        default=0.0,
+        metavar="SHARE",
+        help="turned, scaled and shifted as well: all pairs, or this share of them",
+    )
     parser.set_defaults(run=plainly(run))
 
 
@@ -82,14 +90,11 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
     """What to train on, what to judge on, and the number of axes."""
     if chosen.data == SYNTHETIC:
         size = tuple(chosen.size or (64, 80, 64))
-        options: dict[str, Any] = {
-            "motion": chosen.motion,
-            "contrast": chosen.contrast,
-            "aligned": not chosen.unaligned,
-        }
-        where: dict[str, Any] = {"dim": len(size), "size": size}
-        source = brain_source(**where, **options, batch=chosen.batch, device=chosen.device)
-        return source, BrainPairs(max(chosen.judge, 2), **where, **options, split="test"), len(size)
+        brains: dict[str, Any] = {"dim": len(size), "size": size, "motion": chosen.motion, "contrast": chosen.contrast}
+        aligned = 1 - chosen.unaligned
+        source = brain_source(**brains, aligned=aligned, labels=False, batch=chosen.batch, device=chosen.device)
+        held_out = BrainPairs(max(chosen.judge, 2), **brains, aligned=aligned > 0, split="test")
+        return source, held_out, len(size)
     if Path(chosen.data).is_dir():
         pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
         return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
