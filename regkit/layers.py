@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.types import Dim, check_option, spatial
+from regkit.types import Dim, at_least_float32, check_option, spatial
 
 Class = TypeVar("Class", bound=type)
 
@@ -53,10 +54,36 @@ def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, An
             check_option(f"{name}'s {argument}", value, get_args(hints[argument]))
 
 
+class _WholeOnSmallGrids(nn.Module):
+    """A convolution that leaves autocast's bfloat16 aside on the CPU where an axis is shorter than its kernel.
+
+    There torch 2.13 gives gradients of the weights that are of no use (up to 1e38).
+    """
+
+    def forward(self, features: Tensor, *sizes: Any) -> Tensor:
+        kernel: int = self.kernel_size[0]  # type: ignore[assignment, index]
+        if features.device.type != "cpu" or min(spatial(features)) >= kernel:
+            return super().forward(features, *sizes)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(at_least_float32(features), *sizes)
+
+
+class _Conv2d(_WholeOnSmallGrids, nn.Conv2d): ...
+
+
+class _Conv3d(_WholeOnSmallGrids, nn.Conv3d): ...
+
+
+class _ConvTranspose2d(_WholeOnSmallGrids, nn.ConvTranspose2d): ...
+
+
+class _ConvTranspose3d(_WholeOnSmallGrids, nn.ConvTranspose3d): ...
+
+
 def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **options: Any) -> nn.Module:
     """A convolution in `dim` dimensions that keeps the size: zero padding of kernel // 2 unless `padding` is given."""
     options.setdefault("padding", kernel // 2)
-    return (nn.Conv2d if dim == 2 else nn.Conv3d)(in_channels, out_channels, kernel, **options)
+    return (_Conv2d if dim == 2 else _Conv3d)(in_channels, out_channels, kernel, **options)
 
 
 def convolve(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -67,7 +94,7 @@ def convolve(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 def conv_transposed(dim: Dim, in_channels: int, out_channels: int, kernel: int = 2, **options: Any) -> nn.Module:
     """A transposed convolution in `dim` dimensions that doubles the size: stride 2 unless `stride` is given."""
     options.setdefault("stride", 2)
-    return (nn.ConvTranspose2d if dim == 2 else nn.ConvTranspose3d)(in_channels, out_channels, kernel, **options)
+    return (_ConvTranspose2d if dim == 2 else _ConvTranspose3d)(in_channels, out_channels, kernel, **options)
 
 
 def batch_norm(dim: Dim, channels: int, **options: Any) -> nn.Module:

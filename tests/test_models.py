@@ -91,3 +91,23 @@ def test_a_small_3d_pair_is_learned(name):
     before = objective(model, pair)
     train(model, [pair], Recipe(steps=40, learning_rate=3e-3), progress=False)
     assert objective(model, pair) < before - FALLS * abs(before)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_on_the_cpu_gives_the_gradient_also_on_grids_smaller_than_a_kernel(name, dim):
+    arguments = SMALL[name] | ({"channels": (4, 8, 8, 8, 8), "update_channels": (8,) * 5} if name == "SITReg" else {})
+    arguments |= {"encoder_channels": (8,) * 5, "decoder_channels": (8,) * 5} if name == "GradICON" else {}
+    pair = synthetic_pair(dim, size=(33, 21) if dim == 2 else (33, 21, 18))
+    gradients = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        model = getattr(models, name)(dim, **arguments)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            registration = model(pair.moving, pair.fixed)
+        torch.manual_seed(1)
+        sum(model.objective(registration, pair.moving, pair.fixed).values()).backward()
+        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))
+    exact, rounded = gradients
+    assert 0.5 < float(rounded.norm() / exact.norm()) < 2
+    assert float(torch.cosine_similarity(exact, rounded, dim=0)) > 0.8
