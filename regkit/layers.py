@@ -54,15 +54,17 @@ def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, An
             check_option(f"{name}'s {argument}", value, get_args(hints[argument]))
 
 
-class _WholeOnSmallGrids(nn.Module):
-    """A convolution that leaves autocast's bfloat16 aside on the CPU where an axis is shorter than its kernel.
+def _too_small_for_half(features: Tensor, kernel: int) -> bool:
+    """Where torch 2.13 on the CPU gives bfloat16 gradients of the weights that mean nothing (up to 1e38)."""
+    return features.device.type == "cpu" and min(spatial(features)) < kernel
 
-    There torch 2.13 gives gradients of the weights that are of no use (up to 1e38).
-    """
+
+class _WholeOnSmallGrids(nn.Module):
+    """A convolution that leaves autocast's bfloat16 aside on the CPU where an axis is shorter than its kernel."""
 
     def forward(self, features: Tensor, *sizes: Any) -> Tensor:
         kernel: int = self.kernel_size[0]  # type: ignore[assignment, index]
-        if features.device.type != "cpu" or min(spatial(features)) >= kernel:
+        if not _too_small_for_half(features, kernel):
             return super().forward(features, *sizes)
         with torch.autocast("cpu", enabled=False):
             return super().forward(at_least_float32(features), *sizes)
@@ -88,7 +90,12 @@ def conv(dim: Dim, in_channels: int, out_channels: int, kernel: int = 3, **optio
 
 def convolve(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The convolution of `conv` with these weights: (B, C, *space) to (B, len(weight), *space)."""
-    return (F.conv2d if features.dim() == 4 else F.conv3d)(features, weight, bias, padding=weight.shape[-1] // 2)
+    convolution, kernel = F.conv2d if features.dim() == 4 else F.conv3d, weight.shape[-1]
+    if not _too_small_for_half(features, kernel):
+        return convolution(features, weight, bias, padding=kernel // 2)
+    with torch.autocast("cpu", enabled=False):
+        features, weight = at_least_float32(features), at_least_float32(weight)
+        return convolution(features, weight, bias, padding=kernel // 2)
 
 
 def conv_transposed(dim: Dim, in_channels: int, out_channels: int, kernel: int = 2, **options: Any) -> nn.Module:
