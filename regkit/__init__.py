@@ -13,7 +13,7 @@ The map, from the ground up (each line imports only from lines above it):
     checkpoints  save, load, and the authors' published weights (on files, official)
     training     one loop for all; recipes and histories (on runs, resuming)
     data         shapes and deformations with known answers (vessels: trees of thin lines)
-    brains       synthetic brains with known answers (on anatomy, pictures; needs the course extra)
+    brains       synthetic brains with known answers (on anatomy, appearance; needs the course extra)
     variants     what the course compares, trained: benchmarks, ablation studies, results (on benchmarks, studies)
     claims       what the papers claim, judged on them (on ledger, laws)
     optimise     one pair without a network: affine map, displacement, velocity; refine: what a network found

@@ -17,9 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from regkit.anatomy import Anatomy, anatomy
-from regkit.data import Split
-from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.pictures import (
+from regkit.appearance import (
     Contrast,
     happens,
     intensities_for,
@@ -29,6 +27,8 @@ from regkit.pictures import (
     uniform,
     weighted,
 )
+from regkit.data import Split
+from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
 from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option, spatial
 
 Motion = Literal["small", "large"]

@@ -17,7 +17,7 @@ LAYERS = [  # imports point from later to earlier layers only
     {"fields"},
     {"windows", "penalties", "losses", "regularity", "metrics", "layers", "splines", "clusters", "symmetry"},
     {"models"},
-    {"files", "official", "checkpoints", "runs", "resuming", "training", "data", "anatomy", "pictures", "brains"},
+    {"files", "official", "checkpoints", "runs", "resuming", "training", "data", "anatomy", "appearance", "brains"},
     {"vessels"},
     {"scans", "images", "itk", "folders", "optimise", "alignment", "refine", "syn", "measuring", "methods"},
     {"benchmarks", "studies", "scan_pairs", "comparisons", "protocols", "tables"},
