@@ -1,9 +1,10 @@
-"""The 2D benchmarks of the course: pairs to train on and held-out pairs to judge on, made from a seed.
+"""The benchmarks of the course: pairs to train on and held-out pairs to judge on, made from a seed.
 
 hollow             outlines of triangles and circles (GradICON's toy study, smaller); hollow_64: twice as fine
 vessels            trees of vessels and their deformations, whose truth is known (in place of DRIVE)
 brains             slices of synthetic brains after affine alignment; large deformations remain
 brains_unaligned   the same, rotated, scaled and shifted against each other as well
+brains_3d, brains_3d_unaligned   whole synthetic brains, likewise; networks are trained on new ones at every step
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ def _benchmark(make: Callable[..., Sequence[Pair]], train: int, held_out: int, *
     return Benchmark(f"{make.__name__}({train}, {listed})", splits["train"], splits["test"])
 
 
+_VOLUMES: dict[str, Any] = {"dim": 3, "size": (64, 80, 64), "motion": "large", "seed": 0}
+
 BENCHMARKS = {
     "hollow": _benchmark(ShapePairs, 1024, 64, size=(32, 32), hollow=True, seed=0),
     "hollow_64": _benchmark(ShapePairs, 1024, 64, size=(64, 64), hollow=True, seed=0),
     "vessels": _benchmark(VesselPairs, 512, 32, size=(64, 64), seed=0),
     "brains": _benchmark(BrainPairs, 512, 32, size=(64, 56), motion="large", aligned=True, seed=0),
     "brains_unaligned": _benchmark(BrainPairs, 512, 32, size=(64, 56), motion="large", aligned=False, seed=0),
+    "brains_3d": _benchmark(BrainPairs, 64, 10, aligned=True, **_VOLUMES),
+    "brains_3d_unaligned": _benchmark(BrainPairs, 64, 10, aligned=False, **_VOLUMES),
 }
