@@ -76,6 +76,11 @@ def make_method(
     return Method(name, runs[name])
 
 
+def shipped(dim: int) -> list[str]:
+    """The networks whose weights for images of two or three axes come with regkit."""
+    return [name for name in NETWORKS if _shipped_file(name, dim).is_file()]
+
+
 def load_method(weights: Path | str, dim: int) -> Method:
     """The network in a file of `regkit.save`, whichever it is; errors as `make_method`."""
     description = checkpoints.describe(weights)
@@ -112,7 +117,7 @@ def with_affine(method: Method) -> Method:
 
 
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:
-    path = WEIGHTS / f"{name}_{dim}d.safetensors" if weights is None else Path(weights)
+    path = _shipped_file(name, dim) if weights is None else Path(weights)
     if weights is None and not path.is_file():
         raise FileNotFoundError(
             f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
@@ -132,6 +137,10 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
         )
     spacing = description["metrics"].get("spacing")
     return Method(name, _without_gradient(model), model, spacing)
+
+
+def _shipped_file(name: str, dim: int) -> Path:
+    return WEIGHTS / f"{name}_{dim}d.safetensors"
 
 
 def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
