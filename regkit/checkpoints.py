@@ -27,8 +27,10 @@ __all__ = ["describe", "load", "load_official", "rename", "save"]
 FORMAT = 1
 
 
-def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None) -> None:
+def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None, command: str = "") -> None:
     """Write a model's weights, class and constructor arguments, and what it reached; in one move, or not at all.
+
+    command: what made the weights, in words that make them again.
 
     Raises:
         TypeError: the model's class is not `configured` (layers.py), or its arguments are more than JSON can hold.
@@ -47,6 +49,7 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
         "model": type(model).__name__,
         "arguments": json.dumps(configuration),
         "metrics": json.dumps(dict(metrics or {})),
+        "command": command,
         "sha256": _digest(tensors),
     }
     write_atomically(path, safetensors.torch.save(tensors, description))
@@ -82,7 +85,9 @@ def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> A
 
 
 def describe(path: Path | str) -> dict[str, Any]:
-    """What a file of `save` says of itself: format, regkit, model, arguments, metrics, sha256; reads no weights.
+    """What a file of `save` says of itself: format, regkit, model, arguments, metrics, command, sha256.
+
+    No weights are read.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
@@ -101,6 +106,7 @@ def describe(path: Path | str) -> dict[str, Any]:
             f"a model's file must name its model, received {path}, which holds only {sorted(metadata)}; load what "
             f"regkit.checkpoints.save wrote."
         ) from error
+    texts["command"] = metadata.get("command", "")
     return {**parsed, **texts, "arguments": {name: _tuples(value) for name, value in parsed["arguments"].items()}}
 
 

@@ -1,6 +1,9 @@
 """``python -m regkit train``: weights that say what they are, interrupted and gone on with, on data of three kinds."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +28,8 @@ def test_weights_name_what_they_are_and_reach(tmp_path, capsys):
     described = describe(out)
     assert described["arguments"]["encoder_channels"] == (4, 4) and described["arguments"]["similarity"] == "lncc"
     assert {"dice", "folds", "loss", "spacing", "field_error"} <= described["metrics"].keys()
+    assert described["command"].startswith("python -m regkit train voxelmorph synthetic-brains --size 33 30")
+    assert "--out brains.safetensors" in described["command"]
     assert "kept" in capsys.readouterr().out and sorted(path.name for path in tmp_path.iterdir()) == [out.name]
     assert regkit.load(out)(torch.rand(1, 1, 33, 30), torch.rand(1, 1, 33, 30)).displacement.shape == (1, 2, 33, 30)
 
@@ -40,6 +45,18 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     assert main(["train", *BRAINS, "--steps", "4", "--out", str(parts), *NARROW]) == 0
     states = [regkit.load(path).state_dict() for path in (whole, parts)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_two_processes_train_under_torchrun_and_the_first_keeps_the_weights(tmp_path):
+    out = tmp_path / "brains.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "regkit"]
+    command += ["train", *BRAINS, "--steps", "2", "--out", str(out), *NARROW]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept") == 1 and [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert describe(out)["metrics"].keys() >= {"dice", "loss"}
 
 
 def stop():

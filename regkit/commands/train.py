@@ -2,6 +2,8 @@
 
 DATA is a folder in the layout of regkit/folders.py, the name of a benchmark, or "synthetic-brains", whose pairs are new
 at every step. The training goes on from FILE's checkpoint where there is one: an interrupted one is just started again.
+Under `torchrun --nproc-per-node N -m regkit train ...` N processes share the work, each with a GPU of its own where the
+device is cuda.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -66,6 +69,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Train, judge, keep; an interrupted training keeps its checkpoint."""
     if not chosen.out.parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists, received {chosen.out}; make it first.")
+    if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
+        chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
     source, held_out, dim = _data(chosen)
     recipe = Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
     torch.manual_seed(recipe.seed)
@@ -78,9 +83,13 @@ def run(chosen: argparse.Namespace) -> int:
     if len(history) < recipe.steps:
         print(f"{len(history)} of {recipe.steps} steps are in {checkpoint}; the same command goes on from there")
         return 130
+    if int(os.environ.get("RANK", 0)) > 0:
+        return 0  # the first process judges and keeps
     reached = evaluate(model.eval().cpu(), held_out) if len(held_out) else {}
     spacing = {"spacing": held_out[0].spacing[0]} if len(held_out) else {}
-    checkpoints.save(model, chosen.out, metrics={**reached, **spacing, "loss": history.loss[-1]})
+    metrics = {**reached, **spacing, "loss": history.loss[-1]}
+    command = chosen.command_line.replace(str(chosen.out), chosen.out.name)
+    checkpoints.save(model, chosen.out, metrics=metrics, command=command)
     checkpoint.unlink()
     print(f"kept {chosen.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in reached.items()))
     return 0
