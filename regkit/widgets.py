@@ -312,9 +312,9 @@ def slice_viewer(
 ) -> View:
     """Any number of linked panels; one voxel with cross hairs in all of them, and all values there in words.
 
-    panels: names of `quantities.PANELS`: moving, fixed, warped, before, difference, fixed labels, warped labels,
-    components, directions, grid, jacobian, folds, error (of the round trip). A volume shows three planes of each, or
-    one. item: which of a batch. upright: as of `compare`.
+    panels: names of `quantities.PANELS`: moving, fixed, warped, before, difference, checkerboard (of warped and fixed),
+    fixed labels, warped labels, components, directions, grid, jacobian, folds, error (of the round trip). A volume
+    shows three planes of each, or one. item: which of a batch. upright: as of `compare`.
 
     Raises:
         ValueError, IndexError: an unknown panel, no labels or inverse where a panel needs them, another grid, NaN.

@@ -145,6 +145,7 @@ def test_the_words_tell_every_value_at_the_voxel(shape):
         f"at ({', '.join(f'{i * s:.1f}' for i, s in zip(place, pair.spacing, strict=True))}) mm",
         f"moving {pair.moving[at][0]:.3g};",
         f"warped {warp(pair.moving, u)[at][0]:.3g};",
+        f"checkerboard of warped {warp(pair.moving, u)[at][0]:.3g} and fixed {pair.fixed[at][0]:.3g};",
         f"fixed labels {pair.fixed_labels[at][0]};",
         f"warped labels {warp_labels(pair.moving_labels, u)[at][0]};",
         f"u along axis 1 {u[at][1]:.3g} voxels",
@@ -170,6 +171,22 @@ def test_the_panels_of_a_plane_are_the_pictures_of_that_plane():
     limits = drawing.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
     below = pictures.render_folds(pictures.render_image(fixed, limits=limits, scale=33), determinant[:, 2])
     assert np.array_equal(picture[38 : 38 + height, -width:], below)
+
+
+def test_a_checkerboard_shows_both_images_of_the_plane():
+    pair, registration = example(SHAPES[1])
+    view = widgets.slice_viewer(pair, registration, panels=["checkerboard"])
+    view.set(planes="across axis 0", crosshair=False, axis_0=3)
+    warped = warp(pair.moving, registration.displacement)[0, 0, 3].numpy()
+    limits = drawing.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
+    wanted = pictures.render_checkerboard(warped, pair.fixed[0, 0, 3].numpy(), limits=limits, scale=33)
+    assert np.array_equal(view.render({})[38:, : wanted.shape[1]], wanted)
+
+
+def test_all_planes_of_two_volumes_side_by_side_fill_the_width():
+    image = torch.zeros(1, 1, 64, 80, 64)
+    view = widgets.slice_viewer(Pair(image, image), Registration(torch.zeros(1, 3, 64, 80, 64)), upright=True)
+    assert 780 < view.render({}).shape[1] < 920
 
 
 def test_the_button_goes_to_the_extreme_of_the_chosen_panel():

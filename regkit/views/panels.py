@@ -139,6 +139,27 @@ class LabelMap(Panel):
 
 
 @dataclass(frozen=True, eq=False)
+class Checkerboard(Panel):
+    """Two images in turn on alternate fields, the first in the upper left corner: aligned, edges run on."""
+
+    first: Intensities
+    second: Intensities
+    tiles: int = 6
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.first.shape
+
+    def paint(self, cut: Cut, place: Place, scale: int) -> Picture:
+        one, other = (cut.plane(image.values, place) for image in (self.first, self.second))
+        limits = self.first.limits
+        return pictures.render_checkerboard(one, other, tiles=self.tiles, limits=limits, scale=scale)
+
+    def words(self, place: Place) -> str:
+        return f"{self.title} of {self.first.words(place)} and {self.second.words(place)}"
+
+
+@dataclass(frozen=True, eq=False)
 class Directions(Panel):
     """What of u lies in the plane: its direction as hue, its length as depth of colour, full at `limit` voxels.
 

@@ -122,6 +122,11 @@ def _labels(name: str) -> Callable[[Quantities], list[Panel]]:
     ]
 
 
+def _checkerboard(q: Quantities) -> list[Panel]:
+    warped, fixed = (panels.Intensities(name, getattr(q, name), q.limits) for name in ("warped", "fixed"))
+    return [panels.Checkerboard("checkerboard", warped, fixed)]
+
+
 def _grid(q: Quantities) -> list[Panel]:
     below = panels.Intensities("moving", q.moving, q.limits)
     return [panels.GridLines("grid x + u(x), on moving", q.field, below, max(1, max(q.fixed.shape) // 16))]
@@ -133,6 +138,7 @@ PANELS: Mapping[str, Callable[[Quantities], list[Panel]]] = {
     "warped": _image("warped"),
     "before": lambda q: [panels.difference_panel("before: moving - fixed", q.moving, q.fixed, q.limits)],
     "difference": lambda q: [panels.difference_panel("after: warped - fixed", q.warped, q.fixed, q.limits)],
+    "checkerboard": _checkerboard,
     "fixed labels": _labels("fixed"),
     "warped labels": _labels("warped"),
     "components": lambda q: [panels.component_panel(q.field, axis, q.limit) for axis in range(len(q.field))],

@@ -87,8 +87,7 @@ class Slices(Scene):
         chosen = [cut for cut in self.cuts if state.get("planes", _ALL) in (_ALL, cut.words)]
         most = 4 if len(chosen) == 1 else 2
         columns = math.ceil(len(self.panels) / math.ceil(len(self.panels) / most))
-        target = min(_WIDTH // (columns * len(chosen)), _LARGEST)
-        scale = integer_scale(sorted(self.shape[axis] for cut in chosen for axis in (cut.first, cut.second)), target)
+        scale = self._scale(chosen, columns)
         blocks = [self._block(panel, chosen, state, scale) for panel in range(len(self.panels))]
         rows = [stack(*blocks[start : start + columns], axis=1, gap=16) for start in range(0, len(blocks), columns)]
         return stack(*rows, gap=10)
@@ -102,6 +101,15 @@ class Slices(Scene):
             f"Voxel ({', '.join(map(str, place))}){self._millimetres(place)}: {values}. Of the two axes over a plane "
             f"the first runs {along}, the second to the right."
         )
+
+    def _scale(self, chosen: Sequence[Cut], columns: int) -> int:
+        """Pixels a voxel takes where the planes of `columns` panels are side by side."""
+        sides = [(self.shape[cut.first], self.shape[cut.second]) for cut in chosen]
+        longest = max(map(max, sides))
+        if len(chosen) == 1:
+            return integer_scale((longest,), min(_WIDTH // columns, _LARGEST))
+        side_by_side = columns * sum(first if self.upright else second for first, second in sides)
+        return min(integer_scale((side_by_side,), _WIDTH), integer_scale((longest,), _LARGEST))
 
     def _millimetres(self, place: Place) -> str:
         """Where a voxel lies, if voxels have a size."""
