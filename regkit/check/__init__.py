@@ -24,6 +24,7 @@ from regkit.check.t08_spnet import bought
 from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 from regkit.check.t10_sacbnet import one_cluster, plain_convolution
 from regkit.check.t11_smgicnet import growing_gap, three_levels, way_back
+from regkit.check.t12_into_3d_brains import faults, faulty_files, repaired, trusted_scan
 
 __all__ = [
     "LANDMARKS",
@@ -39,6 +40,8 @@ __all__ = [
     "dearer_trip",
     "disc",
     "failing_laws",
+    "faults",
+    "faulty_files",
     "gradicon_by_hand",
     "growing_gap",
     "hidden_folds",
@@ -52,6 +55,7 @@ __all__ = [
     "one_cluster",
     "one_law_less",
     "plain_convolution",
+    "repaired",
     "safe_steps",
     "shifted",
     "slopes",
@@ -60,6 +64,7 @@ __all__ = [
     "swirl",
     "there_and_back",
     "three_levels",
+    "trusted_scan",
     "turn",
     "turned",
     "way_back",
