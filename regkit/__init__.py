@@ -4,7 +4,7 @@ The map, from the ground up (each line imports only from lines above it):
 
     types        Image, Labels, Displacement; Pair (what to register) and Registration (what was found)
     fields       the one convention; sample, warp, compose, exponential, invert, Jacobians, sizes, units
-                 (on algebra, grids, sampler, inversion)
+                 (on algebra, grids, sampler, inversion, volume_change)
     layers       what two or more networks share
     losses       similarities, smoothness, ICON and GradICON (on windows, penalties)
     metrics      Dice, surface distances, landmark error; folds, statistics of |J|, consistency (on regularity)

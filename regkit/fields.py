@@ -23,7 +23,6 @@ from regkit.grids import (
     affine_displacement,
     difference,
     identity,
-    jacobian_determinant,
     move_affinely,
     normalized_to_voxels,
     ramps,
@@ -51,6 +50,7 @@ from regkit.types import (
     check_same_grid,
     spatial,
 )
+from regkit.volume_change import jacobian_determinant
 
 __all__ = [
     "affine_displacement",

@@ -1,4 +1,4 @@
-"""Grids and what lives on them: coordinates, differences and Jacobians, other sizes, other units.
+"""Grids and what lives on them: coordinates, differences, other sizes, other units.
 
 Nothing here reads an image between its voxels; that is fields.py, which states the convention and offers these too.
 """
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regkit.algebra import determinant
 from regkit.types import (
     Coordinates,
     Displacement,
@@ -51,16 +50,16 @@ def slabs(tensor: Tensor) -> list[slice]:
     return [slice(start, min(start + planes, length)) for start in range(0, length, planes)]
 
 
-# ---------------------------------------------------------------------------------------------- Jacobians
+# ---------------------------------------------------------------------------------------------- differences
 
 
 def difference(field: Tensor, axis: int) -> Tensor:
     """Central difference along a spatial axis, one-sided at both ends; same shape, change per voxel."""
-    return _double_difference(field, axis) / 2
+    return double_difference(field, axis) / 2
 
 
-def _double_difference(field: Tensor, axis: int) -> Tensor:
-    """field[x + 1] - field[x - 1], where the field goes on in a straight line beyond both ends."""
+def double_difference(field: Tensor, axis: int) -> Tensor:
+    """field[x + 1] - field[x - 1], the field going on in a straight line beyond both ends."""
     axis, size = axis + 2, field.shape[axis + 2]
     if size == 1:
         return torch.zeros_like(field)
@@ -73,40 +72,6 @@ def _double_difference(field: Tensor, axis: int) -> Tensor:
     result.narrow(axis, 0, 1).copy_(first)
     result.narrow(axis, size - 1, 1).copy_(last)
     return result
-
-
-def jacobian_determinant(displacement: Displacement) -> Tensor:
-    """|J| of φ(x) = x + u(x): the volume that a voxel is pulled from; below zero the map folds.
-
-    |J| = det(I + ∂u_i/∂x_j), by `difference`: central inside, one-sided at the borders.
-    displacement: (B, dim, *space), voxels. Returns (B, 1, *space), no unit. Differentiable.
-
-    Raises:
-        TypeError, ValueError: not a displacement.
-    """
-    check_displacement(displacement)
-    displacement = at_least_float32(displacement)
-    parts = ((part, _slab_determinant(displacement, part)) for part in slabs(displacement))
-    if torch.is_grad_enabled() and displacement.requires_grad:
-        return torch.cat([values for _, values in parts], 2)
-    result = torch.empty_like(displacement[:, :1])
-    for part, values in parts:
-        result[:, :, part] = values
-    return result
-
-
-def _slab_determinant(displacement: Displacement, part: slice) -> Tensor:
-    """|J| in some planes across axis 0."""
-    own, dim, size = displacement[:, :, part], displacement.shape[1], displacement.shape[2]
-    low, high = max(part.start - 1, 0), min(part.stop + 1, size)  # one plane more on either side
-    if part.start > 0 and part.stop < size:
-        along = displacement[:, :, part.start + 1 : high] - displacement[:, :, low : part.stop - 1]
-    else:
-        along = _double_difference(displacement[:, :, low:high], 0)[:, :, part.start - low : part.stop - low]
-    columns = [along, *(_double_difference(own, axis) for axis in range(1, dim))]
-    for axis, column in enumerate(columns):
-        column[:, axis] += 2
-    return determinant(columns) / 2**dim
 
 
 # ---------------------------------------------------------------------------------------------- sizes and units

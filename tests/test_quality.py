@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "regkit").rglob("*.py"))
 LONGEST = {"widgets.py": 400}
 LAYERS = [  # imports point from later to earlier layers only
     {"types", "algebra"},
-    {"grids", "sampler", "inversion"},
+    {"grids", "sampler", "inversion", "volume_change"},
     {"fields"},
     {"windows", "penalties", "losses", "regularity", "metrics", "layers", "splines", "clusters", "symmetry"},
     {"models"},
