@@ -593,8 +593,14 @@ def test_axes_of_one_voxel_work(shape):
     assert read(u, u, relative=True).shape == u.shape
 
 
-@pytest.mark.parametrize("shape", [(2, 5), (1, 7), (3, 2, 9), (6, 4, 5)])
-def test_differences_are_the_same_where_a_gradient_is_asked_for(shape):
+@pytest.mark.parametrize("voxels", [1, 12, 2**17])
+@pytest.mark.parametrize("shape", [(2, 5), (1, 7), (6, 1), (3, 2, 9), (6, 4, 5), (1, 1, 3), (5, 1, 2)])
+def test_differences_are_the_same_where_a_gradient_is_asked_for(shape, voxels, monkeypatch):
+    """Also in slabs of one plane or a few, and from a field that lies otherwise in memory."""
     u = torch.randn(2, len(shape), *shape, dtype=torch.float64)
-    plain = fields.jacobian_determinant(u)
-    assert torch.equal(plain, fields.jacobian_determinant(u.requires_grad_()).detach())
+    expected = fields.jacobian_determinant(u.clone().requires_grad_()).detach()
+    monkeypatch.setattr("regkit.grids._SLAB_VOXELS", voxels)
+    before = u.clone()
+    for field in (u, u.movedim(-1, 2).contiguous().movedim(2, -1), u.clone().requires_grad_()):
+        assert torch.equal(fields.jacobian_determinant(field).detach(), expected)
+    assert torch.equal(u, before)

@@ -45,23 +45,27 @@ def compare(
     goal: str,
     repeats: int = 5,
     volume: int = VOLUME,
+    apart: bool = False,
 ) -> dict[str, Cost]:
     """Run every way `repeats` times in turn, print a table, and return the costs by name.
+
+    apart: each way by itself instead, timed after as many runs more, when it has been given all its memory; in turn,
+    a way that asks for much memory may get it anew in each run, and pays for that.
 
     ways: callables without arguments; the first is regkit's, and all times are compared with it. None stands for a
     package that is not installed. goal: what is asked of the first, in words. volume: voxels of one image.
     """
     present = {name: way for name, way in ways.items() if way is not None}
     times: dict[str, list[float]] = {name: [] for name in present}
-    for turn in range(repeats + 1):
-        for name, way in present.items():
-            gc.collect()
-            start = time.process_time()
-            way()
-            if turn:  # the first turn warms up
-                times[name].append(time.process_time() - start)
+    turns = [name for name in present for _ in range(2 * repeats)] if apart else [*present] * (repeats + 1)
+    for name in turns:
+        gc.collect()
+        start = time.process_time()
+        present[name]()
+        times[name].append(time.process_time() - start)
     costs = {
-        name: Cost(statistics.median(times[name]), peak_bytes(way) / (4 * volume)) for name, way in present.items()
+        name: Cost(statistics.median(times[name][-repeats:]), peak_bytes(way) / (4 * volume))  # those before warm up
+        for name, way in present.items()
     }
     _print_table(title, ways, costs, goal)
     return costs
