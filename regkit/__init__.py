@@ -19,6 +19,7 @@ The map, from the ground up (each line imports only from lines above it):
     optimise     one pair without a network: affine map, displacement, velocity; refine: what a network found
     images       scans, from files and to files (on scans); folders: datasets; itk: displacement fields in files
     scan_pairs   two scans in, maps between them out (on alignment, methods, measuring; syn: that of ANTs)
+    intake       what is well with a scan's file and what is not (on symptoms; patients: files to try it on)
     comparisons  methods side by side on the same pairs
     tables       a paper's table on its dataset, as data_scripts prepare it (on protocols: the tables as data)
     commands     the command line's register and evaluate (on reports: the page to judge a registration by)

@@ -17,7 +17,7 @@ from regkit.types import check_finite
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
-_FOREGROUND = 0.1  # of the range of intensities
+FOREGROUND = 0.1  # of the range of intensities
 
 
 def align(
@@ -54,10 +54,10 @@ def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> N
     """Raise unless what is brighter than the background of one scan meets that of the other (intensities in [0, 1])."""
     grid = _coarse(fixed.grid, _SIZES[1])
     there, here = resample(moving, grid, through=through), resample(fixed, grid)
-    if not ((there.tensor > _FOREGROUND) & (here.tensor > _FOREGROUND)).any():
-        apart = float(np.linalg.norm(_centre(moving, through) - _centre(fixed)))
+    if not ((there.tensor > FOREGROUND) & (here.tensor > FOREGROUND)).any():
+        apart = float(np.linalg.norm(centre_of_mass(moving, through) - centre_of_mass(fixed)))
         raise ValueError(
-            f"two scans must overlap to be registered, received some whose centres are {apart:.0f} mm apart by their "
+            f"two scans must overlap to be registered, received scans whose centres are {apart:.0f} mm apart by their "
             f"headers; align them first (--affine, regkit.alignment.align), or repair the headers."
         )
 
@@ -74,7 +74,7 @@ def _coarse(grid: Grid, size: int) -> Grid:
 def _start(moving: Scan, fixed: Scan, grid: Grid, similarity: Similarity) -> Affine:
     """The better of the headers' own alignment and that of the centres of mass."""
     shift = np.eye(4)
-    shift[:3, 3] = _centre(moving) - _centre(fixed)
+    shift[:3, 3] = centre_of_mass(moving) - centre_of_mass(fixed)
     here = resample(fixed, grid).tensor
 
     def loss(through: Affine) -> float:
@@ -83,7 +83,7 @@ def _start(moving: Scan, fixed: Scan, grid: Grid, similarity: Similarity) -> Aff
     return min((np.eye(4), shift), key=loss)
 
 
-def _centre(scan: Scan, through: Affine | None = None) -> np.ndarray:
+def centre_of_mass(scan: Scan, through: Affine | None = None) -> np.ndarray:
     """The centre of mass of the intensities, mm (RAS), (3,); of a moving scan where `through` puts it."""
     weights = scan.tensor.double()
     check_finite(weights, "scan")

@@ -182,3 +182,9 @@ def _table(head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
 
 def _cells(kind: str, row: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row) + "</tr>"
+
+
+def framed(text: str, *, height: int = 640) -> str:
+    """A page within a page, as a notebook shows it: HTML that scrolls by itself. height: pixels."""
+    style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
+    return f'<div><iframe title="report" style="{style}" srcdoc="{escape(text)}"></iframe></div>'

@@ -141,8 +141,8 @@ def _listed(numbers: tuple[float, ...]) -> str:
 
 def check_kinds(moving: Scan, fixed: Scan) -> None:
     """Raise where one of two scans looks like labels, whole numbers of which there are few, and the other does not."""
-    if _like_labels(moving) != _like_labels(fixed):
-        name = "moving" if _like_labels(moving) else "fixed"
+    if looks_like_labels(moving) != looks_like_labels(fixed):
+        name = "moving" if looks_like_labels(moving) else "fixed"
         raise ValueError(
             f"two images of one kind are registered, received {name} that holds labels (whole numbers, at most "
             f"{_LABEL_COUNT} different ones) and an image; give the scan that the labels were drawn on, and the labels "
@@ -150,6 +150,7 @@ def check_kinds(moving: Scan, fixed: Scan) -> None:
         )
 
 
-def _like_labels(scan: Scan) -> bool:
+def looks_like_labels(scan: Scan) -> bool:
+    """Whether all values are whole numbers, and few different ones."""
     values = scan.tensor
     return bool((values == values.round()).all()) and 1 < len(torch.unique(values)) <= _LABEL_COUNT

@@ -1,5 +1,6 @@
 """The command line: from files to files, in any orientation; what is wrong is told in one line, and nothing is left."""
 
+import html
 import json
 import re
 
@@ -101,6 +102,12 @@ def test_the_page_shows_all_planes_and_needs_nothing_else(result):
     assert text.count("data:image/png;base64,") >= 3 * 9 + 2
     assert all(word in text for word in ("Sagittal", "Coronal", "Axial", "Dice of label", "folded voxels"))
     assert not re.search(r"(src|href)=.?https?:|<script", text)
+
+
+def test_a_page_lies_in_a_frame_whole(result):
+    text = (result / "report.html").read_text()
+    (inside,) = re.findall(r'srcdoc="([^"]*)"', reports.framed(text, height=300))
+    assert html.unescape(inside) == text
 
 
 def store_slice(path, shape, seed, file_shape=None):

@@ -21,6 +21,7 @@ LAYERS = [  # imports point from later to earlier layers only
     {"vessels"},
     {"scans", "images", "itk", "folders", "optimise", "alignment", "refine", "syn", "measuring", "methods"},
     {"benchmarks", "studies", "scan_pairs", "comparisons", "protocols", "tables"},
+    {"symptoms", "intake", "patients"},
     {"variants"},
     {"ledger", "laws"},
     {"claims"},

@@ -25,6 +25,7 @@ from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 from regkit.check.t10_sacbnet import one_cluster, plain_convolution
 from regkit.check.t11_smgicnet import growing_gap, three_levels, way_back
 from regkit.check.t12_into_3d_brains import faults, faulty_files, repaired, trusted_scan
+from regkit.check.t14_your_own_brain import exported, oblique_case
 
 __all__ = [
     "LANDMARKS",
@@ -39,6 +40,7 @@ __all__ = [
     "changed_disc",
     "dearer_trip",
     "disc",
+    "exported",
     "failing_laws",
     "faults",
     "faulty_files",
@@ -52,6 +54,7 @@ __all__ = [
     "landmarks",
     "mended",
     "mse_lies",
+    "oblique_case",
     "one_cluster",
     "one_law_less",
     "plain_convolution",

@@ -8,5 +8,5 @@ stages       levels, time                               compositions a map and w
 sweeps       stored results behind one slider           ablations    trained variants, chosen by their switches
 timelapse    a training                                 static       all of it for a page without a kernel
 places, pulling, landscapes, landscape_view, races, ripples, scales, roundtrips, iterations, meetings, matching,
-clustering, wavelets, growing: what single tutorials show; cells: 3 x 3 neighbourhoods with their numbers
+clustering, wavelets, growing, intake_doctor: what single tutorials show; cells: 3 x 3 neighbourhoods with their numbers
 """

@@ -1,0 +1,269 @@
+"""The rules of the intake check (intake.py): each looks at one thing of a scan's file and says what it found.
+
+A rule is a function of a `Case`. What regkit refuses it leaves to regkit's own checks, whose errors become findings.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+import torch
+from nibabel.affines import apply_affine, from_matvec, obliquity
+from nibabel.orientations import aff2axcodes
+
+from regkit.alignment import FOREGROUND, centre_of_mass, check_overlap
+from regkit.images import header_affine, read_array, read_image
+from regkit.itk import check_grid
+from regkit.scan_pairs import looks_like_labels
+from regkit.scans import Affine, Grid, Scan, normalise, resample
+
+Severity = Literal["green", "amber", "red"]
+SHADES: dict[Severity, tuple[str, str]] = {
+    "green": ("#0b6b3a", "✓"),
+    "amber": ("#8a5a00", "!"),
+    "red": ("#a3123a", "✗"),
+}
+
+_VOXELS = (0.3, 5.0)  # mm, of a head's scan
+_HEAD = (90.0, 350.0)  # mm, along each axis of a field of view that holds a brain
+_THICK = 3.0  # times as long as wide: a thick slice
+_BRAIN = 2500.0  # ml, more than any brain has
+_BARE = 0.2  # the least share of empty voxels around a brain without its skull
+_FAR = 30.0  # mm between two brains' centres
+_HOUNSFIELD = -500.0  # no unit of MR goes so low
+_COARSE = 24  # voxels along an axis
+_CLEARLY, _HARDLY = 0.12, 0.05  # how much higher one correlation is than another
+_ERROR = re.compile(r"(?P<rule>.*?),? received (?P<found>.*); (?P<advice>.*?)\.?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. severity; rule: its name; found: what there is; advice: what to do, if anything."""
+
+    severity: Severity
+    rule: str
+    found: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{SHADES[self.severity][1]} {self.rule}: {self.found}" + (f" → {self.advice}" if self.advice else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A file's header and values; scan: as regkit reads it, or None; shown: what can be drawn; other: the other one."""
+
+    path: Path
+    image: Any
+    values: np.ndarray
+    scan: Scan | None
+    shown: Scan | None
+    other: Scan | None
+
+
+def told(rule: str, error: Exception, path: Path) -> Finding:
+    """An error in three parts, as regkit's say them: the rule, what was received, what to do."""
+    text = str(error).replace(str(path), path.name) or type(error).__name__
+    parts = _ERROR.fullmatch(text)
+    return Finding("red", rule, *([parts["found"], parts["advice"]] if parts else [text, "make or fetch it again"]))
+
+
+def _finding(bad: bool, found: str, advice: str, severity: Severity = "amber") -> Finding:
+    """Green, or where it is bad of a severity and with an advice."""
+    return Finding(severity, "", found, advice) if bad else Finding("green", "", found)
+
+
+# ---------------------------------------------------------------------------------------------- the file
+
+
+def _one_volume(case: Case) -> Finding:
+    """Raises for colours and several volumes; a slice is amber."""
+    shape = tuple(size for size in case.values.shape if size > 1)
+    if len(case.values.shape) > 3 or case.values.dtype.fields is not None or case.values.dtype.kind == "c":
+        read_array(case.path, None, np.float32)
+    advice = "networks for volumes cannot take a slice: use those for two axes, or give the volume it came from"
+    return _finding(len(shape) < 3, f"{' x '.join(map(str, shape))} voxels", advice)
+
+
+def _voxel_size(case: Case) -> Finding:
+    """Raises for sizes that cannot be."""
+    spacing = Grid(case.values.shape[:3], header_affine(case.image, case.path)).spacing
+    low, high = _VOXELS
+    found = f"{_listed(spacing)} mm"
+    if not all(low <= size <= high for size in spacing):
+        return _finding(True, found, f"a head is scanned with {low:g} to {high:g} mm; compare with the scanner's log")
+    advice = "thick slices: between them the map is guessed; register thick onto thin, and trust it less along them"
+    return _finding(max(spacing) > _THICK * min(spacing), found, advice)
+
+
+def _axes(case: Case) -> Finding:
+    """Raises for sheared axes."""
+    grid = Grid(case.values.shape[:3], header_affine(case.image, case.path))
+    check_grid(grid)
+    tilt = float(np.degrees(obliquity(grid.affine)).max())
+    tilted = f", tilted by {tilt:.0f} degrees" if tilt > 1 else ""
+    return Finding("green", "", f"{grid.codes}{tilted}; read as RAS, written back as they were")
+
+
+def _place(case: Case) -> Finding:
+    """Which of the header's two affine maps there are, and whether they agree."""
+    header = case.image.header
+    if not isinstance(header, nibabel.Nifti1Header):
+        return Finding("green", "", "the format has one place for it")
+    names = [name for name in ("qform", "sform") if int(header[f"{name}_code"])]
+    if not names:
+        advice = "the letters in the picture are a guess: compare them with what you see, or convert the DICOM again"
+        return _finding(True, "neither qform nor sform: the header does not say where the voxels are", advice)
+    corners = np.array([*itertools.product(*[(0, size - 1) for size in (*case.values.shape, 1, 1)[:3]])])
+    places = [apply_affine(getattr(case.image, f"get_{name}")(), corners) for name in names]
+    apart = float(np.linalg.norm(places[0] - places[-1], axis=-1).max())
+    found = f"{' and '.join(names)}" + (f", up to {apart:.3g} mm apart" if len(names) > 1 else "")
+    advice = "regkit takes the sform, other programs may take the qform: keep the one that is right in both"
+    return _finding(apart > min(header.get_zooms()[:3]) / 2, found, advice)
+
+
+def _field_of_view(case: Case) -> Finding:
+    assert case.scan is not None
+    extent = [count * size for count, size in zip(case.scan.grid.space, case.scan.spacing, strict=True)]
+    low, high = _HEAD
+    advice = (
+        f"a head takes {low:g} to {high:g} mm: is the spacing lost (all 1 mm), in other units, or the scan cropped? "
+        f"compare with the original"
+    )
+    return _finding(not all(low <= size <= high for size in extent), f"{_listed(extent)} mm", advice)
+
+
+# ---------------------------------------------------------------------------------------------- the values
+
+
+def _finite(case: Case) -> Finding:
+    bad = int(case.values.size - np.isfinite(case.values).sum()) if case.values.dtype.kind == "f" else 0
+    if bad == case.values.size:
+        read_image(case.path)
+    advice = "they count as 0; find what made them (a division by an empty mask?)"
+    return _finding(bad > 0, f"{bad} of {case.values.size} voxels are NaN or infinite" if bad else "all", advice)
+
+
+def _an_image(case: Case) -> Finding:
+    assert case.scan is not None
+    count = len(torch.unique(case.scan.tensor))
+    advice = "these are labels: give the scan that they were drawn on, and the labels with --labels"
+    found = f"{count} different values" + (", all whole" if looks_like_labels(case.scan) else "")
+    return _finding(looks_like_labels(case.scan), found, advice, "red")
+
+
+def _intensities(case: Case) -> Finding:
+    """Raises for a constant image."""
+    assert case.scan is not None
+    normalise(case.scan)
+    values = case.scan.tensor.numpy()
+    low, high, most = float(values.min()), float(values.max()), float(np.percentile(values, 99.5))
+    found = f"{low:g} to {high:g}; {low:g} to {most:.4g} become 0 to 1, brighter is cut"
+    advice = "CT, in Hounsfield units? cut a window first, normalise(scan, window=(0, 80)); the networks know MR"
+    return _finding(low < _HOUNSFIELD, found, advice)
+
+
+def _skull_stripped(case: Case) -> Finding:
+    assert case.scan is not None
+    values = case.scan.tensor
+    share = float((values == values.min()).float().mean())
+    litres = (1 - share) * values.numel() * float(np.prod(case.scan.spacing)) / 1000
+    found = f"{100 * share:.0f} % of the voxels are empty; {litres:.0f} ml are not"
+    advice = (
+        "is the skull still there? networks were trained on brains without: strip it from both scans (SynthStrip, "
+        "HD-BET), or use --method optimise, which has not learnt anything"
+    )
+    return _finding(share < _BARE or litres > _BRAIN, found, advice)
+
+
+# ---------------------------------------------------------------------------------------------- the two together
+
+
+def _overlap(case: Case) -> Finding:
+    """Raises where there is none."""
+    scan, other = (normalise(each) for each in _both(case))
+    check_overlap(scan, other)
+    apart = float(np.linalg.norm(centre_of_mass(scan) - centre_of_mass(other)))
+    advice = "begin with an affine stage, --affine; it looks for the centres"
+    return _finding(apart > _FAR, f"centres {apart:.0f} mm apart by the headers", advice)
+
+
+def _same_way_up(case: Case) -> Finding:
+    """Whether the scan looks more like the other when its axes are exchanged or turned round; left is like right."""
+    scan, other = (_coarse(normalise(each)) for each in _both(case))
+    alike = {words: _likeness(scan, other, turn) for words, turn in _turns().items()}
+    best, own = max(alike, key=lambda words: alike[words]), alike.pop("RAS")
+    second = max(alike.values())
+    if own < second - _CLEARLY:
+        advice = (
+            "the voxels were turned, and the header was not: convert the original again; do not set the header by "
+            "eye, left and right are not to be seen"
+        )
+        found = f"more like the other if its axes led to {best}: r = {second:.2f}, not {own:.2f}"
+        return _finding(True, found, advice, "red")
+    found = f"r = {own:.2f}, turned at most {second:.2f}; left and right look alike in any picture"
+    return _finding(
+        own < second + _HARDLY, found, "too close to tell: look whether the nose is at A and the crown at S"
+    )
+
+
+def _both(case: Case) -> tuple[Scan, Scan]:
+    assert case.scan is not None and case.other is not None
+    return case.scan, case.other
+
+
+def _coarse(scan: Scan) -> Scan:
+    """Some thousand voxels of it."""
+    extent = max(count * size for count, size in zip(scan.grid.space, scan.spacing, strict=True))
+    return resample(scan, scan.grid.with_spacing(max(extent / _COARSE, max(scan.spacing))))
+
+
+def _turns() -> dict[str, np.ndarray]:
+    """All ways to exchange axes and turn them round, left and right aside, by the letters of where they then lead."""
+    turns = {}
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[list(order), range(3)] = signs
+            codes = "".join(aff2axcodes(from_matvec(matrix)))
+            if "L" not in codes:
+                turns[codes] = matrix
+    return turns
+
+
+def _likeness(scan: Scan, other: Scan, turn: np.ndarray) -> float:
+    """The correlation of two scans where either is not empty, centre on centre, the first one turned."""
+    through: Affine = np.eye(4)
+    through[:3, :3] = turn
+    through[:3, 3] = centre_of_mass(scan) - turn @ centre_of_mass(other)
+    turned = resample(scan, other, through=through).tensor
+    inside = (turned > FOREGROUND) | (other.tensor > FOREGROUND)
+    return float(torch.corrcoef(torch.stack([turned[inside], other.tensor[inside]]))[0, 1])
+
+
+def _listed(numbers: Any) -> str:
+    return " x ".join(f"{number:.3g}" for number in numbers)
+
+
+RULES: dict[str, Callable[[Case], Finding]] = {
+    "one volume": _one_volume,
+    "voxel size": _voxel_size,
+    "axes": _axes,
+    "place in space": _place,
+    "field of view": _field_of_view,
+    "finite values": _finite,
+    "an image": _an_image,
+    "intensities": _intensities,
+    "skull-stripped": _skull_stripped,
+    "overlap": _overlap,
+    "same way up": _same_way_up,
+}
+NEED_OTHER = ("overlap", "same way up")
+NEED_SCAN = ("field of view", "an image", "intensities", "skull-stripped", *NEED_OTHER)

@@ -1,0 +1,571 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 14 · Your own brain
+#
+# *Thirteen tutorials on maps. Now two files from a scanner, and a colleague who uses another program.*
+#
+# **Goals.** After this notebook you can tell what is wrong with a scan before you register it, register two NIfTI files
+# of any orientation and voxel size, judge the result from its report, and hand the map to ITK, ANTs or 3D Slicer, in
+# their units and with their signs, and prove that it arrived.
+#
+# **Before you start.** Voxels and mm (01), pull and push (02), affine first (04), orientation (12), what to measure (13).
+#
+# **CPU.** Measured on two cores: about 35 s in fast mode, 60 s in full mode.
+
+# %%
+import json
+import shlex
+import tempfile
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import SimpleITK
+import torch
+from IPython.display import HTML
+
+from regkit import check, course, fields, images, intake, itk, losses, metrics, patients, training
+from regkit.__main__ import main
+from regkit.methods import make_method
+from regkit.reports import framed
+from regkit.scan_pairs import register_scans
+from regkit.types import Pair
+from regkit.views.intake_doctor import doctor
+from regkit.widgets import slice_viewer
+
+course.begin(seconds={"fast": 35, "full": 60})
+
+# %% [markdown]
+# ## Two files
+#
+# Here you may put your own: the paths of two scans, NIfTI (`.nii`, `.nii.gz`), brains without their skulls. Without
+# them, the notebook writes two synthetic brains into a temporary folder, as two hospitals might have stored them.
+# Nothing leaves your computer.
+
+# %%
+MOVING, FIXED = None, None  # your own: "moving.nii.gz", "fixed.nii.gz"
+
+folder = Path(tempfile.mkdtemp())
+synthetic = patients.write_pair(folder)
+OWN = MOVING is not None and FIXED is not None
+if not OWN:
+    MOVING, FIXED = synthetic.moving, synthetic.fixed
+
+# %% [markdown]
+# What is in them? Many begin like this: load the arrays, look at the middle.
+
+# %%
+files = {"moving": nibabel.load(MOVING), "fixed": nibabel.load(FIXED)}
+arrays = {name: np.asarray(file.dataobj, dtype=np.float32) for name, file in files.items()}
+
+figure, panels = plt.subplots(1, 2, figsize=(8.5, 4), layout="compressed")
+for panel, (name, array) in zip(panels, arrays.items(), strict=True):
+    shown = panel.imshow(array[:, :, array.shape[2] // 2], cmap="gray")
+    panel.set(title=f"{name}: [:, :, {array.shape[2] // 2}] of {array.shape}")
+    panel.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+    figure.colorbar(shown, ax=panel, label="intensity", shrink=0.8)
+
+# %% [markdown]
+# One plane is seen from behind, the other from above, and both lie on their sides. The voxels are of different sizes,
+# and one file counts to 2800 where the other counts to 670. A network that is given these two arrays will answer, and
+# its answer will mean nothing.
+#
+# All that is needed to mend it is in the headers. `images.read_image` uses them; but are the headers right?
+#
+# ### Predict
+#
+# Before that, one question whose answer we shall need at the end. A displacement moves every voxel of a fixed scan by
+# **two voxels along axis 0**, $u = (2, 0, 0)$. The scan's voxels are 2.5 mm wide, and its axis 0 leads to the patient's
+# right. ITK, ANTs and 3D Slicer store displacements in mm, along axes that lead to the left, to the back and up (LPS).
+# Which number is the first component in their file: `2`, `5`, `-2` or `-5`?
+
+# %% tags=["exercise"]
+my_prediction = ...
+
+# %% tags=["solution"]
+my_prediction = -5
+
+# %% [markdown] tags=["instructor"]
+# *5* is the usual answer: the unit was thought of, the sign was not. Some say *-2*. Do not tell yet. Ask who has ever
+# opened a transform of one program in another, and how they knew that it was right: "it looked right" is the answer to
+# work on today.
+
+# %% [markdown]
+# ## The intake
+#
+# A hospital examines a patient before the operation. `intake.examine` does that with a file: is it whole? One volume?
+# How large are its voxels, where do its axes lead, does the header say so? Is it an image at all, has it still a
+# skull, do the two scans lie in the same place, the same way up? It never raises: a bad file is what it is for.
+
+# %%
+intake.examine(MOVING, FIXED)
+
+# %%
+intake.examine(FIXED, MOVING)
+
+# %%
+seen = intake.examine(MOVING, FIXED)
+assert seen["axes"].severity == "green"
+if not OWN:
+    assert seen["overlap"].severity == "amber", (
+        "the tables stood elsewhere: an affine stage is needed"
+    )
+    bad = [finding.rule for finding in seen.findings if finding.severity != "green"]
+    assert bad == ["overlap"]
+
+# %% [markdown]
+# One light is amber: by their headers, the brains lie far apart. That is usual, each scanner has its own zero, and an
+# affine stage mends it.
+#
+# Not every patient is so well. Here is the fixed scan again, and eight copies of it with one thing wrong each. **For each
+# patient: look at the three planes first and find out what is wrong; then read the lights.** Of four of them the picture
+# shows nothing at all.
+
+# %%
+prepared = patients.write_patients(folder / "patients", synthetic.fixed, synthetic.fixed_labels)
+waiting_room = doctor(prepared, synthetic.fixed)
+waiting_room
+
+# %%
+lights = {name: intake.examine(path, synthetic.fixed) for name, path in prepared.items()}
+for name, seen in lights.items():
+    bad = [f"{f.severity}: {f.rule}" for f in seen.findings if f.severity != "green"]
+    print(f"{name:15s} {', '.join(bad) or 'all is well'}")
+assert lights["good"].severity == "green"
+assert lights["four volumes"]["one volume"].severity == "red"
+assert lights["flipped"]["same way up"].severity == "red"
+assert lights["spacing lost"]["field of view"].severity == "amber"
+assert lights["NaN"]["finite values"].severity == "amber"
+assert lights["labels"]["an image"].severity == "red"
+assert lights["far away"]["overlap"].severity == "red"
+assert lights["with its skull"]["skull-stripped"].severity == "amber"
+assert lights["cut short"].scan is None
+
+# %% [markdown]
+# **Red** is what regkit refuses, or what would give a wrong result without a word. **Amber** is for you to decide.
+#
+# * *Flipped*: someone turned the array and kept the header. It is found because the other scan looks different. Had left
+#   and right been exchanged, **nothing** would have been found: brains are nearly symmetric. That is why one never mends
+#   a header by eye.
+# * *Far away* is mended by the affine stage. *Spacing lost* is not: it says that 74 mm are enough for this head, which
+#   would do for a cat, and no registration grows a brain by a factor of fifteen.
+# * *With its skull*: networks have learnt what they were shown, and these were shown brains without a skull. Strip it
+#   from *both* scans (SynthStrip, HD-BET), or let an optimiser do the work: it has learnt nothing, so it is not
+#   surprised (`--method optimise`).
+#
+# ## Register
+#
+# Read, affine stage, network, refinement, in the order of the tutorials: centres and an affine map (04), SPnet (08), with
+# weights that come with regkit and were trained on synthetic brains (12); then some steps of optimisation for this one
+# pair (06), which start from the network's answer.
+
+# %%
+moving, fixed = images.read_image(MOVING), images.read_image(FIXED)
+print(
+    "moving:",
+    moving.original.codes,
+    "as stored,",
+    moving.grid.codes,
+    "as read;",
+    moving.spacing,
+    "mm",
+)
+
+REFINE = training.steps(fast=10, full=50)
+network = make_method("spnet", 3)
+print(f"network: SPnet, trained on voxels of {network.spacing:.2f} mm; refinement: {REFINE} steps")
+alone = register_scans(moving, fixed, network, affine=True, progress=False)
+result = register_scans(moving, fixed, network, affine=True, refine=REFINE, progress=False)
+
+# %% [markdown]
+# The network is asked on voxels of the size that it was trained on; what it answers is carried to the fixed scan's own
+# grid, joined with the affine map, and the image is interpolated **once** (02). The four stages, in one plane:
+
+# %%
+stages = {
+    "as the headers place it": images.resample(moving, fixed.original),
+    "affine": result.warp(moving, affine_only=True),
+    "affine, network": alone.warp(moving),
+    "affine, network, refined": result.warp(moving),
+}
+target = images.resample(fixed, fixed.original)
+
+
+def upright(scan):
+    """Values with axes to the right, to the front and up, from 0 to 1."""
+    values = images.normalise(images.resample(scan, fixed.grid)).tensor
+    return values[0, 0].numpy()
+
+
+here = upright(target)
+middle = round(float(np.argwhere(here > 0.2)[:, 2].mean()))  # a plane through the brain
+width, height = (count * size for count, size in zip(here.shape[:2], fixed.spacing, strict=False))
+extent = (0, width, 0, height)
+outline = {"levels": [0.15], "colors": "#ff5a00", "linewidths": 1.2, "extent": extent}
+
+
+def draw_on_fixed(panel, scan, title):
+    """An axial plane of a scan, the front on top, with the outline of the fixed brain."""
+    panel.imshow(
+        upright(scan)[:, :, middle].T, cmap="gray", vmin=0, vmax=1, origin="lower", extent=extent
+    )
+    panel.contour(here[:, :, middle].T, **outline)
+    panel.set(title=title, xlabel="L    (mm)    R")
+
+
+figure, panels = plt.subplots(1, 4, figsize=(12, 4), sharey=True, layout="compressed")
+for panel, (name, scan) in zip(panels, stages.items(), strict=True):
+    draw_on_fixed(panel, scan, name)
+panels[0].set_ylabel("P    (mm)    A")
+
+
+# %%
+def correlation(scan):
+    """With the fixed scan; 1 is best."""
+    values = images.normalise(images.resample(scan, fixed.grid)).tensor
+    return 1 - float(losses.ncc(values, images.normalise(fixed).tensor))
+
+
+alike = {name: correlation(scan) for name, scan in stages.items()}
+print({name: f"r = {value:.3f}" for name, value in alike.items()})
+
+if not OWN:
+    labels = [images.read_labels(p) for p in (synthetic.moving_labels, synthetic.fixed_labels)]
+    truth = images.resample(labels[1], fixed.original).tensor
+    warped = [
+        images.resample(labels[0], fixed.original),
+        result.warp(labels[0], affine_only=True),
+        alone.warp(labels[0]),
+        result.warp(labels[0]),
+    ]
+    overlap = [fmean(metrics.dice(scan.tensor, truth).values()) for scan in warped]
+    print({name: f"Dice {value:.2f}" for name, value in zip(stages, overlap, strict=True)})
+    assert overlap[0] < 0.2 < 0.45 < overlap[1] < overlap[2] < overlap[3] and overlap[3] > 0.72
+    assert list(alike.values()) == sorted(alike.values())
+
+# %% [markdown]
+# Each stage begins where the one before it ended. The last one has brought the correlation close to 1, and Dice did not
+# follow as far: it was the correlation that was optimised. (Dice uses labels, which only synthetic brains have for
+# nothing. For a patient you have the correlation, which proves little, as you see, and your eyes.)
+#
+# Look through it, plane by plane, and ask for the extreme of |J|:
+
+# %%
+pair = Pair(result.near.tensor, result.here.tensor, spacing=result.here.spacing)
+looked_at = slice_viewer(
+    pair, result.found, panels=("fixed", "warped", "difference", "jacobian"), upright=True
+)
+looked_at.set(planes="across axis 2", axis_2=middle)
+looked_at
+
+# %% [markdown]
+# ## The same without Python
+#
+# One line does all of the above, and writes what a colleague needs:
+
+# %%
+out = folder / "out"
+arguments = ["register", MOVING, FIXED, "--affine", "--method", "spnet"]
+arguments += ["--refine", REFINE, "--out", out]
+if not OWN:
+    arguments += ["--labels", synthetic.moving_labels, synthetic.fixed_labels]
+arguments = [str(each) for each in arguments]
+print("python -m regkit", shlex.join(arguments).replace(str(folder), "…"), "\n")
+status = main(arguments)  # what the shell would run; a terminal needs no notebook
+
+assert status == 0
+print(sorted(path.name for path in out.iterdir()))
+written = itk.regrid(itk.read_displacement(out / "displacement.nii.gz"), result.there.grid)
+apart = (written.displacement - result.there.displacement).norm(dim=1)
+print(f"the command's map and Python's: {apart.mean():.4f} voxels apart on average")
+assert apart.mean() < 0.01
+
+# %% [markdown]
+# ## The report: how to read it
+#
+# `report.html` is one file that you can send. Scroll in it; then read it in this order:
+#
+# 1. **Numbers.** Correlation before, after affine, after: does it rise at each stage? Folded voxels: zero, or you must
+#    say where and why. Inverse consistency: below half a voxel.
+# 2. **Checkerboards.** Follow an edge from tile to tile. It must not break. Look at the ventricles and at the rim.
+# 3. **Differences.** After, what is left should look like anatomy that differs (thin lines), not like a shift (a bright
+#    rim on one side, a dark one on the other).
+# 4. **The grid.** Smooth, without knots. Lines that run together are tissue that vanishes.
+# 5. **|J|.** White is no change. Mostly between a half and two; a third, or three, deserves a look (often at the rim,
+#    where there is nothing to be matched). Orange is a fold: no tissue does that.
+
+# %%
+numbers = json.loads((out / "metrics.json").read_text())
+report = HTML(framed((out / "report.html").read_text()))
+report
+
+# %%
+folded, least = numbers["folds_percent"], numbers["jacobian_minimum"]
+print(f"folded: {folded:.4f} %; least |J| {least:.2f}")
+print(f"there and back: {numbers['inverse_consistency_voxels']:.3f} voxels from home on average")
+if not OWN:
+    assert numbers["folds_percent"] == 0 and numbers["jacobian_minimum"] > 0
+    assert numbers["inverse_consistency_voxels"] < 0.5
+
+# %% [markdown]
+# ## Hand it over
+#
+# regkit holds a displacement in voxels, channel $i$ along the file's axis $i$. Others hold it otherwise:
+#
+# | | regkit | ITK, ANTs, 3D Slicer |
+# |---|---|---|
+# | unit | voxels of the fixed grid | mm |
+# | direction | along the array's axes | along the body's: **L**eft, **P**osterior, **S**uperior |
+# | array | (3, i, j, k) | NIfTI (i, j, k, 1, 3), intent *vector* |
+# | meaning | fixed → where to read in moving | the same |
+#
+# The affine $A$ of the header leads from voxels to mm in **RAS**. For a difference of places the origin cancels, so
+#
+# $$d_\text{RAS} = A_{3\times3}\, u, \qquad d_\text{LPS} = \mathrm{diag}(-1, -1, 1)\, d_\text{RAS} .$$
+#
+# That is all. By hand:
+
+
+# %%
+def to_lps(u, affine):
+    """u (3, i, j, k), voxels, as vectors (i, j, k, 3): mm along the body, LPS."""
+    ras = np.einsum("xa,aijk->ijkx", affine[:3, :3], u)
+    return ras * [-1, -1, 1]
+
+
+def write_vectors(path, vectors, affine):
+    """Vectors (i, j, k, 3) as the NIfTI file that ITK takes for a displacement field."""
+    file = nibabel.Nifti1Image(vectors[:, :, :, None].astype(np.float32), affine)
+    file.set_sform(affine, "scanner")
+    file.set_qform(affine, "scanner")
+    file.header.set_xyzt_units("mm")
+    file.header.set_intent("vector")
+    nibabel.save(file, path)
+
+
+there = result.there  # the whole map, on the fixed scan's own grid, in its file's order of axes
+u, affine = there.displacement[0].numpy(), there.grid.affine
+write_vectors(folder / "by_hand.nii.gz", to_lps(u, affine), affine)
+
+# %% [markdown]
+# The same from regkit (which rounds to a 4096th of a voxel, so that the file packs better), and read back:
+
+# %%
+itk.write_displacement(folder / "regkit.nii.gz", there)
+mine, theirs = (nibabel.load(folder / name) for name in ("by_hand.nii.gz", "regkit.nii.gz"))
+assert mine.shape == theirs.shape and mine.shape[3:] == (1, 3)
+assert mine.header.get_intent() == theirs.header.get_intent()
+assert np.allclose(mine.affine, theirs.affine, atol=1e-4)
+assert np.abs(mine.get_fdata() - theirs.get_fdata()).max() < min(there.grid.spacing) / 2000
+
+again = itk.regrid(itk.read_displacement(folder / "by_hand.nii.gz"), there.grid)
+assert torch.allclose(again.displacement, there.displacement, atol=1e-3)
+print(f"written, and read back: {(again.displacement - there.displacement).abs().max():.1e} voxels")
+
+# %% [markdown]
+# ## Your prediction
+
+# %%
+two_voxels = np.zeros((3, 1, 1, 1))
+two_voxels[0] = 2
+first = to_lps(two_voxels, np.diag([2.5, 2.5, 2.5, 1]))[0, 0, 0, 0]
+print(
+    "you said:", "nothing yet" if my_prediction is ... else my_prediction, "· the file says:", first
+)
+assert first == -5
+
+# %% [markdown]
+# Two voxels are 5 mm, and to the right is minus to the left.
+#
+# ## Does it arrive?
+#
+# A file that *looks* right is no proof. Another program has to read it and say where it would go. SimpleITK shares no line
+# with regkit. We ask both for the same thousand places in the fixed brain, *between* voxels, and compare.
+
+# %%
+field = SimpleITK.ReadImage(str(folder / "by_hand.nii.gz"), SimpleITK.sitkVectorFloat64)
+transform = SimpleITK.DisplacementFieldTransform(field)  # takes the field over: it is empty now
+
+generator = np.random.default_rng(14)
+places = generator.uniform(1, np.array(u.shape[1:]) - 2, size=(1000, 3))  # voxels
+LPS = np.diag([-1, -1, 1, 1])
+
+
+def by_simpleitk(places, transform):
+    """Where SimpleITK reads in the moving scan for places (N, 3) of the fixed one, in fixed voxels."""
+    points = nibabel.affines.apply_affine(LPS @ affine, places)
+    moved = np.array([transform.TransformPoint(point.tolist()) for point in points])
+    return nibabel.affines.apply_affine(np.linalg.inv(LPS @ affine), moved)
+
+
+def by_regkit(places):
+    """The same by regkit: x + u(x)."""
+    x = torch.from_numpy(places.T.reshape(1, 3, -1, 1, 1)).float()
+    return (x + fields.sample(there.displacement, x))[0, :, :, 0, 0].T.numpy()
+
+
+apart = np.linalg.norm(by_simpleitk(places, transform) - by_regkit(places), axis=1)
+print(
+    f"SimpleITK and regkit: {apart.mean():.5f} voxels apart on average, {apart.max():.5f} at most"
+)
+assert apart.mean() < 0.01
+
+# %% [markdown]
+# And the image itself:
+
+# %%
+moving_itk = SimpleITK.ReadImage(str(MOVING), SimpleITK.sitkFloat32)
+fixed_itk = SimpleITK.ReadImage(str(FIXED), SimpleITK.sitkFloat32)
+lowest = float(moving.tensor.min())
+
+
+def resample_by_simpleitk(transform):
+    """Moving on the fixed grid, (i, j, k)."""
+    warped = SimpleITK.Resample(moving_itk, fixed_itk, transform, SimpleITK.sitkLinear, lowest)
+    return SimpleITK.GetArrayFromImage(warped).T  # SimpleITK's arrays are (k, j, i)
+
+
+itks, ours = resample_by_simpleitk(transform), result.warp(moving).tensor[0, 0].numpy()
+off = np.abs(itks - ours).mean() / np.ptp(ours)
+print(f"intensities: {100 * off:.4f} % of the range apart on average")
+assert off < 0.01
+
+# %% [markdown]
+# ## Break it
+#
+# Three lines that every laboratory has written once: the sign of LPS forgotten; voxels written as if they were mm; the
+# components in the order of a numpy array of SimpleITK (k, j, i). Each writes a perfectly valid file.
+
+# %%
+vectors = to_lps(u, affine)
+wrong = {
+    "right": vectors,
+    "no change of sign": vectors * [-1, -1, 1],
+    "voxels, not mm": to_lps(u, affine[:3, :3] / there.grid.spacing),
+    "components reversed": vectors[..., ::-1],
+}
+broken, errors = {}, {}
+for name, values in wrong.items():
+    write_vectors(folder / "wrong.nii.gz", values, affine)
+    read = SimpleITK.ReadImage(str(folder / "wrong.nii.gz"), SimpleITK.sitkVectorFloat64)
+    moved = SimpleITK.DisplacementFieldTransform(read)
+    errors[name] = np.linalg.norm(by_simpleitk(places, moved) - by_regkit(places), axis=1).mean()
+    tensor = torch.from_numpy(np.ascontiguousarray(resample_by_simpleitk(moved)))[None, None]
+    broken[name] = images.Scan(tensor, fixed.original, fixed.original)
+
+figure, panels = plt.subplots(1, 4, figsize=(12, 4), sharey=True, layout="compressed")
+for panel, (name, scan) in zip(panels, broken.items(), strict=True):
+    draw_on_fixed(panel, scan, f"{name}\n{errors[name]:.1f} voxels off")
+panels[0].set_ylabel("P    (mm)    A")
+print({name: f"r = {correlation(scan):.2f}" for name, scan in broken.items()})
+assert errors["right"] < 0.01 and min(errors[name] for name in list(wrong)[1:]) > 2
+
+# %% [markdown]
+# None of the programs complained. **Symptoms:**
+#
+# | mistake | what you see | why |
+# |---|---|---|
+# | sign | nearly right up and down; left-right and front-back, the error is *twice* the displacement | two of three components point backwards |
+# | unit | everything moves too little (voxels above 1 mm), by one factor | 2.5 mm voxels: 40 % of the way |
+# | order | moves sideways what should move up | x and z are exchanged |
+#
+# With small displacements all three look *almost* right, and that is the danger. **Mend:** do not look, ask. One place,
+# by hand, through both programs, as above; and a displacement that is long along one axis only, so that a wrong axis or
+# sign cannot hide. And a picture of the registered pair *from the other program*.
+#
+# ## Exercise
+#
+# No file this time: build the transform in memory. Write `my_transform(u, fixed)`, where `u` is (3, i, j, k) in voxels and
+# `fixed` the scan as **SimpleITK** reads it. Return what `SimpleITK.Resample` takes. You will need
+# `fixed.GetDirection()` (nine numbers, row by row), `fixed.GetSpacing()`, `SimpleITK.GetImageFromArray(...,
+# isVector=True)` and `CopyInformation`. Its axes are oblique, and its voxels have three different sizes: nothing is right
+# by chance. (`check.oblique_case()` gives you a `u` and a `fixed` to try.)
+#
+# Think first: SimpleITK's direction is LPS. Is there still a sign to change?
+
+# %% tags=["exercise"]
+my_transform = ...
+
+
+# %% tags=["solution"]
+def in_memory(u, fixed):
+    matrix = np.reshape(fixed.GetDirection(), (3, 3)) * fixed.GetSpacing()  # voxels to mm, LPS
+    vectors = np.einsum("xa,aijk->kjix", matrix, u)  # an array for SimpleITK is (k, j, i, 3)
+    field = SimpleITK.GetImageFromArray(vectors.astype(np.float64), isVector=True)
+    field.CopyInformation(fixed)
+    return SimpleITK.DisplacementFieldTransform(field)
+
+
+my_transform = in_memory
+
+# %%
+check.exported(my_transform)
+
+# %% [markdown]
+# Green? Then it holds for the brains as well:
+
+# %%
+if check.exported(my_transform).colour == "green":
+    yours = my_transform(u.astype(np.float64), fixed_itk)
+    apart = np.linalg.norm(by_simpleitk(places, yours) - by_regkit(places), axis=1).mean()
+    print(f"your transform: {apart:.5f} voxels from regkit's map on average")
+    assert apart < 0.01
+else:
+    print("not yet")
+
+# %% [markdown] tags=["instructor"]
+# The sign divides the room again, the other way round: those who have just learnt to change it change it once too often.
+# Let them say aloud in which frame each matrix speaks: nibabel's affine RAS, SimpleITK's direction LPS. *float32* is the
+# most frequent red, and the most harmless one: it is the only mistake of the list that the program itself refuses.
+
+# %% [markdown]
+# ## In other programs
+#
+# What `register` wrote can be used as it is. **ANTs**, an image, and labels:
+#
+# ```sh
+# antsApplyTransforms -d 3 -i moving.nii.gz -r fixed.nii.gz -t displacement.nii.gz -o warped.nii.gz
+# antsApplyTransforms -d 3 -i moving_labels.nii.gz -r fixed.nii.gz -t displacement.nii.gz \
+#     -n GenericLabel -o warped_labels.nii.gz
+# ```
+#
+# The way back takes `inverse_displacement.nii.gz`, with `-i fixed.nii.gz -r moving.nii.gz`. Points go the other way round
+# (02): a landmark of the *fixed* scan is carried into moving by `displacement`, for $p + d(p)$ is where it lies there.
+#
+# **3D Slicer**: *Add Data*, choose `displacement.nii.gz`, and as its description *Transform*, not *Volume*. Then in the
+# module *Transforms* apply it to the moving scan. To keep the result, *harden* it, or resample with the fixed scan as
+# reference.
+#
+# **FSL** and **FreeSurfer** use conventions of their own; convert with a tool that knows them, and ask it about one
+# place.
+
+# %% tags=["instructor"]
+assert [error for view in (waiting_room, looked_at) for error in view.errors] == []
+
+# %% [markdown]
+# ## Take away
+#
+# > * **Examine before you register.** Whole, one volume, voxel size, orientation, finite, an image, no skull, same
+# >   place, same way up. Left and right cannot be seen: trust the header or the person who scanned, never the eye.
+# > * **Each stage for what it can do**: headers, affine, network, refinement; interpolate once.
+# > * **Read a report in order**: numbers, checkerboards, differences, grid, |J|.
+# > * $d_\text{LPS} = \mathrm{diag}(-1, -1, 1)\, A\, u$. Unit, direction, sign, order: **four ways to write a valid file
+# >   that is wrong**.
+# > * **A hand-over is proven by the receiver**: ask the other program where it goes.
+#
+# **Next.** Nothing is numbered 15. What will *your* data break: an operated brain, a lesion that has no counterpart, a
+# moving abdomen? You can now say which law would fail, measure whether it does, and make a pair for which you know the
+# answer. Begin there.
