@@ -20,7 +20,8 @@ The map, from the ground up (each line imports only from lines above it):
     images       scans, from files and to files (on scans); folders: datasets; itk: displacement fields in files
     scan_pairs   two scans in, maps between them out (on alignment, methods, measuring; syn: that of ANTs)
     intake       what is well with a scan's file and what is not (on symptoms; patients: files to try it on)
-    comparisons  methods side by side on the same pairs
+    comparisons  methods side by side on the same pairs; scan_comparisons: on scans in files (on tissues)
+    leaderboard  the shipped networks and their rivals on whole brains, measured and stored
     tables       a paper's table on its dataset, as data_scripts prepare it (on protocols: the tables as data)
     commands     the command line's register and evaluate (on reports: the page to judge a registration by)
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)

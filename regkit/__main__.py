@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regkit.commands.evaluate import add_evaluate
+from regkit.commands.leaderboard import add_leaderboard
 from regkit.commands.register import add_register
 from regkit.commands.train import add_train
 from regkit.files import write_atomically
@@ -103,7 +104,17 @@ def add_ledger(commands: argparse._SubParsersAction) -> None:
     ledger.set_defaults(run=run)
 
 
-COMMANDS = (add_register, add_train, add_evaluate, add_lab, add_notebooks, add_pages, add_study, add_ledger)
+COMMANDS = (
+    add_register,
+    add_train,
+    add_evaluate,
+    add_leaderboard,
+    add_lab,
+    add_notebooks,
+    add_pages,
+    add_study,
+    add_ledger,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

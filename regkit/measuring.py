@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +17,14 @@ _MEGABYTE = 2**20
 
 @dataclass
 class Usage:
-    """seconds; memory: the process's peak in MB while the block ran (on a GPU the tensors'), NaN where unknown."""
+    """What a block took.
+
+    seconds: by the clock. processor_seconds: of all the process's threads, whatever else the machine does meanwhile.
+    memory: the process's peak in MB while the block ran (on a GPU the tensors'), NaN where unknown.
+    """
 
     seconds: float = float("nan")
+    processor_seconds: float = float("nan")
     memory: float = float("nan")
 
 
@@ -36,12 +42,24 @@ def measured(device: str = "cpu") -> Iterator[Usage]:
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # start the peak anew (proc(5))
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     yield usage
     if on_gpu:
         torch.cuda.synchronize()
-    usage.seconds = time.perf_counter() - start
+    usage.seconds, usage.processor_seconds = time.perf_counter() - start, time.process_time() - worked
     usage.memory = torch.cuda.max_memory_allocated() / _MEGABYTE if on_gpu else _peak()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes on one thread, and ANTs too where it is first imported in it."""
+    before = torch.get_num_threads()
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _peak() -> float:

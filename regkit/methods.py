@@ -78,7 +78,12 @@ def make_method(
 
 def shipped(dim: int) -> list[str]:
     """The networks whose weights for images of two or three axes come with regkit."""
-    return [name for name in NETWORKS if _shipped_file(name, dim).is_file()]
+    return [name for name in NETWORKS if shipped_file(name, dim).is_file()]
+
+
+def shipped_file(name: str, dim: int) -> Path:
+    """Where the weights of a network lie that come with regkit, whether they are there or not."""
+    return WEIGHTS / f"{name}_{dim}d.safetensors"
 
 
 def load_method(weights: Path | str, dim: int) -> Method:
@@ -117,7 +122,7 @@ def with_affine(method: Method) -> Method:
 
 
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:
-    path = _shipped_file(name, dim) if weights is None else Path(weights)
+    path = shipped_file(name, dim) if weights is None else Path(weights)
     if weights is None and not path.is_file():
         raise FileNotFoundError(
             f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
@@ -137,10 +142,6 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
         )
     spacing = description["metrics"].get("spacing")
     return Method(name, _without_gradient(model), model, spacing)
-
-
-def _shipped_file(name: str, dim: int) -> Path:
-    return WEIGHTS / f"{name}_{dim}d.safetensors"
 
 
 def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:

@@ -6,6 +6,7 @@ optimisation: give the network's field as `start`). Every item of a batch is a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -27,10 +28,11 @@ from regkit.types import (
 
 Similarity = Callable[[Image, Image], Tensor]
 Output = Literal["displacement", "velocity"]
-_INTEGRATE: dict[str, Callable[[Displacement], Displacement]] = {
-    "displacement": lambda field: field,
-    "velocity": exponential,
+_INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {
+    "displacement": lambda field, squarings: field,
+    "velocity": lambda field, squarings: exponential(field, steps=_needed(field) if squarings is None else squarings),
 }
+_STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
 def optimise_affine(
@@ -71,6 +73,7 @@ def optimise_field(
     weight: float = 0.03,
     steps: int = 300,
     learning_rate: float = 0.1,
+    squarings: int | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
     """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
@@ -78,33 +81,42 @@ def optimise_field(
     φ = φ_affine ∘ φ_f, where f is a displacement, or a velocity whose exponential is taken: then inverse and velocity
     are given too (the velocity is that of φ_f alone).
     affine: (B, dim, dim + 1), see `optimise_affine`; nothing by default. start: the first f (B, dim, *space), voxels,
-    such as a network's displacement or velocity; zero by default. learning_rate: Adam's, voxels. callback(step,
-    registration): called with what stands before each step.
+    such as a network's displacement or velocity; zero by default. learning_rate: Adam's, voxels. squarings: of a
+    velocity's exponential; None for as few as keep its first step within a quarter of a voxel: half the time.
+    callback(step, registration): called with what stands before each step.
 
     Raises:
         TypeError, ValueError: images, affine or start do not fit each other; an option is out of range.
     Source: VoxelMorph's and GradICON's instance optimisation, on the field instead of the network's weights.
     """
     check_pair(moving, fixed)
-    integrate = choose("output", output, _INTEGRATE)
+    made = choose("output", output, _INTEGRATE)
     if not weight >= 0:
         raise ValueError(f"weight must be 0 or more, received {weight}; 0.03 is usual for mse of images in [0, 1].")
     field = _first(start, moving).requires_grad_()
 
-    def found() -> Registration:
-        return _registration(integrate, field, affine)
+    def integrate(own: Displacement) -> Displacement:
+        return made(own, squarings)
+
+    def found(own: Displacement) -> Registration:
+        there = _after(affine, integrate(own))
+        return (
+            Registration(there)
+            if output == "displacement"
+            else Registration(there, _back(affine, integrate(-own)), own)
+        )
 
     def loss() -> Tensor:
-        return similarity(warp(moving, found().displacement), fixed) + weight * losses.diffusion(field)
+        there = _after(affine, integrate(field))
+        return similarity(warp(moving, there), fixed) + weight * losses.diffusion(field)
 
     def tell(step: int) -> None:
         if callback is not None:
             with torch.no_grad():
-                callback(step, _registration(integrate, field.clone(), affine))  # Adam changes the field in place
+                callback(step, found(field.clone()))  # Adam changes the field in place
 
     _descend(field, loss, steps, learning_rate, tell)
-    field.requires_grad_(False)
-    return found()
+    return found(field.requires_grad_(False))
 
 
 def _first(start: Displacement | None, moving: Image) -> Displacement:
@@ -116,17 +128,24 @@ def _first(start: Displacement | None, moving: Image) -> Displacement:
     return start.detach().clone()
 
 
-def _registration(
-    integrate: Callable[[Displacement], Displacement], field: Displacement, affine: Tensor | None
-) -> Registration:
-    """What a field stands for, after the affine map where there is one."""
-    local = integrate(field)
-    back = integrate(-field) if integrate is exponential else None
-    if affine is not None:
-        shape, grid = spatial(field), identity(spatial(field), like=field)
-        local = move_affinely(grid + local, affine, shape) - grid
-        back = None if back is None else compose(back, affine_displacement(_inverse(affine), shape))
-    return Registration(local) if back is None else Registration(local, back, field)
+def _needed(velocity: Displacement) -> int:
+    """Squarings after which the first step of an integration is no longer than `_STRIDE`."""
+    longest = float(velocity.detach().abs().max())
+    return max(0, math.ceil(math.log2(longest / _STRIDE))) if longest > 0 else 0
+
+
+def _after(affine: Tensor | None, local: Displacement) -> Displacement:
+    """φ_affine ∘ φ."""
+    if affine is None:
+        return local
+    shape = spatial(local)
+    grid = identity(shape, like=local)
+    return move_affinely(grid + local, affine, shape) - grid
+
+
+def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
+    """φ⁻¹ ∘ φ_affine⁻¹."""
+    return inverse if affine is None else compose(inverse, affine_displacement(_inverse(affine), spatial(inverse)))
 
 
 def _inverse(affine: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, no_grad
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from regkit import losses
@@ -44,16 +45,16 @@ def refine_field(
     halvings: Sequence[int] | None = None,
     similarity: Similarity = local_and_global,
     weight: float = 1.0,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.2,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
 
     found: what there is; nothing, for registration without a network. steps: Adam's at each scale. halvings: of the
     images' size at each scale, coarse to fine; 0 is the full size. By default the finest has at most a million voxels,
-    and there is one before it, or two before it where nothing was found yet. similarity(warped, fixed) + weight
-    diffusion(v) is made small. learning_rate: voxels of the scale. Without folds where `found` has none, up to
-    interpolation.
+    and there is one before it, or two before it where nothing was found yet. The v are put together on the finest.
+    similarity(warped, fixed) + weight diffusion(v) is made small. learning_rate: voxels of the scale. Without folds
+    where `found` has none, up to interpolation.
 
     Raises:
         TypeError, ValueError: images or registration do not fit each other; an option is out of range.
@@ -63,25 +64,29 @@ def refine_field(
     scales = _scales(spatial(fixed), 2 if found is None else 1) if halvings is None else halvings
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
     check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
-    displacement, inverse = found.displacement.detach(), inverse_of(found)
+    before = found.displacement.detach()
+    finest = min(scales, default=0)
+    moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
+    start = resize_displacement(before, spatial(fixed))
+    there = back = torch.zeros_like(start)  # what is found here, on the finest scale's grid
     with tqdm(total=steps * len(scales), disable=not progress, desc="refine") as bar:
         for count in scales:
-            here = _coarse(fixed, count)
-            there = _coarse(warp(moving, displacement), count)
             step = optimise_field(
-                there,
-                here,
+                _coarse(warp(moving, compose(start, there)), count - finest),
+                _coarse(fixed, count - finest),
                 output="velocity",
                 similarity=_counted(similarity, bar),
                 weight=weight,
                 steps=steps,
                 learning_rate=learning_rate,
+                squarings=None,
             )
-            shape = spatial(fixed)
-            displacement = compose(displacement, resize_displacement(step.displacement, shape))
+            there = compose(there, resize_displacement(step.displacement, spatial(fixed)))
             if step.inverse is not None:
-                inverse = compose(resize_displacement(step.inverse, shape), inverse)
-    return Registration(displacement, inverse)
+                back = compose(resize_displacement(step.inverse, spatial(fixed)), back)
+    shape = spatial(before)
+    there, back = (resize_displacement(each, shape) for each in (there, back))
+    return Registration(compose(before, there), compose(back, inverse_of(found)))
 
 
 def refine_weights(
@@ -99,7 +104,7 @@ def refine_weights(
     check_pair(moving, fixed)
     own = copy.deepcopy(model)
     train(own, [(moving, fixed)], Recipe(steps=steps, learning_rate=learning_rate), progress=progress)
-    with no_grad():
+    with torch.no_grad():
         return own.eval()(moving, fixed)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import time
 from itertools import product
 
 import numpy as np
@@ -29,6 +30,8 @@ def test_a_perfect_method_is_measured_as_perfect():
     scores = metrics.dice(pair.moving_labels, pair.fixed_labels)
     assert nothing["dice"] == pytest.approx(np.mean(list(scores.values())))
     assert nothing["cycle_consistency"] == 0 and nothing["seconds"] > 0 and nothing["memory"] > 1
+    with pytest.raises(ValueError, match="clock must be one of wall, processor"):
+        comparisons.measure(truth, pair, clock="sun")
     unlabelled = comparisons.measure(truth, Pair(pair.moving, pair.fixed))
     assert "dice" not in unlabelled and "hd95" not in unlabelled
 
@@ -89,3 +92,6 @@ def test_time_and_memory_are_those_of_the_block():
     with measured() as large:
         torch.ones(60_000_000).sum()
     assert large.memory > small.memory + 200 and 0 < small.seconds < large.seconds
+    with measured() as asleep:
+        time.sleep(0.3)
+    assert asleep.seconds > 0.3 and asleep.processor_seconds < 0.1

@@ -30,6 +30,7 @@ from regkit.itk import check_grid, write_displacement
 from regkit.measuring import measured
 from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
 from regkit.reports import page
+from regkit.scan_comparisons import check_label_grids
 from regkit.scan_pairs import ScanRegistration, register_scans
 from regkit.scans import Scan, normalise, resample
 
@@ -82,7 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
     with whole_folder(chosen.out) as folder, measured() as usage:
         moving, fixed = (read_image(path, volume=chosen.volume) for path in (chosen.moving, chosen.fixed))
         labels = [read_labels(path) for path in chosen.labels or ()]
-        _check_labels(labels, (moving, fixed))
+        check_label_grids(labels, (moving, fixed))
         check_grid(moving.original)
         check_grid(fixed.original)
         method = chosen_method(chosen, len(fixed.grid.space))
@@ -104,15 +105,6 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"{chosen.moving.name} -> {chosen.fixed.name}, {method.name}: {_in_words(numbers)}")
     print(f"{usage.seconds:.1f} s in all; results in {chosen.out}, look at {chosen.out / 'report.html'}")
     return 0
-
-
-def _check_labels(labels: list[Scan], scans: tuple[Scan, Scan]) -> None:
-    for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
-        if label.grid.space != scan.grid.space:
-            raise ValueError(
-                f"labels must be on the grid of their scan, received {label.grid.space} for the {name} scan of "
-                f"{scan.grid.space}; were the two files given in the order moving, fixed?"
-            )
 
 
 def _numbers(result: ScanRegistration) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""``python -m regkit leaderboard``: all methods on held-out whole brains, or on two scans of your own.
+
+Without --scans it measures what is missing of the stored rows, can be stopped and goes on where it was, and writes
+tutorials/leaderboard.md and the table between the marks in README.md. With --scans and --out nothing is stored: the
+tables of those scans go into the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from regkit import course, leaderboard
+from regkit.commands import plainly
+from regkit.comparisons import as_csv, as_markdown
+from regkit.files import whole_folder, write_atomically
+from regkit.scan_comparisons import ScanFiles, compare_scans
+from regkit.types import check_option
+
+MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
+
+
+def add_leaderboard(commands: Any) -> None:
+    """`leaderboard`: the shipped networks and their rivals, side by side."""
+    parser = commands.add_parser(
+        "leaderboard",
+        help="the shipped networks and their rivals on held-out whole brains, or on two scans of your own",
+        description="Measure what is missing of the leaderboard and write it; or compare all methods on two scans.",
+    )
+    parser.add_argument("--benchmark", choices=leaderboard.NAMES, help="one of the two (both)")
+    parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=", ".join(leaderboard.METHODS))
+    parser.add_argument("--again", action="store_true", help="measure also what is stored")
+    scans = parser.add_argument_group("two scans of your own instead")
+    add = scans.add_argument
+    add("--scans", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="NIfTI, brains only; or more")
+    add("--labels", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="of each --scans, in order")
+    add("--affine", action="store_true", help="find an affine map before each method, for scans that are not aligned")
+    add("--out", type=Path, metavar="FOLDER", help="where the tables of --scans go")
+    parser.set_defaults(run=plainly(run))
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    if chosen.scans:
+        return _scans(chosen)
+    if chosen.labels or chosen.out or chosen.affine:
+        raise ValueError("--labels, --affine and --out go with --scans, received them without; give --scans.")
+    for name in [chosen.benchmark] if chosen.benchmark else leaderboard.NAMES:
+        rows = leaderboard.measure(name, chosen.methods, again=chosen.again)
+        print(f"{name}\n\n{leaderboard.table(rows)}\n{leaderboard.verdict(rows)}\n")
+    for path in write(course.folder()):
+        print(f"wrote {path}")
+    return 0
+
+
+def write(tutorials: Path) -> list[Path]:
+    """Write the page, and the table in README.md between its marks; returns both files."""
+    page, readme = tutorials / "leaderboard.md", tutorials.parent / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for mark in MARKS:
+        if text.count(mark) != 1:
+            raise ValueError(
+                f"the table's place must be marked once by {mark!r}, received {readme} without; put it in."
+            )
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    table = leaderboard.short_table(*map(leaderboard.stored, leaderboard.NAMES))
+    write_atomically(page, leaderboard.page().encode())
+    write_atomically(readme, f"{before}{MARKS[0]}{table}{MARKS[1]}{after}".encode())
+    return [page, readme]
+
+
+def _scans(chosen: argparse.Namespace) -> int:
+    """All methods on pairs of scans from files."""
+    if chosen.out is None:
+        raise ValueError("the tables of scans need a place, received no --out; give --out FOLDER.")
+    if chosen.benchmark or chosen.again:
+        raise ValueError("--benchmark and --again are of the stored rows, received them with --scans; leave them out.")
+    names = chosen.methods or leaderboard.rivals()
+    for name in names:
+        check_option("the method", name, leaderboard.rivals())
+    both = zip(chosen.scans, _labels(chosen), strict=True)
+    pairs = [ScanFiles(moving, fixed, labels) for (moving, fixed), labels in both]
+    with whole_folder(chosen.out) as folder:
+        entries = [leaderboard.entry(name) for name in names]
+        if chosen.affine:
+            entries = [replace(entry, affine=entry.name != "none") for entry in entries]
+        rows = compare_scans(entries, pairs)
+        (folder / "scans.md").write_text(as_markdown(rows), encoding="utf-8")
+        (folder / "scans.csv").write_text(as_csv(rows), encoding="utf-8")
+    print(as_markdown(rows))
+    print(f"{len(pairs)} pairs; tables in {chosen.out}")
+    return 0
+
+
+def _labels(chosen: argparse.Namespace) -> Sequence[tuple[Path, Path] | None]:
+    """The labels of each pair of scans."""
+    if chosen.labels is None:
+        return [None] * len(chosen.scans)
+    if len(chosen.labels) != len(chosen.scans):
+        raise ValueError(
+            f"labels belong to all pairs of scans or to none, received {len(chosen.labels)} --labels for "
+            f"{len(chosen.scans)} --scans; give one --labels MOVING FIXED for each."
+        )
+    return [(moving, fixed) for moving, fixed in chosen.labels]
