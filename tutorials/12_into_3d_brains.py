@@ -1,0 +1,695 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 12 · Into 3D: brains
+#
+# *A third axis costs you two things: most of your memory, and the certainty which side is left.*
+#
+# **Goals.** After this notebook you can say where a voxel of a NIfTI file is in a body, in whichever order its axes are
+# stored; foretell how much memory a 3D network needs before it crashes; make a brain that never lived, and train on it;
+# and find a wrong affine by looking.
+#
+# **Before you start.** The four systems of tutorial 01 (voxels, mm, RAS), velocities (05), training (06), SPnet (08).
+#
+# **CPU.** Measured on two cores: about 50 s in fast mode, 180 s in full mode.
+
+# %%
+import math
+import tempfile
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from nibabel.affines import apply_affine
+from torch import nn
+
+import regkit
+from regkit import (
+    anatomy,
+    appearance,
+    brains,
+    check,
+    course,
+    images,
+    losses,
+    methods,
+    metrics,
+    training,
+    widgets,
+)
+from regkit.images import Grid, Scan
+from regkit.measuring import measured
+from regkit.models import SPNet
+from regkit.types import Pair, Registration
+from regkit.views.drawing import LABELS
+
+course.begin(seconds={"fast": 50, "full": 180})
+folder = Path(tempfile.mkdtemp())  # all files of this notebook
+
+# %% [markdown]
+# ## One of these two is wrong
+#
+# One head, in two files. In one of them left and right are exchanged. A surgeon will work with it tomorrow. Which one?
+
+# %%
+SIZE = (64, 80, 64)
+template = anatomy.anatomy(SIZE)
+generator = torch.Generator().manual_seed(20)
+intensities = appearance.random_intensities(generator)
+someone = brains.subject(template, generator, motion="large", intensities=intensities)
+head = someone.image[0, 0].numpy()  # axes to the right, to the front and up
+
+
+def draw(axes, plane, title="", **style):
+    """A plane (right, front) or (right, up) of a volume, as you would look at it: up is up."""
+    style = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | style
+    axes.set(title=title, xticks=[], yticks=[])
+    return axes.imshow(np.asarray(plane).T, origin="lower", **style)
+
+
+figure, panels = plt.subplots(1, 4, figsize=(11, 3.4), layout="compressed")
+for pair_of, values, name in ((panels[:2], head[::-1], "file 1"), (panels[2:], head, "file 2")):
+    draw(pair_of[0], values[:, :, 32], f"{name}: from above")
+    draw(pair_of[1], values[:, 36, :], f"{name}: from behind")
+    for panel in pair_of:
+        panel.set(xlabel="left   ·   axis 0   ·   right")
+
+# %% [markdown]
+# You cannot know. A brain is nearly its own mirror image, this one was never seen before, and no voxel says "left". Only
+# the file's **header** says it. (It was file 1. The end of this notebook has a way to tell.)
+#
+# So first: what does a header say?
+#
+# ## Sixteen numbers
+#
+# A NIfTI file holds an array and an **affine**, 4 × 4: voxel $p$ lies at $A\,p + b$ mm, counted towards the body's
+# **R**ight, **A**nterior (front) and **S**uperior (up). Three things are read from it:
+#
+# * **spacing**, the lengths of $A$'s columns: how large a voxel is;
+# * **orientation**, the directions of the columns, in letters: *LPS* means that axis 0 runs to the left, axis 1 to the
+#   back (posterior), axis 2 up;
+# * **origin**: where 0 mm is. In these brains it is the anterior commissure, a landmark in the middle.
+#
+# One body can be stored in 48 orders of axes. Here is how to go from RAS to any of them, by hand: the voxels move in
+# memory, and the affine is changed so that none of them moves in the body.
+
+
+# %%
+LETTERS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+def stored_as(letters, values, affine):
+    """The same body with its axes stored otherwise: values in RAS, and their affine, to `letters`."""
+    order, signs = zip(*(LETTERS[letter] for letter in letters), strict=True)
+    turned = np.flip(values.transpose(order), [axis for axis in range(3) if signs[axis] < 0])
+    back = np.zeros((4, 4))  # from the new voxels to the old ones
+    back[3, 3] = 1
+    for axis in range(3):
+        back[order[axis], axis] = signs[axis]
+        if signs[axis] < 0:  # what was last is first now
+            back[order[axis], 3] = values.shape[order[axis]] - 1
+    return turned, affine @ back
+
+
+spacing = template.spacing[0]
+affine = np.diag([spacing, spacing, spacing, 1])
+middle = (np.array(SIZE) - 1) / 2
+affine[:3, 3] = np.array([0, -17, 4]) - spacing * middle  # the grid's middle, from the commissure
+print(f"voxels of {spacing:.4f} mm, affine:\n{affine.round(1)}")
+
+# %% [markdown]
+# Three orders: RAS (nibabel's), LPS (what DICOM and ITK like), LIA (FreeSurfer's). We write each with regkit, and
+# nibabel is the referee.
+
+# %%
+files = {}
+for letters in ("RAS", "LPS", "LIA"):
+    values, turned_affine = stored_as(letters, head, affine)
+    start, end = (nibabel.orientations.axcodes2ornt(codes) for codes in ("RAS", letters))
+    change = nibabel.orientations.ornt_transform(start, end)
+    referee = nibabel.Nifti1Image(head, affine).as_reoriented(change)
+    assert np.array_equal(values, referee.get_fdata(dtype=np.float32))
+    assert np.allclose(turned_affine, referee.affine)
+    grid = Grid(values.shape, turned_affine)
+    files[letters] = folder / f"head_{letters}.nii.gz"
+    tensor = torch.from_numpy(values.copy())[None, None]
+    images.write_image(files[letters], Scan(tensor, grid, grid))
+
+thalamus = someone.labels[0, 0].numpy() == anatomy.STRUCTURES.index("left thalamus")
+place = apply_affine(affine, np.argwhere(thalamus).mean(0).round())  # mm
+read = []
+for letters, path in files.items():
+    raw = nibabel.load(path)
+    p = apply_affine(np.linalg.inv(raw.affine), place).round().astype(int)
+    read.append(raw.dataobj[tuple(p)])
+    print(f"{letters}: array {raw.shape}, left thalamus at voxel {p}, R A S {place.round(1)} mm")
+    assert np.allclose(np.linalg.norm(raw.affine[:3, :3], axis=0), spacing)
+assert read[0] == read[1] == read[2] > 0
+
+# %%
+figure, axes = plt.subplots(2, 3, figsize=(9.5, 6.6), layout="compressed")
+for column, (letters, path) in enumerate(files.items()):
+    raw = nibabel.load(path)
+    above, below = axes[:, column]
+    above.imshow(raw.dataobj[:, :, raw.shape[2] // 2], cmap="gray", vmin=0, vmax=1)
+    above.set(title=f"{letters}: array[:, :, {raw.shape[2] // 2}] in memory")
+    above.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+    scan = images.read_image(path)
+    (left, back, _), (right, front, _) = (apply_affine(scan.affine, p) for p in ([0] * 3, SIZE))
+    k = round(apply_affine(np.linalg.inv(scan.affine), place)[2])
+    draw(
+        below,
+        scan.tensor[0, 0, :, :, k],
+        f"{letters}: in the body",
+        extent=(left, right, back, front),
+    )
+    below.plot(place[0], place[1], "+", color="#ffb000", markersize=12, markeredgewidth=2)
+    below.set(xlabel="R (mm)", ylabel="A (mm)", xticks=[-80, 0, 80], yticks=[-100, 0, 80])
+
+# %% [markdown]
+# Above, three arrays that share hardly a number. Below, one body. `images.read_image` turns every file to the order that
+# is closest to RAS, remembers the file's own, and `to_original` goes back:
+
+# %%
+scans = {letters: images.read_image(path) for letters, path in files.items()}
+for letters, scan in scans.items():
+    assert torch.equal(scan.tensor, someone.image) and np.allclose(scan.affine, affine, atol=1e-4)
+    assert scan.original.codes == letters
+    back = images.to_original(scan).tensor[0, 0].numpy()
+    assert np.allclose(back, nibabel.load(files[letters]).get_fdata(), atol=1e-5)
+
+structures = Scan(someone.labels, scans["RAS"].grid, scans["RAS"].grid)
+thick = images.resample(structures, structures.grid.with_spacing((2.0, 2.0, 6.0)))
+litres = []
+for name, stored in (("2.9 mm", structures), ("2 × 2 × 6 mm", thick)):
+    count = int((stored.tensor > 0).sum())
+    litres.append(count * math.prod(stored.spacing) / 1e6)
+    print(f"voxels of {name}: {count} in the brain, {litres[-1]:.2f} litres")
+assert abs(litres[0] / litres[1] - 1) < 0.03
+
+# %% [markdown]
+# A count of voxels means nothing without the spacing; litres do. A network sees no spacing at all, only voxels: so scans
+# are brought to one spacing with `resample`, the one that the network was trained on, before it sees them.
+#
+# ## A brain that never lived
+#
+# Where did this head come from? Nobody's scan is in this course. From one template brain, whose structures have names, and
+# three draws of chance:
+#
+# 1. a smooth random velocity $v$ (three scales, 8, 16 and 32 mm), whose $\exp(v)$ deforms the template: a diffeomorphism
+#    (tutorial 05), so nothing tears;
+# 2. an intensity for each structure: this scanner has never been built either;
+# 3. blur, a bias field, noise.
+
+# %%
+deformation = regkit.exponential(someone.velocity)
+shares = regkit.warp(template.maps, deformation)  # of each structure in each voxel
+labels = shares.argmax(1, keepdim=True)
+clean = torch.einsum("s,bsijk->bijk", intensities, shares)[:, None]
+
+least = regkit.jacobian_determinant(deformation).min()
+alike = 1 - losses.ncc(clean, someone.image).item()
+moved = spacing * deformation.norm(dim=1).max()
+print(f"moved by up to {moved:.0f} mm, least |J| {least:.2f}; blur and noise leave NCC {alike:.3f}")
+assert (labels == someone.labels).float().mean() > 0.999, "by hand as by regkit"
+assert least > 0 and alike > 0.95
+
+# %%
+colours = ListedColormap(["black", *LABELS[: len(anatomy.STRUCTURES) - 1] / 255])
+named = {"cmap": colours, "vmin": -0.5, "vmax": len(anatomy.STRUCTURES) - 0.5}
+figure, panels = plt.subplots(2, 4, figsize=(11, 6.6), layout="compressed")
+draw(panels[0, 0], template.image[0, 0, :, :, 32], "the template (T1)")
+shown = draw(panels[0, 1], template.labels[0, 0, :, :, 32], "18 structures", **named)
+right, front = (regkit.fields.identity(SIZE) + deformation)[0, :2, ::4, ::4, 32]
+panels[0, 2].plot(right, front, color="#0072b2", linewidth=0.8)
+panels[0, 2].plot(right.T, front.T, color="#0072b2", linewidth=0.8)
+panels[0, 2].set(title="x + u(x), in this plane", aspect="equal", xticks=[], yticks=[])
+draw(panels[0, 3], labels[0, 0, :, :, 32], "deformed", **named)
+draw(panels[1, 0], clean[0, 0, :, :, 32], "a random contrast")
+draw(panels[1, 1], head[:, :, 32], "and its scanner's faults")
+for seed, panel in zip((18, 3), panels[1, 2:], strict=True):
+    other = torch.Generator().manual_seed(seed)
+    drawn = appearance.random_intensities(other)
+    another = brains.subject(template, other, motion="large", intensities=drawn, labels=False)
+    draw(panel, another.image[0, 0, :, :, 32], "somebody else")
+for panel in panels[:, 0]:
+    panel.set(ylabel="axis 1, to the front")
+for panel in panels[1]:
+    panel.set(xlabel="axis 0, to the right")
+bar = figure.colorbar(shown, ax=panels[0, 3], ticks=range(len(anatomy.STRUCTURES)))
+bar.ax.set_yticklabels(anatomy.STRUCTURES, fontsize=6)
+
+# %% [markdown]
+# Such brains cost nothing, know every answer, and never run out: at *every step* of a training we can make a pair that
+# nobody has seen. A network that has seen a hundred contrasts does not care which one yours is (Hoffmann and others,
+# *SynthMorph*, 2022).
+#
+# ### Predict
+#
+# Real brain scans in this field are often 160 × 192 × 160 voxels. Two of them, as float32, are 39 MB. SPnet has 0.4
+# million weights, 1.7 MB. *One* step of training it on this pair: how much memory will it hold at least,
+# `"0.1 GB"`, `"1 GB"` or `"8 GB"`?
+
+# %% tags=["exercise"]
+my_prediction = ...
+
+# %% tags=["solution"]
+my_prediction = "8 GB"
+
+# %% [markdown] tags=["instructor"]
+# Expect "0.1 GB": weights and images, twice. They forget that the way back needs every activation of the way there. Ask
+# what a network with *no* weights, only activations, would need.
+
+# %% [markdown]
+# ## What a network keeps
+#
+# To compute gradients, training goes back through the network, and needs what each layer *received*. So it keeps it:
+#
+# $$\text{memory} \approx \text{voxels} \times \text{channels, summed over all layers} \times 4 \text{ bytes} .$$
+#
+# Weights hardly count. For three layers you can do it in your head, and then count what torch really keeps:
+
+
+# %%
+def kept(network, compute_loss):
+    """Bytes that wait for the way back; each piece of memory once, without the weights."""
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    pieces = {}
+
+    def note(tensor):
+        memory = tensor.untyped_storage()
+        pieces[memory.data_ptr()] = 0 if memory.data_ptr() in weights else memory.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = compute_loss()  # it holds the pieces until we have counted
+    return sum(pieces.values()) if loss.requires_grad else 0
+
+
+def convolution(channels_in, channels_out):
+    return nn.Conv3d(channels_in, channels_out, 3, padding=1)
+
+
+small = nn.Sequential(
+    convolution(2, 16),  # receives the two images: 2 channels
+    nn.LeakyReLU(0.1),  # receives 16
+    convolution(16, 16),  # 16
+    nn.LeakyReLU(0.1),  # 16
+    convolution(16, 3),  # 16
+)
+both = torch.rand(1, 2, 24, 30, 20)
+in_my_head = 24 * 30 * 20 * (2 + 16 + 16 + 16 + 16) * 4
+counted = kept(small, lambda: small(both).sum())
+print(f"in my head {in_my_head:,} bytes, counted {counted:,}; the weights are", end=" ")
+print(f"{4 * sum(weight.numel() for weight in small.parameters()):,}")
+assert counted == in_my_head
+with torch.no_grad():
+    assert kept(small, lambda: small(both).sum()) == 0, "no gradient, nothing kept"
+
+# %% [markdown]
+# SPnet has many more layers, and its loss keeps things too. But the law is the same: so many bytes for *each voxel*. We
+# count on small volumes, and multiply.
+
+
+# %%
+def training_loss(network, moving, fixed):
+    return sum(network.objective(network(moving, fixed), moving, fixed).values())
+
+
+spnet = SPNet(3)
+for_each_voxel = []
+for size in ((24, 30, 24), (40, 48, 40)):
+    moving, fixed = torch.rand(2, 1, 1, *size)
+    bytes_kept = kept(spnet, lambda m=moving, f=fixed: training_loss(spnet, m, f))
+    for_each_voxel.append(bytes_kept / math.prod(size))
+    print(f"{size}: {for_each_voxel[-1]:.0f} bytes a voxel, {for_each_voxel[-1] / 4:.0f} numbers")
+assert abs(for_each_voxel[0] / for_each_voxel[1] - 1) < 0.05, "it does not depend on the size"
+a_voxel = for_each_voxel[-1]
+foretold = {size: math.prod(size) * a_voxel / 1e9 for size in (SIZE, (160, 192, 160))}  # GB
+print({" × ".join(map(str, size)): f"{gigabytes:.2f} GB" for size, gigabytes in foretold.items()})
+print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
+assert 7 < foretold[160, 192, 160] < 9
+
+# %% [markdown]
+# Two hundred times the two images. Now the smaller of the two for real: what does the operating system say while one step
+# runs, and while the network only *looks* (no gradient)?
+
+# %%
+moving, fixed = torch.rand(2, 1, 1, *SIZE)
+peaks = {}
+for name in ("look", "train"):
+    with measured() as before:
+        pass
+    with measured() as usage, torch.set_grad_enabled(name == "train"):
+        if name == "train":
+            training_loss(spnet, moving, fixed).backward()
+        else:
+            spnet(moving, fixed)
+    peaks[name] = (usage.memory - before.memory) * 2**20 / 1e9
+    print(f"{name}: {peaks[name]:.2f} GB more, {usage.seconds:.1f} s")
+ratio = peaks["train"] / foretold[SIZE]
+assert math.isnan(ratio) or 0.7 < ratio < 1.8, "the step's peak is what was foretold, and some more"
+assert math.isnan(ratio) or peaks["look"] < 0.7 * peaks["train"]
+
+# %%
+sizes = [(32, 40, 32), SIZE, (96, 112, 96), (160, 192, 160), (256, 256, 256)]
+figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="compressed")
+axes.bar(
+    range(5), [math.prod(size) * a_voxel / 1e9 for size in sizes], color="#d55e00", label="kept"
+)
+axes.plot(1, peaks["train"], "ko", label="peak of a step, measured")
+axes.plot(1, peaks["look"], "kx", label="peak without gradient, measured")
+for gigabytes, words in ((8, "a small laptop"), (24, "a good GPU")):
+    axes.axhline(gigabytes, color="gray", linewidth=0.8)
+    axes.text(-0.45, gigabytes * 1.08, f"{words}, {gigabytes} GB", fontsize=8)
+axes.set(
+    yscale="log", ylim=(0.02, 100), ylabel="memory (GB)", title="one SPnet training step, 1 pair"
+)
+axes.set(xticks=range(5), xticklabels=[" × ".join(map(str, size)) for size in sizes])
+axes.set(xlabel="size (voxels)")
+axes.legend(loc="lower right", fontsize=8)
+
+# %% [markdown]
+# Twice the size along each axis is **eight times** the memory. So 160 × 192 × 160 is hard, and 64 × 80 × 64, its fifteenth
+# part, fits into any laptop. (The peak is higher than what is kept: the layer at work needs room too.) Other ways out:
+# half precision (half the bytes); *checkpointing* (keep some layers, compute the others again); crops (but then the
+# network never sees far). And *using* a network needs far less than training it.
+#
+# ## Train it
+#
+# Live, from nothing, on 32 × 40 × 32 voxels of 6 mm. Each step makes two new brains and forgets them; four pairs are held
+# out. For comparison, the network that comes with regkit: the same SPnet after 600 such steps, half an hour, on
+# 64 × 80 × 64 voxels of 3 mm.
+
+# %%
+source = brains.brain_source(size=(32, 40, 32), motion="large", contrast="mixed", labels=False)
+held_out = brains.BrainPairs(4, dim=3, size=(32, 40, 32), motion="large", split="test")
+four = held_out[list(range(4))]
+shipped = methods.make_method("spnet", 3)
+
+
+def dice(network):
+    with torch.no_grad():
+        return metrics.evaluate(network(four.moving, four.fixed), four)["dice"]
+
+
+torch.manual_seed(0)
+network = SPNet(3)
+STEPS = training.steps(fast=80, full=400)
+curve = {0: dice(network)}
+
+
+def judge(step, history):
+    if (step + 1) % (STEPS // 8) == 0:
+        curve[step + 1] = dice(network)
+
+
+recipe = training.Recipe(steps=STEPS, learning_rate=2e-3)
+history = training.train(network, source, recipe, callback=judge)
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="compressed")
+left.plot(range(1, STEPS + 1), history.loss, color="#d55e00", linewidth=0.8)
+left.set(title="loss: a new pair at each step", xlabel="step", ylabel="loss (no unit)")
+right.plot(list(curve), list(curve.values()), "o-", color="#d55e00", label="ours, live")
+on_our_voxels = dice(shipped.model)
+right.axhline(on_our_voxels, color="#0072b2", label="the shipped one, on our 6 mm voxels")
+right.set(title="four pairs never seen", xlabel="step", ylabel="mean Dice", ylim=(0.4, 0.8))
+for panel in (left, right):
+    panel.grid(alpha=0.3)
+right.legend()
+print(f"Dice {curve[0]:.3f} before any step, {curve[STEPS]:.3f} after {STEPS};", end=" ")
+print(f"the shipped network {on_our_voxels:.3f}")
+assert curve[STEPS] > curve[0] + {"fast": 0.05, "full": 0.1}[training.mode()]
+assert on_our_voxels > curve[0] + 0.1
+
+# %% [markdown]
+# The loss jumps: every step has another pair, and every other one a contrast of its own. Only held-out pairs tell whether
+# it learns. The shipped network has never seen voxels of 6 mm, and still registers them; but it is at its best
+# on its own:
+#
+# ## A held-out pair
+#
+# The shipped network on its own grid, 64 × 80 × 64, and a pair that it has never seen.
+
+# %%
+pair = brains.BrainPairs(2, dim=3, size=SIZE, motion="large", split="test")[0]
+registration = shipped(pair.moving, pair.fixed)
+numbers = metrics.evaluate(registration, pair)
+print(f"Dice {numbers['dice_before']:.3f} before, {numbers['dice']:.3f} after;", end=" ")
+print(f"{numbers['folds_percent']:.4f} % of the voxels fold")
+assert numbers["dice"] > numbers["dice_before"] + 0.15 and numbers["folds_percent"] < 0.01
+
+viewer = widgets.slice_viewer(
+    pair, registration, panels=("warped", "checkerboard", "directions", "jacobian"), upright=True
+)
+viewer
+
+# %% [markdown]
+# One voxel, three planes through it, four quantities. Up is up, and the brain's left is on the left. Try:
+#
+# * *show* one family of planes, and move through it. Where does the checkerboard tear?
+# * *go to the extreme* of $|J|$: which structure is squeezed most?
+# * The colours of $u$ show only what lies **in** the plane. Find a place that looks still in one plane and moves in
+#   another.
+#
+# ## Break it
+#
+# *"The exporter writes LPS, nibabel reads RAS, so I change the sign of the first row."* And forgets the second; or does it
+# to a file that was RAS. The first row is R: left and right change places. Nothing crashes. We do it to the moving image
+# and to its labels, write both, read both, and register.
+
+
+# %%
+def written(tensor, grid_affine, name):
+    """To a file with this affine, and back."""
+    grid = Grid(SIZE, grid_affine)
+    write = images.write_image if tensor.is_floating_point() else images.write_labels
+    write(folder / name, Scan(tensor, grid, grid))
+    return (images.read_image if tensor.is_floating_point() else images.read_labels)(folder / name)
+
+
+fixed = written(pair.fixed, affine, "fixed.nii.gz")
+flip = np.diag([-1.0, 1, 1, 1])
+outcomes = {}
+for name, used in (("right", affine), ("flipped", flip @ affine)):
+    moving = images.resample(written(pair.moving, used, f"moving_{name}.nii.gz"), fixed).tensor
+    moving_labels = images.resample(
+        written(pair.moving_labels, used, f"labels_{name}.nii.gz"), fixed
+    ).tensor
+    found = shipped(moving, pair.fixed)
+    warped = regkit.warp(moving, found.displacement)
+    warped_labels = regkit.fields.warp_labels(moving_labels, found.displacement)
+    outcomes[name] = (moving, moving_labels, warped, warped_labels, found)
+
+figure, panels = plt.subplots(1, 5, figsize=(12, 3.2), layout="compressed")
+shown = [(f"moving, {name}", outcomes[name][0]) for name in outcomes]
+shown += [(f"warped, {name}", outcomes[name][2]) for name in outcomes]
+for panel, (title, image) in zip(panels, [*shown, ("fixed", pair.fixed)], strict=True):
+    draw(panel, image[0, 0, :, :, 32], title)
+    panel.set(xlabel="axis 0, to the right")
+panels[0].set(ylabel="axis 1, to the front")
+
+# %% [markdown]
+# Which registration would you throw away? The image says: neither. Let the labels speak. *Merged* forgets which side a
+# structure is on.
+
+
+# %%
+def merged(labels):
+    """1 for both cortices, 2 for both white matters ...: the sides forgotten."""
+    paired = (labels > 0) & (labels <= 2 * anatomy.PAIRED)
+    return torch.where(paired, (labels + 1) // 2, labels)
+
+
+report = {}
+for name, (_, _, warped, warped_labels, found) in outcomes.items():
+    with_sides = metrics.dice(warped_labels, pair.fixed_labels)
+    report[name] = {
+        "NCC": 1 - losses.ncc(warped, pair.fixed).item(),
+        "folds": metrics.folds(found.displacement).percent,
+        "Dice, merged": fmean(
+            metrics.dice(merged(warped_labels), merged(pair.fixed_labels)).values()
+        ),
+        "Dice": fmean(with_sides.values()),
+    }
+    print(f"{name:8s}", {key: f"{value:.3f}" for key, value in report[name].items()})
+    both = {
+        anatomy.STRUCTURES[label]: with_sides[label]
+        for label in with_sides
+        if label > 2 * anatomy.PAIRED
+    }
+    print("         in the middle:", {key: f"{value:.2f}" for key, value in both.items()})
+
+right, flipped = report["right"], report["flipped"]
+assert flipped["NCC"] > right["NCC"] - 0.05 and flipped["folds"] < 0.01
+assert flipped["Dice, merged"] > right["Dice, merged"] - 0.1
+assert right["Dice"] > 0.6 and flipped["Dice"] < 0.2
+
+# %% [markdown]
+# **Symptom:** none in the image, none in the folds, hardly any in structures that lie in the middle. *Every* structure
+# with a side is on the other one. **Why:** a brain is almost symmetric, so the mirror image registers as well as the
+# brain. And with both files flipped alike not even Dice would tell. **Mend:** the sign back; the voxels were never
+# wrong. **Test to keep:** a left structure lies at R < 0.
+
+
+# %%
+def left_is_left(labels, grid_affine):
+    """Whether each left structure lies to the left of its right one, in mm."""
+    places = [
+        apply_affine(grid_affine, np.argwhere(labels == number).mean(0))[0]
+        for number in range(1, 2 * anatomy.PAIRED + 1)
+    ]
+    return all(left < right for left, right in zip(places[::2], places[1::2], strict=True))
+
+
+assert anatomy.STRUCTURES[1].startswith("left") and anatomy.STRUCTURES[2].startswith("right")
+for name, expected in (("right", True), ("flipped", False)):
+    file = nibabel.load(folder / f"labels_{name}.nii.gz")
+    print(f"{name}: left is left: {left_is_left(np.asarray(file.dataobj), file.affine)}")
+    assert left_is_left(np.asarray(file.dataobj), file.affine) is expected
+mended = nibabel.load(folder / "labels_flipped.nii.gz")
+assert left_is_left(np.asarray(mended.dataobj), flip @ mended.affine)
+
+# %% [markdown]
+# ## Exercise: what is wrong with these four files?
+#
+# Labels need somebody who draws them, correctly. Scanners have a simpler trick: before the scan, a **capsule** of oil is
+# taped to the right temple. It is bright, and it has no twin.
+#
+# Here is a head that was scanned with one. The file *trusted* is right. Four colleagues converted it, each with a program
+# of their own; each result has another fault in its **affine**; the voxels are as good as ever. What the scanner noted:
+#
+# | | |
+# |---|---|
+# | voxels | 58 × 58 × 36, of 3.5 × 3.5 × 5 mm |
+# | axes of the array | right, front, up (RAS) |
+# | 0 mm (the anterior commissure) | at voxel (28.5, 34.5, 16.5) |
+#
+# The four faults: `"flipped"` (left and right), `"swapped"` (two axes of the array exchanged, and the affine not),
+# `"spacing"` (lost: each voxel counts as 1 mm), `"origin"` (lost: voxel (0, 0, 0) counts as 0 mm). Each occurs once.
+
+# %%
+trusted = check.trusted_scan()
+paths = check.faulty_files(folder)
+start = np.diag([5.0, 5.0, 5.0, 1.0])
+start[:3, 3] = (-105, -125, -85)
+CANVAS = Grid((62, 66, 53), start)  # 31 × 33 × 26 cm of space, on which all are drawn
+
+
+def placed(path, with_affine=None):
+    """What a file shows on the canvas, by its own affine or by another one."""
+    file = nibabel.load(path)
+    usable = with_affine is not None and with_affine is not ...
+    grid = Grid(file.shape, with_affine if usable else file.affine)
+    tensor = torch.from_numpy(file.get_fdata(dtype=np.float32))[None, None]
+    return images.resample(Scan(tensor, grid, grid), CANVAS).tensor
+
+
+def look(with_affines):
+    """A tab for each file; the cross hairs start in the middle of its head."""
+    there, nothing = images.resample(trusted, CANVAS).tensor, torch.zeros(1, 3, *CANVAS.shape)
+    views = {}
+    for name, path in paths.items():
+        both = Pair(placed(path, with_affines.get(name)), there, spacing=(5.0, 5.0, 5.0))
+        panels = ("fixed", "moving", "checkerboard", "before")
+        views[name] = widgets.slice_viewer(both, Registration(nothing), panels=panels, upright=True)
+        centre_of_head = (
+            np.argwhere(both.moving[0, 0].numpy() > 0.2).mean(0).round().astype(int).tolist()
+        )
+        views[name].set(**{f"axis_{axis}": index for axis, index in enumerate(centre_of_head)})
+    return widgets.Tabs(views)
+
+
+four_files = look({})
+four_files
+
+# %% [markdown]
+# *fixed* is the trusted head, *moving* the colleague's; the cross hairs start in the middle of the latter. Up is up, and
+# right is at the right (in the middle and the right plane of each panel). Voxels and mm in the caption are those of the
+# canvas, from its corner.
+
+# %% tags=["exercise"]
+my_faults = {"first": ..., "second": ..., "third": ..., "fourth": ...}
+
+# %% tags=["solution"]
+my_faults = {"first": "origin", "second": "flipped", "third": "spacing", "fourth": "swapped"}
+
+# %%
+check.faults(my_faults)
+
+# %% [markdown] tags=["instructor"]
+# *flipped* is the one that is missed, and it stays missed without the capsule: cover it with a finger and ask again.
+# *swapped* is often called "flipped": exchanging two axes is a mirror image as well (the determinant of the affine
+# changes its sign), which is why the capsule then sits at the forehead and not at the back.
+
+# %% [markdown]
+# Now repair them: not the voxels, only the affines. `stored` has what the files say.
+
+# %%
+stored = {name: nibabel.load(path).affine for name, path in paths.items()}
+print({name: "".join(nibabel.aff2axcodes(each)) for name, each in stored.items()})
+
+# %% tags=["exercise"]
+my_affines = {"first": ..., "second": ..., "third": ..., "fourth": ...}  # each 4 × 4
+
+# %% tags=["solution"]
+first = stored["first"].copy()
+first[:3, 3] = -first[:3, :3] @ [28.5, 34.5, 16.5]  # A p + b = 0
+my_affines = {
+    "first": first,
+    "second": np.diag([-1, 1, 1, 1]) @ stored["second"],  # mm: the row of R
+    "third": stored["third"] @ np.diag([3.5, 3.5, 5, 1]),  # voxels: the columns
+    "fourth": stored["fourth"][:, [1, 0, 2, 3]],  # axis 0 of this array runs to the front
+}
+
+# %%
+check.repaired(my_affines)
+
+# %%
+repaired_files = look(my_affines)
+repaired_files
+
+# %% [markdown]
+# Where you have given an affine, it is drawn with yours. Repaired, the checkerboard has no seams, and one capsule.
+#
+# (The axes of the fourth array still run to the front, to the right and up. Now its affine says so, *ARS*, and every
+# program that reads affines is content. The order is a matter of taste. That the header tells the truth is not.)
+
+# %% tags=["instructor"]
+assert check.repaired(my_affines).colour == check.faults(my_faults).colour == "green"
+there = images.resample(trusted, CANVAS).tensor
+assert all(
+    torch.allclose(placed(paths[name], my_affines[name]), there, atol=1e-3) for name in paths
+)
+assert not any(torch.allclose(placed(paths[name]), there, atol=0.1) for name in paths)
+views = (viewer, *four_files.views.values(), *repaired_files.views.values())
+assert [error for view in views for error in view.errors] == []
+
+# %% [markdown]
+# ## Take away
+#
+# > * An **affine** says where voxels are, in mm along the body: spacing in the lengths of its columns, orientation in their
+# >   directions, origin in the last. Arrays may differ in everything and show one body.
+# > * **Memory** ≈ voxels × channels × 4 bytes, kept for the way back: count it on a small volume, multiply. Twice the size,
+# >   eight times the bytes.
+# > * **Synthetic brains**: template, random diffeomorphism, random contrast. New ones at every step, and every answer known.
+# > * A **left-right flip** is invisible in a brain, in its folds, and in Dice without sides. Keep a test that knows left.
+# > * Repair the **affine**, never the voxels: rows are mm, columns are axes of the array.
+#
+# **Next.** Dice went from 0.5 to 0.75. Is that good? Better than the other networks? And could you make it 0.9 without
+# registering any better? *Trust but verify.*
