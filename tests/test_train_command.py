@@ -47,6 +47,20 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_a_training_starts_from_weights_of_another_size(tmp_path, capsys):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert main(["train", *BRAINS, "--steps", "2", "--out", str(first), *NARROW]) == 0
+    finer = [*BRAINS[:2], "--size", "40", "35", *BRAINS[5:], "--learning-rate", "1e-9", "--steps", "1"]
+    assert main(["train", *finer, "--start", str(first), "--out", str(second)]) == 0
+    states = [regkit.load(path).state_dict() for path in (first, second)]
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-8) for name in states[0])
+    assert describe(first)["arguments"] == describe(second)["arguments"]
+    assert main(["train", *finer, "--start", str(first), "--out", str(second), *NARROW]) == 1
+    assert "--start brings the network's arguments" in capsys.readouterr().err
+    assert main(["train", "spnet", *finer[1:], "--start", str(first), "--out", str(second)]) == 1
+    assert "weights belong to their network" in capsys.readouterr().err
+
+
 def test_two_processes_train_under_torchrun_and_the_first_keeps_the_weights(tmp_path):
     out = tmp_path / "brains.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "regkit"]

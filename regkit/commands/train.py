@@ -24,7 +24,7 @@ from regkit.benchmarks import BENCHMARKS
 from regkit.brains import BrainPairs, Contrast, Motion, brain_source
 from regkit.commands import plainly
 from regkit.folders import FolderPairs
-from regkit.methods import NETWORKS
+from regkit.methods import NETWORKS, make_method
 from regkit.studies import evaluate
 from regkit.training import Precision, Recipe, Schedule, Source, train
 from regkit.types import Pair, check_option
@@ -40,6 +40,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the weights, .safetensors")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="go on from these weights (of regkit.save)")
     parser.add_argument("--steps", type=int, default=usual.steps, help=f"({usual.steps})")
     parser.add_argument("--learning-rate", type=float, default=usual.learning_rate, help=f"({usual.learning_rate})")
     parser.add_argument("--batch", type=int, default=usual.batch, help=f"pairs in a step ({usual.batch})")
@@ -74,10 +75,7 @@ def run(chosen: argparse.Namespace) -> int:
     source, held_out, dim = _data(chosen)
     recipe = Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
     torch.manual_seed(recipe.seed)
-    make, arguments = getattr(models, NETWORKS[chosen.method]), dict(map(_argument, chosen.set))
-    for name in arguments:
-        check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
-    model = make(dim, **arguments).to(chosen.device)
+    model = _model(chosen, dim).to(chosen.device)
     checkpoint = chosen.out.with_suffix(".checkpoint.pt")
     history = train(model, source, recipe, checkpoint=checkpoint)
     if len(history) < recipe.steps:
@@ -93,6 +91,21 @@ def run(chosen: argparse.Namespace) -> int:
     checkpoint.unlink()
     print(f"kept {chosen.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in reached.items()))
     return 0
+
+
+def _model(chosen: argparse.Namespace, dim: Any) -> torch.nn.Module:
+    """The network as --set describes it, or that in the file of --start."""
+    arguments = dict(map(_argument, chosen.set))
+    if chosen.start is None:
+        make = getattr(models, NETWORKS[chosen.method])
+        for name in arguments:
+            check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
+        return make(dim, **arguments)
+    if arguments:
+        raise ValueError(
+            f"--start brings the network's arguments, received --set {' '.join(chosen.set)} as well; leave one out."
+        )
+    return make_method(chosen.method, dim, weights=chosen.start).model
 
 
 def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
