@@ -25,11 +25,35 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Numbers that a claim is judged by: one measure of some variants of a study, between two bounds if it has any."""
+
+    study: str
+    measure: str
+    variants: tuple[str, ...]
+    least: float = 0.0
+    most: float = float("inf")
+
+    @property
+    def title(self) -> str:
+        """What is measured, and in which study."""
+        return f"{_NAMES[self.measure]} ({self.study})"
+
+    def values(self) -> dict[str, list[float]]:
+        """The number that each seed reached, by variant; of those that are trained."""
+        return {variant: _values(self.study, variant, self.measure) for variant in self.variants}
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What came out, in words and numbers, and whether the claim holds; None while something is not trained yet."""
+    """What came out, in words and numbers, and whether the claim holds; None while something is not trained yet.
+
+    evidence: the numbers behind it; none of a law, which is judged on a model.
+    """
 
     words: str
     holds: bool | None
+    evidence: tuple[Evidence, ...] = ()
 
 
 Judge = Callable[[], Finding]
@@ -59,13 +83,16 @@ class Claim:
 def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
     """The measure rises from each variant to the next, more than `factor` times; in every seed from first to last."""
 
+    evidence = (Evidence(study, measure, chain),)
+
     def judge() -> Finding:
         columns = [_values(study, variant, measure) for variant in chain]
         words = f"{_NAMES[measure]}: {' < '.join(_words(study, each, measure) for each in chain)}"
         if not all(columns):
-            return Finding(words, None)
+            return Finding(words, None, evidence)
         rising = all(factor * mean(low) < mean(high) for low, high in pairwise(columns))
-        return Finding(words, rising and all(low < high for low, high in zip(columns[0], columns[-1], strict=True)))
+        every_seed = all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
+        return Finding(words, rising and every_seed, evidence)
 
     return judge
 
@@ -73,14 +100,16 @@ def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
 def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
     """The measure's mean for `chosen` is not below that of any of the others by more than the deviation over seeds."""
 
+    evidence = (Evidence(study, measure, (chosen, *others)),)
+
     def judge() -> Finding:
         words = f"{_NAMES[measure]}: {' against '.join(_words(study, each, measure) for each in (chosen, *others))}"
         known = [spread for each in (chosen, *others) if (spread := _spread(study, each, measure))]
         if len(known) <= len(others):
-            return Finding(words, None)
+            return Finding(words, None, evidence)
         first, *rest = known
         least = max(each.mean - max(each.deviation, first.deviation) for each in rest)
-        return Finding(words, first.mean >= least)
+        return Finding(words, first.mean >= least, evidence)
 
     return judge
 
@@ -88,12 +117,14 @@ def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
 def within(study: str, measure: str, *names: str, least: float = 0.0, most: float = float("inf")) -> Judge:
     """The measure is between two bounds, in every seed."""
 
+    evidence = (Evidence(study, measure, names, least, most),)
+
     def judge() -> Finding:
         columns = [_values(study, variant, measure) for variant in names]
         words = f"{_NAMES[measure]} ({study}): {', '.join(_words(study, each, measure) for each in names)}"
         if not all(columns):
-            return Finding(words, None)
-        return Finding(words, all(least <= value <= most for column in columns for value in column))
+            return Finding(words, None, evidence)
+        return Finding(words, all(least <= value <= most for column in columns for value in column), evidence)
 
     return judge
 
@@ -105,7 +136,8 @@ def every(*judges: Judge) -> Judge:
         findings = [each() for each in judges]
         held = [finding.holds for finding in findings]
         together = None if None in held else all(held)
-        return Finding("; ".join(finding.words for finding in findings), together)
+        evidence = tuple(each for finding in findings for each in finding.evidence)
+        return Finding("; ".join(finding.words for finding in findings), together, tuple(dict.fromkeys(evidence)))
 
     return judge
 

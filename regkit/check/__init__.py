@@ -5,6 +5,7 @@ own; the tests hold it to that. One module for each tutorial.
 """
 
 from regkit.check.exercise import Exercise, Verdict
+from regkit.check.refereeing import protocol_cases
 from regkit.check.t00_first_light import LANDMARKS, landmark_pair, landmarks
 from regkit.check.t01_where_is_a_pixel import small_to_full
 from regkit.check.t02_warping_pulls import (
@@ -25,6 +26,7 @@ from regkit.check.t09_sitreg import failing_laws, one_law_less, safe_steps
 from regkit.check.t10_sacbnet import one_cluster, plain_convolution
 from regkit.check.t11_smgicnet import growing_gap, three_levels, way_back
 from regkit.check.t12_into_3d_brains import faults, faulty_files, repaired, trusted_scan
+from regkit.check.t13_trust_but_verify import fair_protocol, rigged, rigged_field
 from regkit.check.t14_your_own_brain import exported, oblique_case
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "disc",
     "exported",
     "failing_laws",
+    "fair_protocol",
     "faults",
     "faulty_files",
     "gradicon_by_hand",
@@ -58,7 +61,10 @@ __all__ = [
     "one_cluster",
     "one_law_less",
     "plain_convolution",
+    "protocol_cases",
     "repaired",
+    "rigged",
+    "rigged_field",
     "safe_steps",
     "shifted",
     "slopes",
