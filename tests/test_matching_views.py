@@ -102,6 +102,21 @@ def test_one_cluster_is_called_a_plain_convolution_and_the_change_is_that_of_the
     assert "96 of 96 voxels" in view.caption.value and view.errors == []
 
 
+def test_the_maps_have_the_colours_of_the_list():
+    view = cluster_map(clusters=7)
+    view.set(level="2")
+    scene = view.scene
+    key, side = scene._key(view.state), "fixed"
+    shown = scene._grouped(key, side)
+    painted = scene._map(key, side)[:: 2 * scene._scale, :: 2 * scene._scale]  # a pixel a voxel of level 2
+    sheet = clustering._legend(shown, 0, 300)
+    for number, size in enumerate(shown.sizes):
+        listed = sheet[25, 69 * number + 5]  # a corner of its head
+        assert size and (painted[shown.index == number] == listed).all()
+        alone = scene._chosen(key, side, number)[0][24:][:: 2 * scene._scale, :: 2 * scene._scale]
+        assert (alone[shown.index == number] == listed).all()
+
+
 def test_only_levels_with_a_block_are_offered():
     view = cluster_map(blocks="54")
     assert view.controls["level"].options == ("5", "4")

@@ -15,7 +15,7 @@ from regkit.models import SMGICNet
 from regkit.types import Pair
 from regkit.views import growing, wavelets
 from regkit.views.ablations import AblationPanel
-from regkit.views.drawing import POINT
+from regkit.views.drawing import INK, POINT, colour
 
 SHAPE = (37, 44)
 SWITCHES = ("levels", "symmetric", "attention", "gradient_inverse")
@@ -118,10 +118,17 @@ def test_the_caption_tells_sizes_gates_and_the_overlap():
     assert "Dice" not in unlabelled.caption.value
 
 
-def test_an_open_gate_is_painted_in_one_colour_and_a_closed_one_pale():
-    image = np.full((8, 9, 3), 200, np.uint8)
-    closed, opened = (wavelets._tinted(image, np.full((12, 12, 3), wavelets._GATES[end])) for end in (0, -1))
-    assert closed.shape == image.shape and closed.mean() > opened.mean() + 50
+@pytest.mark.parametrize("gate", ["full size", "1/2 size", "1/4 size"])
+def test_a_gate_has_the_colours_of_its_key_whatever_the_image(gate):
+    scene = stack().scene
+    state = {"level": 4, "gate": gate, "swapped": True}
+    rung = scene._rung(state)
+    scale = scene._scale(rung)
+    painted = scene._third(rung, state)[24:]  # below the title
+    values = rung.gates[gate].repeat(scale * wavelets._SKIPS[gate], 0).repeat(scale * wavelets._SKIPS[gate], 1)
+    expected = colour(values, wavelets._GATES, (0, 1))[: painted.shape[0], : painted.shape[1]]
+    same, outline = (painted == expected).all(-1), (painted == INK).all(-1)
+    assert (same | outline).all() and 0.01 < outline.mean() < 0.3
 
 
 # ---------------------------------------------------------------------------------------------- growing

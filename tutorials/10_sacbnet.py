@@ -233,7 +233,7 @@ map_of_brains
 # **Read it.** Above: both images, each sorted by itself, so "cluster 3" is not the same in both. Here they are numbered
 # from dark to bright, which makes the two maps look alike on the fine levels; on the coarse ones it hardly helps.
 # Middle: the attention of the cluster under the cross hairs, and one channel of the shared kernel before and after.
-# Below: all clusters, with the number of their voxels and their attention. (The images are widened to 64 × 64, a
+# Below: all clusters, in the colours of the maps: number, voxels and attention. (The images are widened to 64 × 64, a
 # multiple of 16, as the network sees them; so there are more voxels than in our sum above.)
 #
 # * At level 2 one tissue is *several* clusters, and so is the black around the head. Places are sorted by what the

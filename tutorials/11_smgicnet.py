@@ -217,8 +217,8 @@ stack
 # * The **weight** (levels 3 and 4; in the authors' program, not in the paper): both images are multiplied by a number
 #   from ½ to 1, largest where they still disagree.
 # * The **gates** (section 3.2 and appendix A): the last network is a U-Net, whose skip connections carry fine detail
-#   past the coarse. A gate multiplies each voxel of a skip by a coefficient from 0 (closed) to 1 (open). It is painted
-#   *over the image*: where the image is dark, the colour is darker than in the key. The line below has its true range.
+#   past the coarse. A gate multiplies each voxel of a skip by a coefficient from 0 (closed) to 1 (open). The
+#   dark line is the head's outline in the warped image; the text below the picture has the gate's true range.
 
 # %%
 steps_up = []

@@ -11,7 +11,13 @@ from regkit.views.drawing import DIFFERENCES, INK, NIGHT, PAPER, POINT, Colour, 
 from regkit.views.pictures import draw_lines, write
 
 SHARES: Picture = DIFFERENCES[127::-1]  # a share or a weight, from near-white at 0 to dark blue at 1
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DARK = 128  # luminance of a colour, below which numbers on it are written in white
+
+
+def readable(paint: NDArray[np.uint8]) -> Colour:
+    """White on dark, ink on bright colours."""
+    return PAPER if paint @ _LUMINANCE < _DARK else INK
 
 
 def titled(title: str, picture: Picture) -> Picture:
@@ -27,7 +33,7 @@ def render_cells(values: Plane, *, table: Picture, limits: Limits, side: int, wo
     picture[::side] = picture[:, ::side] = picture[side - 1 :: side] = picture[:, side - 1 :: side] = PAPER
     if words is None:
         return picture
-    dark = small @ np.array([0.299, 0.587, 0.114]) < _DARK
+    dark = small @ _LUMINANCE < _DARK
     for paint, chosen in ((PAPER, dark), (INK, ~dark)):
         rows, columns = np.nonzero(chosen)
         marks = [

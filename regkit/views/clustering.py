@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from regkit.layers import average_pool
 from regkit.models.sacbnet import LEVELS, SACB, SACBNet
 from regkit.types import Pair, spatial
-from regkit.views.cells import SHARES, render_cells, titled
+from regkit.views.cells import SHARES, readable, render_cells, titled
 from regkit.views.controls import Choice, Control, Scene, Slider, State, Stops
 from regkit.views.drawing import (
     DIFFERENCES,
@@ -191,14 +191,15 @@ class ClusterMap(Scene):
         return paint
 
     def _coloured(self, image: Plane, labels: Plane, voxel: int) -> Picture:
+        """Labels in exactly the colours of the list of all clusters, the image where there are none (0)."""
         picture = render_image(image, limits=self._limits, scale=self._scale)
-        return render_labels(picture, labels.repeat(voxel, 0).repeat(voxel, 1), opacity=0.6)
+        return render_labels(picture, labels.repeat(voxel, 0).repeat(voxel, 1), opacity=1)
 
     def _alone(self, image: Plane, members: NDArray[np.bool_], number: int, voxel: int) -> Picture:
         """Where one cluster is, in its colour; the rest darkened."""
         bright = self._coloured(image, np.where(members, number + 1, 0), voxel)
         inside = enlarge(members[..., None].astype(np.uint8), voxel * self._scale)
-        return np.where(inside, bright, darken(bright, 0.35))
+        return np.where(inside, bright, darken(bright, 0.7))
 
     def _crossed(self, picture: Picture, state: State, side: str) -> Picture:
         if side != state["side"]:
@@ -225,13 +226,14 @@ class ClusterMap(Scene):
 
 
 def _legend(shown: Grouped, number: int, width: int) -> Picture:
-    """Every cluster: its colour, its size, its attention; the chosen one framed."""
+    """Every cluster: its colour in the maps, its number, its size, its attention; the chosen one framed."""
     strip = []
     for position, (size, attention) in enumerate(zip(shown.sizes, shown.attention, strict=True)):
-        head = blank((20, 60), 1, tuple(LABELS[position % len(LABELS)].tolist()))
-        words = "empty" if size == 0 else f"{size}"
+        paint = LABELS[position % len(LABELS)]
+        head = blank((40, 60), 1, tuple(paint.tolist()))
+        words = [(10, 30, "mm", f"{position + 1}"), (30, 30, "mm", "empty" if size == 0 else f"{size}")]
         cells = render_cells(attention, table=SHARES, limits=(0, 1), side=20, words=None)
-        block = np.concatenate([write(head, [(10, 30, "mm", words)]), cells])
+        block = np.concatenate([write(head, words, readable(paint)), cells])
         framed = np.full((block.shape[0] + 6, 66, 3), INK if position == number else PAPER, np.uint8)
         framed[3:-3, 3:-3] = block
         strip.append(framed)
@@ -239,7 +241,7 @@ def _legend(shown: Grouped, number: int, width: int) -> Picture:
     sheet = np.full((body.shape[0], max(width, body.shape[1]), 3), PAPER, np.uint8)
     sheet[:, : body.shape[1]] = body
     head = np.full((20, sheet.shape[1], 3), PAPER, np.uint8)
-    return np.concatenate([write(head, [(10, 2, "lm", "all clusters, dark to bright: voxels, attention")]), sheet])
+    return np.concatenate([write(head, [(10, 2, "lm", "all, dark to bright: number, voxels, attention")]), sheet])
 
 
 def cluster_map(network: SACBNet, pair: Pair, *, item: int = 0) -> View:

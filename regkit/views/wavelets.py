@@ -9,6 +9,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from regkit import metrics
@@ -21,6 +22,7 @@ from regkit.views.drawing import (
     DIFFERENCES,
     ERRORS,
     GREYS,
+    INK,
     NIGHT,
     PAPER,
     FieldPlane,
@@ -46,6 +48,7 @@ from regkit.widgets import View
 _PIXELS, _LINES = 256, 16  # a panel's longer side; lines of a grid along it
 _NAMES = ("A", "B")
 _GATES: Picture = DIFFERENCES[127:]  # from near-white (closed) to orange (open)
+_OUTLINED = 0.2  # of the range of intensities: where a head begins
 _WEIGHTS: Limits = (0.5, 1.0)
 _SKIPS = {"1/4 size": 4, "1/2 size": 2, "full size": 1}  # voxels of the image a voxel of each skip connection
 
@@ -167,9 +170,10 @@ class LevelStack(Scene):
         """What was discarded, or the gate, or that there is neither."""
         first, _ = self._order(state)
         if state["level"] == self._count:
-            image = render_image(rung.moving, limits=self._limits, scale=self._scale(rung))
+            low, high = self._limits
             gate = enlarge(colour(rung.gates[state["gate"]], _GATES, (0, 1)), self._scale(rung) * _SKIPS[state["gate"]])
-            return _panel(f"gate at {state['gate']}", _tinted(image, gate))
+            inside = rung.moving > low + _OUTLINED * (high - low)
+            return _panel(f"gate at {state['gate']}; {first}'s outline", _outlined(gate, inside, self._scale(rung)))
         if rung.detail is not None:
             detail = colour(rung.detail, GREYS, (0, self._detail))
             return _panel(f"{first}'s discarded detail", enlarge(detail, self._scale(rung)))
@@ -202,10 +206,13 @@ def _panel(title: str, picture: Picture) -> Picture:
     return np.concatenate([write(head, [(12, 6, "lm", title)], PAPER), picture])
 
 
-def _tinted(image: Picture, tint: Picture) -> Picture:
-    """A grey picture in the colours of another, which may be larger."""
-    height, width = image.shape[:2]
-    return (tint[:height, :width] * (0.45 + 0.55 * image / 255.0)).astype(np.uint8)
+def _outlined(picture: Picture, inside: NDArray[np.bool_], scale: int) -> Picture:
+    """The border of a region as a thin line over a picture of its size or larger, which is cut to it."""
+    mask = inside.repeat(scale, 0).repeat(scale, 1)
+    edge = np.zeros_like(mask)
+    edge[1:] |= mask[1:] != mask[:-1]
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    return np.where(edge[..., None], INK, picture[: len(mask), : mask.shape[1]]).astype(np.uint8)
 
 
 def level_stack(network: SMGICNet, pair: Pair, *, item: int = 0) -> View:
