@@ -8,6 +8,7 @@ from PIL import Image
 from regkit.data import ShapePairs, smooth_displacement
 from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
 from regkit.figures import JACOBIAN_LIMITS
+from regkit.models.smgicnet_networks import haar
 from regkit.optimise import optimise_field
 from regkit.views.drawing import JACOBIANS, Picture, displacement_limit, png, stack
 from regkit.views.pictures import (
@@ -27,8 +28,8 @@ SCALE = 3
 SIZE = (56, 56)
 
 
-def image(tensor: torch.Tensor) -> Picture:
-    return render_image(tensor[0, 0].numpy(), scale=SCALE)
+def image(tensor: torch.Tensor, scale: int = SCALE) -> Picture:
+    return render_image(tensor[0, 0].numpy(), scale=scale)
 
 
 def draw() -> dict[str, Picture]:
@@ -46,6 +47,8 @@ def draw() -> dict[str, Picture]:
     halves = [exponential(t * velocity) for t in (0.25, 0.5, 1.0)]
     limit = displacement_limit(u[0].numpy())
     levels = [resize(pair.moving, (SIZE[0] // k, SIZE[1] // k)) for k in (8, 4, 2, 1)]
+
+    low, energy = haar(pair.moving)
 
     def side_by_side(*pictures: Picture) -> Picture:
         return stack(*pictures, axis=1)
@@ -84,6 +87,11 @@ def draw() -> dict[str, Picture]:
         "dice": render_contours(image(pair.moving), pair.fixed_labels[0, 0].numpy()),
         "level": side_by_side(
             *(render_image(a[0, 0].numpy(), scale=SCALE * SIZE[0] // a.shape[2]) for a in levels)
+        ),
+        "wavelet": side_by_side(
+            image(pair.moving),
+            image(low, scale=2 * SCALE),
+            image(energy.sqrt() / 0.4, scale=2 * SCALE),  # white: 0.4 of the image's range
         ),
         "comparison": side_by_side(
             render_checkerboard(warped[0, 0].numpy(), pair.fixed[0, 0].numpy(), scale=SCALE),
