@@ -34,8 +34,9 @@ SHADES: dict[Severity, tuple[str, str]] = {
 _VOXELS = (0.3, 5.0)  # mm, of a head's scan
 _HEAD = (90.0, 350.0)  # mm, along each axis of a field of view that holds a brain
 _THICK = 3.0  # times as long as wide: a thick slice
-_BRAIN = 2500.0  # ml, more than any brain has
+_BRAIN = (300.0, 2500.0)  # ml, of a newborn and more than any
 _BARE = 0.2  # the least share of empty voxels around a brain without its skull
+_AGREEING = 0.01  # mm between the places of a voxel
 _FAR = 30.0  # mm between two brains' centres
 _HOUNSFIELD = -500.0  # no unit of MR goes so low
 _COARSE = 24  # voxels along an axis
@@ -124,7 +125,8 @@ def _place(case: Case) -> Finding:
     corners = np.array([*itertools.product(*[(0, size - 1) for size in (*case.values.shape, 1, 1)[:3]])])
     places = [apply_affine(getattr(case.image, f"get_{name}")(), corners) for name in names]
     apart = float(np.linalg.norm(places[0] - places[-1], axis=-1).max())
-    found = f"{' and '.join(names)}" + (f", up to {apart:.3g} mm apart" if len(names) > 1 else "")
+    agree = "which agree" if apart < _AGREEING else f"up to {apart:.3g} mm apart"
+    found = " and ".join(names) + (f", {agree}" if len(names) > 1 else "")
     advice = "regkit takes the sform, other programs may take the qform: keep the one that is right in both"
     return _finding(apart > min(header.get_zooms()[:3]) / 2, found, advice)
 
@@ -174,13 +176,16 @@ def _skull_stripped(case: Case) -> Finding:
     assert case.scan is not None
     values = case.scan.tensor
     share = float((values == values.min()).float().mean())
-    litres = (1 - share) * values.numel() * float(np.prod(case.scan.spacing)) / 1000
-    found = f"{100 * share:.0f} % of the voxels are empty; {litres:.0f} ml are not"
+    content = (1 - share) * values.numel() * float(np.prod(case.scan.spacing)) / 1000
+    found = f"{100 * share:.0f} % of the voxels are empty; {content:.0f} ml are not"
+    low, high = _BRAIN
+    if content < low:
+        return _finding(True, found, f"less than the {low:g} ml of a newborn: is all of the brain there, at its size?")
     advice = (
         "is the skull still there? networks were trained on brains without: strip it from both scans (SynthStrip, "
         "HD-BET), or use --method optimise, which has not learnt anything"
     )
-    return _finding(share < _BARE or litres > _BRAIN, found, advice)
+    return _finding(share < _BARE or content > high, found, advice)
 
 
 # ---------------------------------------------------------------------------------------------- the two together
