@@ -11,7 +11,9 @@ import torch
 from test_sweeps import drive
 from test_widgets import pixels
 
-from regkit import comparisons, metrics
+from regkit import check, comparisons, metrics
+from regkit.check.refereeing import TUNED_ON, protocol
+from regkit.check.t13_trust_but_verify import rig_pairs
 from regkit.claims import CLAIMS
 from regkit.comparisons import Row
 from regkit.data import synthetic_pair
@@ -175,6 +177,24 @@ def test_a_scoreboard_needs_a_method_that_was_measured():
     for bad in ([], [replace(methods[0], name="another")]):
         with pytest.raises(ValueError, match="methods that were measured"):
             scoreboard.scoreboard(rows, pairs, bad)
+
+
+# ---------------------------------------------------------------------------------------------- the exercises
+
+
+def test_the_reference_protocol_answers_each_case_as_it_is_meant():
+    cases, judge = check.protocol_cases(), protocol()
+    said = {name: judge(list(each.rows), TUNED_ON, each.tries) for name, each in cases.items()}
+    assert said == {name: each.better for name, each in cases.items()} and len(set(said.values())) == 2
+
+
+def test_the_rig_raises_dice_to_one_and_tears_the_map():
+    for pair in rig_pairs():
+        field = check.rigged(pair.moving_labels, pair.fixed_labels)
+        assert set(metrics.dice(warp_labels(pair.moving_labels, field), pair.fixed_labels).values()) == {1.0}
+        assert metrics.folds(field).percent > 90 and metrics.folds(pair.displacement).percent < 0.1
+    absent = torch.full_like(pair.fixed_labels, 99)
+    assert check.rigged(pair.moving_labels, absent).abs().max() == 0
 
 
 # ---------------------------------------------------------------------------------------------- claims

@@ -40,7 +40,7 @@ class ClaimsBoard(Scene):
         return {
             "method": Choice("method", [ALL, *dict.fromkeys(claim.method for claim in self.claims)]),
             "claim": Slider("claim", 1, 1, len(self.claims)),
-            "revealed": Toggle("show what came out", False),
+            "revealed": Toggle("show results", False),
             "verdict": Choice("list", [ALL, *HOLDS]),
         }
 
@@ -147,7 +147,7 @@ def _dotted(picture: Picture, values: dict[str, list[float]], rows: dict[str, fl
 def claims_board(claims: Sequence[Claim] = CLAIMS) -> View:
     """Look through the claims ledger: choose a method or those that hold, open a claim, and see its numbers.
 
-    Each dot is a training from one seed; lines link those of one seed. "show what came out" is off at first.
+    Each dot is a training from one seed; lines link those of one seed. "show results" is off at first.
 
     Raises:
         ValueError: no claim.

@@ -104,10 +104,10 @@ class Scoreboard(Staged):
 
     def own_controls(self) -> dict[str, Control]:
         """The method, the pair, what is measured, and the third panel."""
-        shown = [name for name in self.names if name in self.methods]
+        shown = [name for name in self.methods if name in self.names]
         return {
-            "metric": Choice("measure", list(self.metrics)),
             "method": Choice("method", shown),
+            "metric": Choice("measure", list(self.metrics)),
             "pair": Slider("pair", self.numbers[0], self.numbers[0], self.numbers[-1], live=False),
             "links": Toggle("link the pairs", True),
             "third": Choice("third picture", [OUTLINES, DIFFERENCE] if self._labelled else [DIFFERENCE]),
@@ -204,8 +204,8 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
     """Look behind a table: every method on every pair as a dot, and the case of any dot.
 
     rows: as of `comparisons.compare`. pairs: those that were measured; a row's pair is its index. methods: those whose
-    cases can be shown, by the names in the rows; the chosen one registers the chosen pair then and there, and some
-    cases are remembered. upright: as of `widgets.compare`.
+    cases can be shown, by the names in the rows, the first at the start; the chosen one registers the chosen pair then
+    and there, and some cases are remembered. upright: as of `widgets.compare`.
 
     Raises:
         ValueError: no rows, or none of a method that is given.
