@@ -61,8 +61,8 @@ def regrid(
     grid, field = deformation.grid, at_least_float32(deformation.displacement)
     start = identity(to.space, like=field)
     places = move_points(start, voxel_map(to, grid, before))
-    places = places + sample(field, places)
-    return Deformation(move_points(places, voxel_map(grid, to, after)) - start, to)
+    places += sample(field, places)
+    return Deformation(move_points(places, voxel_map(grid, to, after)).sub_(start), to)
 
 
 def write_displacement(path: Path | str, deformation: Deformation) -> None:

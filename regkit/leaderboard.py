@@ -47,8 +47,10 @@ def rivals() -> list[str]:
     return [name for name in METHODS if name.removesuffix(_REFINED) in there]
 
 
-def entry(name: str) -> Entry:
+def entry(name: str, steps: int = STEPS) -> Entry:
     """One of `rivals` for scans in files: refinement on fixed's own grid, the affine map from coarse to fine.
+
+    steps: of refinement and optimisation.
 
     Raises:
         ValueError, FileNotFoundError: no such method; its weights are not shipped.
@@ -56,13 +58,13 @@ def entry(name: str) -> Entry:
     check_option("the method", name, METHODS)
     if name == "affine":
         return Entry(name, make_method("none", 3), affine=True)
-    refine = STEPS if name.endswith(_REFINED) else 0
-    return Entry(name, make_method(name.removesuffix(_REFINED), 3, steps=STEPS, progress=False), refine)
+    method = make_method(name.removesuffix(_REFINED), 3, steps=steps, progress=False)
+    return Entry(name, method, steps if name.endswith(_REFINED) else 0)
 
 
 def make(name: str) -> Method:
     """One of `rivals` for pairs of tensors; errors as `entry`."""
-    method = make_method("affine", 3) if name == "affine" else entry(name).method
+    method = make_method("affine", 3) if name == "affine" else entry(name, STEPS).method
     return replace(with_refinement(method, STEPS, progress=False), name=name) if name.endswith(_REFINED) else method
 
 

@@ -45,7 +45,7 @@ def refine_field(
     halvings: Sequence[int] | None = None,
     similarity: Similarity = local_and_global,
     weight: float = 1.0,
-    learning_rate: float = 0.2,
+    learning_rate: float = 0.1,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.

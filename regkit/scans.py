@@ -17,7 +17,7 @@ from nibabel.orientations import aff2axcodes
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from regkit.fields import identity, move_affinely, sample
+from regkit.fields import identity, sample
 from regkit.types import Coordinates, Displacement, Image, at_least_float32, check_displacement, spatial
 
 Affine = np.ndarray  # (4, 4), float64
@@ -206,8 +206,14 @@ def _normal(affine: Affine, axes: Sequence[int]) -> np.ndarray:
 
 def move_points(points: Coordinates, matrix: np.ndarray) -> Coordinates:
     """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
-    space = [1] * len(matrix)  # a grid of one voxel has its centre at 0
-    return move_affinely(points, torch.as_tensor(matrix, dtype=torch.float32, device=points.device)[None], space)
+    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
+    for row, (*factors, shift) in enumerate(matrix.tolist()):
+        own = result[:, row]
+        torch.mul(points[:, row], factors[row], out=own).add_(shift)
+        for axis, factor in enumerate(factors):
+            if factor and axis != row:  # most grids are straight
+                own.add_(points[:, axis], alpha=factor)
+    return result
 
 
 def resample(
@@ -224,6 +230,8 @@ def resample(
     """
     grid, original = (to.grid, to.original) if isinstance(to, Scan) else (to, scan.original)
     matrix = voxel_map(grid, scan.grid, through)
+    if displacement is None and grid.space == scan.grid.space and np.array_equal(matrix, np.eye(*matrix.shape)):
+        return Scan(scan.tensor, grid, original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
         check_displacement(displacement)

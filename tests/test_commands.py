@@ -11,7 +11,7 @@ import SimpleITK
 import torch
 
 import regkit
-from regkit import data, fields, images, itk, metrics, models, reports, scan_pairs, scans
+from regkit import data, fields, images, itk, methods, metrics, models, reports, scan_pairs, scans
 from regkit.__main__ import main
 from regkit.methods import make_method
 from regkit.types import Registration
@@ -193,7 +193,8 @@ def refused(capsys, words, *arguments):
     assert re.search(words, said) and said.startswith("regkit: ") and "Traceback" not in said, said
 
 
-def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys):
+def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
+    monkeypatch.setattr(methods, "WEIGHTS", tmp_path)
     moving, fixed, labels = (folder / f"{name}.nii.gz" for name in ("moving", "fixed", "moving_labels"))
     out, none = ("--out", tmp_path / "out"), ("--method", "none")
     grid = scans.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))

@@ -142,6 +142,7 @@ def test_the_command_writes_page_and_readme(place, monkeypatch, capsys):
         ("the method must be one of none, affine, optimise, voxelmorph", ("--methods", "syn")),
         ("go with --scans", ("--out", "x")),
         ("need a place", ("--scans", "a.nii", "b.nii")),
+        ("takes 1 step or more", ("--scans", "a.nii", "b.nii", "--out", "x", "--refine", "0")),
         ("are of the stored rows", ("--scans", "a.nii", "b.nii", "--out", "x", "--again")),
         ("to none, received 2 --labels for 1", ("--scans", *"ab", "--labels", *"ab", "--labels", *"ab", "--out", "x")),
         ("a.nii", ("--scans", "a.nii", "b.nii", "--out", "x")),
@@ -159,7 +160,7 @@ def test_every_network_is_a_rival(place):
     assert leaderboard.rivals() == ALL
     made = leaderboard.make("voxelmorph + refinement")
     assert made.name == "voxelmorph + refinement" and isinstance(made.model, VoxelMorph)
-    assert leaderboard.entry("voxelmorph + refinement").refine == 2 and leaderboard.entry("affine").affine
+    assert leaderboard.entry("voxelmorph + refinement", 3).refine == 3 and leaderboard.entry("affine").affine
 
 
 def test_the_tables_that_are_shown_follow_from_the_rows():
