@@ -21,7 +21,7 @@
 #
 # **Before you start.** The four systems of tutorial 01 (voxels, mm, RAS), velocities (05), training (06), SPnet (08).
 #
-# **CPU.** Measured on two cores: about 50 s in fast mode, 140 s in full mode.
+# **CPU.** Measured on two cores: about 50 s in fast mode, 110 s in full mode.
 
 # %%
 import math
@@ -57,7 +57,7 @@ from regkit.models import SPNet
 from regkit.types import Pair, Registration
 from regkit.views.drawing import LABELS
 
-course.begin(seconds={"fast": 50, "full": 140})
+course.begin(seconds={"fast": 50, "full": 110})
 folder = Path(tempfile.mkdtemp())  # all files of this notebook
 
 # %% [markdown]
@@ -415,7 +415,7 @@ curve = {0: dice(network)}
 
 
 def judge(step, history):
-    if (step + 1) % (STEPS // 8) == 0:
+    if (step + 1) % (STEPS // 10) == 0:
         curve[step + 1] = dice(network)
 
 
