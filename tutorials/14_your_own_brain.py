@@ -477,7 +477,9 @@ for panel, (name, scan) in zip(panels, broken.items(), strict=True):
 panels[0].set_ylabel("P    (mm)    A")
 for name, scan in broken.items():
     print(f"{name:20s} correlation {correlation(scan):.2f}")
-assert errors["right"] < 0.01 and min(errors[name] for name in list(wrong)[1:]) > 2
+assert errors["right"] < 0.01
+if not OWN:
+    assert min(errors[name] for name in list(wrong)[1:]) > 2
 
 # %% [markdown]
 # None of the programs complained. **Symptoms:**
@@ -488,7 +490,8 @@ assert errors["right"] < 0.01 and min(errors[name] for name in list(wrong)[1:]) 
 # | unit | everything moves too little (voxels above 1 mm), by one factor | 2.5 mm voxels: 40 % of the way |
 # | order | moves sideways what should move up | x and z are exchanged |
 #
-# With small displacements all three look *almost* right, and that is the danger. **Mend:** do not look, ask. One place,
+# With small displacements all three look *almost* right, and that is the danger; with voxels of 1 mm the wrong unit is
+# even without effect, until somebody scans with 2 mm. **Mend:** do not look, ask. One place,
 # by hand, through both programs, as above; and a displacement that is long along one axis only, so that a wrong axis or
 # sign cannot hide. And a picture of the registered pair *from the other program*.
 #
