@@ -260,7 +260,7 @@ if not OWN:
     assert overlap[0] < 0.2 < 0.45 < overlap[1] < overlap[2] < overlap[3] and overlap[3] > 0.72
     assert list(alike.values()) == sorted(alike.values())
 for (name, value), dice in zip(alike.items(), overlap, strict=True):
-    print(f"{name:25s} correlation {value:.3f}, mean Dice {dice:.2f}")
+    print(f"{name:25s} correlation {value:.3f}", "" if OWN else f"· mean Dice {dice:.2f}")
 
 # %% [markdown]
 # Each stage begins where the one before it ended. And look at the last two numbers: a correlation of 0.999, and a Dice of
