@@ -508,7 +508,7 @@ def test_the_coarse_networks_are_the_papers(dim):
     assert torch.allclose(third(images, energies, known).residual, expected, atol=1e-6)
     kinds = "down block down block down block block up block up block up"
     named = {"Conv": "down", "Block": "block", "ConvTranspose": "up"}
-    assert " ".join(named[type(layer).__name__.rstrip("23d")] for layer in third.trunk) == kinds
+    assert " ".join(named[type(layer).__name__.strip("_23d")] for layer in third.trunk) == kinds
 
 
 @pytest.mark.parametrize("dim", [2, 3])
