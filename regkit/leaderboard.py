@@ -109,8 +109,7 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
         for method, number in bar:
             bar.set_postfix_str(f"{method}, pair {number}")
             values = comparisons.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
-            rows[method, number] = keys[method], Row(method, number, values)
-            _write(name, list(rows.values()))
+            _store(name, keys[method], Row(method, number, values))
     return stored(name)
 
 
@@ -151,6 +150,12 @@ def _row(line: Mapping[str, str]) -> Row:
     return Row(line["method"], int(line["pair"]), {name: float(line[name]) for name in COLUMNS if line.get(name)})
 
 
+def _store(name: str, own: str, row: Row) -> None:
+    """Put a row into the file as it now is: another process may measure other methods."""
+    others = [(key, each) for key, each in _read(name) if (each.method, each.pair) != (row.method, row.pair)]
+    _write(name, [*others, (own, row)])
+
+
 def _write(name: str, rows: Sequence[tuple[str, Row]]) -> None:
     """Store the rows in order, in one move."""
     ordered = sorted(rows, key=lambda each: (METHODS.index(each[1].method), each[1].pair))
@@ -171,8 +176,8 @@ def _write(name: str, rows: Sequence[tuple[str, Row]]) -> None:
 def table(rows: Sequence[Row]) -> str:
     """All numbers of each method as markdown, best Dice first; p against `REFERENCE` where that was measured."""
     names = {row.method for row in rows}
-    means = {name: _mean(rows, name, "dice") for name in names}
-    ordered = sorted(rows, key=lambda row: (-means[row.method], row.pair))
+    places = {name: place for place, name in enumerate(_ranking(rows))}
+    ordered = sorted(rows, key=lambda row: (places[row.method], row.pair))
     return comparisons.as_markdown(ordered, REFERENCE if REFERENCE in names else None)
 
 
@@ -198,13 +203,19 @@ def verdict(rows: Sequence[Row]) -> str:
 def short_table(aligned: Sequence[Row], unaligned: Sequence[Row]) -> str:
     """Dice on both benchmarks, folds and seconds over both, as markdown; best Dice on aligned brains first."""
     both = [*aligned, *unaligned]
-    names = sorted({row.method for row in both}, key=lambda name: -_mean(aligned, name, "dice"))
     lines = ["| method | Dice, aligned | Dice, unaligned | folds (%) | seconds |", "|---|---|---|---|---|"]
-    for name in names:
+    for name in _ranking(aligned) + [name for name in _ranking(unaligned) if name not in _ranking(aligned)]:
         cells = [(aligned, "dice"), (unaligned, "dice"), (both, "folds_percent"), (both, "seconds")]
-        numbers = [COLUMNS[column][1].format(_mean(rows, name, column)) for rows, column in cells]
+        means = [(_mean(rows, name, column), COLUMNS[column][1]) for rows, column in cells]
+        numbers = ["-" if math.isnan(mean) else form.format(mean) for mean, form in means]
         lines.append(f"| {' | '.join([name, *numbers])} |")
     return "\n".join(lines) + "\n"
+
+
+def _ranking(rows: Sequence[Row]) -> list[str]:
+    """The methods by their mean Dice, best first."""
+    names = dict.fromkeys(row.method for row in rows)
+    return sorted(names, key=lambda name: -_mean(rows, name, "dice"))
 
 
 def _mean(rows: Sequence[Row], method: str, column: str) -> float:

@@ -15,15 +15,17 @@ from typing import Any
 import torch
 
 from regkit import checkpoints, models
-from regkit.fields import affine_displacement, compose, warp
+from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
 from regkit.optimise import optimise_affine
 from regkit.refine import inverse_of, refine_field, refine_weights
 from regkit.syn import register_with_syn
 from regkit.types import Image, Registration, check_option, spatial
+from regkit.windows import gaussian_blur
 
 NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
+_LONGEST = 80  # voxels along the longest axis that an affine map is found on
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -153,12 +155,21 @@ def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
 
 
 def _affine(moving: Image, fixed: Image) -> Registration:
-    """The affine map of one pair, and its inverse: a matrix about the centre, see `affine_displacement`."""
-    matrix = optimise_affine(moving, fixed, similarity=ncc)
+    """The affine map of one pair, and its inverse: a matrix about the centre, see `affine_displacement`.
+
+    Found on images of at most 80 voxels along the longest axis, which its few numbers do not need finer.
+    """
+    full = spatial(fixed)
+    factor = max(1.0, max(full) / _LONGEST)
+    shape = [min(size, max(2, round(size / factor))) for size in full]
+    small = [image if factor == 1 else resize(gaussian_blur(image, factor / 2), shape) for image in (moving, fixed)]
+    matrix = optimise_affine(*small, similarity=ncc)
+    sizes = zip(full, shape, strict=True)
+    scale = matrix.new_tensor([(size - 1) / (coarse - 1) if size > 1 else 1.0 for size, coarse in sizes])
+    matrix = matrix * scale[:, None] / torch.cat([scale, scale.new_ones(1)])
     linear = torch.linalg.inv(matrix[:, :, :-1])
     back = torch.cat([linear, -linear @ matrix[:, :, -1:]], 2)
-    shape = spatial(fixed)
-    return Registration(affine_displacement(matrix, shape), affine_displacement(back, shape))
+    return Registration(affine_displacement(matrix, full), affine_displacement(back, full))
 
 
 def _nothing(moving: Image, fixed: Image) -> Registration:

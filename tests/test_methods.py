@@ -45,6 +45,22 @@ def test_methods_without_a_network_say_what_they_found():
     assert one < before and other < 0.5 * before
 
 
+def test_an_affine_map_of_a_large_image_is_found_on_a_small_one(monkeypatch):
+    pair = data.synthetic_pair(2, 1, size=(61, 47), motion=0.2)
+    matrix = torch.tensor([[[1.1, -0.15, 3.0], [0.1, 0.95, -2.0]]])
+    moving, affine = (
+        fields.warp(pair.fixed, fields.affine_displacement(matrix, (61, 47))),
+        methods.make_method("affine", 2),
+    )
+    monkeypatch.setattr(methods, "_LONGEST", 32)
+    found = affine(moving, pair.fixed)
+    before, after = (
+        regkit.losses.mse(image, pair.fixed) for image in (moving, fields.warp(moving, found.displacement))
+    )
+    assert after < 0.05 * before
+    assert fields.compose(found.inverse, found.displacement)[:, :, 7:-7, 7:-7].abs().max() < 0.1
+
+
 def test_an_affine_map_comes_before_the_method():
     pair = data.synthetic_pair(2, 1, size=(31, 26), motion=0.2)
     matrix = torch.tensor([[[1.1, -0.2, 2.0], [0.2, 1.0, -1.0]]])
