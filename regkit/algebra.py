@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,3 +89,15 @@ def _mixing_weights(gram: Tensor, tolerance: float) -> Tensor:
     regular = gram + tolerance**2 * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve_ex(regular, torch.ones_like(gram[:, :, :1]))[0][:, :, 0]
     return weights / weights.sum(1, keepdim=True)
+
+
+def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of scans.voxel_map."""
+    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
+    for row, (*factors, shift) in enumerate(matrix.tolist()):
+        own = result[:, row]
+        torch.mul(points[:, row], factors[row], out=own).add_(shift)
+        for axis, factor in enumerate(factors):
+            if factor and axis != row:  # most grids are straight
+                own.add_(points[:, axis], alpha=factor)
+    return result

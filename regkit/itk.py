@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from regkit.algebra import move_points
 from regkit.fields import identity, sample
 from regkit.images import header_affine, open_nifti, write_nifti
-from regkit.scans import Affine, Grid, move_points, voxel_map
+from regkit.scans import Affine, Grid, voxel_map
 from regkit.types import Displacement, at_least_float32, check_displacement, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS

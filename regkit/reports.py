@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regkit.algebra import move_points
 from regkit.fields import identity, sample
 from regkit.itk import Deformation, regrid
 from regkit.scan_pairs import ScanRegistration
-from regkit.scans import Grid, Scan, move_points, normalise, resample, voxel_map
+from regkit.scans import Grid, Scan, normalise, resample, voxel_map
 from regkit.views import pictures
 from regkit.views.drawing import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.views.volumes import Cut, Place, cuts

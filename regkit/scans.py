@@ -17,8 +17,9 @@ from nibabel.orientations import aff2axcodes
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from regkit.algebra import move_points
 from regkit.fields import identity, sample
-from regkit.types import Coordinates, Displacement, Image, at_least_float32, check_displacement, spatial
+from regkit.types import Displacement, Image, at_least_float32, check_displacement, spatial
 
 Affine = np.ndarray  # (4, 4), float64
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
@@ -202,18 +203,6 @@ def _normal(affine: Affine, axes: Sequence[int]) -> np.ndarray:
     first, second = axes
     across = np.cross(affine[:3, first], affine[:3, second])
     return across / np.linalg.norm(across)
-
-
-def move_points(points: Coordinates, matrix: np.ndarray) -> Coordinates:
-    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
-    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
-    for row, (*factors, shift) in enumerate(matrix.tolist()):
-        own = result[:, row]
-        torch.mul(points[:, row], factors[row], out=own).add_(shift)
-        for axis, factor in enumerate(factors):
-            if factor and axis != row:  # most grids are straight
-                own.add_(points[:, axis], alpha=factor)
-    return result
 
 
 def resample(

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from regkit import metrics
+from regkit.algebra import move_points
 from regkit.fields import warp, warp_labels
 from regkit.folders import FolderPairs
 from regkit.images import read_image
 from regkit.metrics import Absent
 from regkit.protocols import PROTOCOLS, Column, Protocol, protocol
-from regkit.scans import move_points
 from regkit.types import Image, Labels, Pair, Registration, choose
 
 Measurement = Mapping[str, tuple[float, ...]]  # by column: one number for each structure, or one in all
