@@ -386,9 +386,6 @@ assert holm([0.01, 0.04, 0.03]).tolist() == [0.03, 0.06, 0.06]
 # %%
 volumes = benchmarks.BENCHMARKS["brains_3d"].held_out
 measured = leaderboard.stored("brains_3d")
-if not measured:  # nothing is stored yet
-    quick = [methods.make_method(name, 3) for name in ("none", *methods.shipped(3))]
-    measured = comparisons.compare(quick, volumes[:2])
 plain = [row for row in measured if "refinement" not in row.method]
 networks = [name for name in methods.shipped(3) if any(row.method == name for row in plain)]
 NUMBERS = ("dice", "hd95", "assd", "folds_percent", "jacobian_std_log", "inverse_consistency")
