@@ -90,19 +90,21 @@ for pair_of, values, name in ((panels[:2], head[::-1], "file 1"), (panels[2:], h
 
 # %% [markdown]
 # You cannot know. A brain is nearly its own mirror image, this one was never seen before, and no voxel says "left". Only
-# the file's **header** says it. (It was file 1. The end of this notebook has a way to tell.)
+# the file's **header** says it. (It was file 1. At the end comes a way to tell, if one thinks of it before the scan.)
 #
 # So first: what does a header say?
 #
 # ## Sixteen numbers
 #
-# A NIfTI file holds an array and an **affine**, 4 × 4: voxel $p$ lies at $A\,p + b$ mm, counted towards the body's
-# **R**ight, **A**nterior (front) and **S**uperior (up). Three things are read from it:
+# A NIfTI file holds an array and an **affine**, 4 × 4, with a 3 × 3 block $A$ and a last column $b$ (tutorial 01): voxel
+# $p$ lies at $A\,p + b$ mm, counted towards the body's **R**ight, **A**nterior (front) and **S**uperior (up). Three things
+# are read from it:
 #
 # * **spacing**, the lengths of $A$'s columns: how large a voxel is;
-# * **orientation**, the directions of the columns, in letters: *LPS* means that axis 0 runs to the left, axis 1 to the
-#   back (posterior), axis 2 up;
-# * **origin**: where 0 mm is. In these brains it is the anterior commissure, a landmark in the middle.
+# * **orientation**, the directions of the columns, in letters: *LPS* means that axis 0 of the array runs to the left,
+#   axis 1 to the back (posterior), axis 2 up. The mm are RAS in every NIfTI file, whatever its letters;
+# * **origin**, the column $b$: where voxel (0, 0, 0) lies. (0 mm itself is, in these brains, a landmark in the middle of
+#   the brain, the *anterior commissure*.)
 #
 # One body can be stored in 48 ways: three axes in any order, each one or the other way round. Here is how to go from RAS
 # to any of them, by hand: the voxels move in memory, and the affine is changed so that none of them moves in the body.
@@ -132,8 +134,9 @@ affine[:3, 3] = np.array([0, -17, 4]) - spacing * middle  # the grid's middle, f
 print(f"voxels of {spacing:.4f} mm, affine:\n{affine.round(1)}")
 
 # %% [markdown]
-# Three orders: RAS (nibabel's), LPS (what DICOM and ITK like), LIA (FreeSurfer's). We write each with regkit, and
-# nibabel is the referee.
+# Three orders: RAS (nibabel's favourite), LPS (that of DICOM's horizontal slices, which ITK keeps), LIA (FreeSurfer's).
+# We write each with regkit, and nibabel is the referee. In all three we look up one place, in the left **thalamus**, a
+# grey nucleus deep in the brain that has a twin on the right.
 
 # %%
 files = {}
@@ -169,9 +172,7 @@ for column, (letters, path) in enumerate(files.items()):
     above.set(title=f"{letters}: array[:, :, {raw.shape[2] // 2}] in memory")
     above.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
     scan = images.read_image(path)
-    edges = np.array(
-        [[-0.5] * 3, np.array(SIZE) - 0.5]
-    )  # voxels: a voxel reaches half of one further
+    edges = np.array([[-0.5] * 3, np.array(SIZE) - 0.5])  # half a voxel beyond the outer centres
     (left, back, _), (right, front, _) = apply_affine(scan.affine, edges)
     k = round(apply_affine(np.linalg.inv(scan.affine), place)[2])
     draw(
@@ -184,8 +185,9 @@ for column, (letters, path) in enumerate(files.items()):
     below.set(xlabel="R (mm)", ylabel="A (mm)", xticks=[-80, 0, 80], yticks=[-100, 0, 80])
 
 # %% [markdown]
-# Above, three arrays that share hardly a number. Below, one body. `images.read_image` turns every file to the order that
-# is closest to RAS, remembers the file's own, and `to_original` goes back:
+# Above, the same numbers in three orders, so that one index finds three places. Below, one body, and the cross is in its
+# left thalamus. `images.read_image` turns every file to the order that is closest to RAS, remembers the file's own, and
+# `to_original` goes back:
 
 # %%
 scans = {letters: images.read_image(path) for letters, path in files.items()}
@@ -205,8 +207,9 @@ for name, stored in (("2.9 mm", structures), ("2 × 2 × 6 mm", thick)):
 assert abs(litres[0] / litres[1] - 1) < 0.03
 
 # %% [markdown]
-# A count of voxels means nothing without the spacing; litres do. A network sees no spacing at all, only voxels: so scans
-# are brought to one spacing with `resample`, the one that the network was trained on, before it sees them.
+# A count of voxels means nothing without the spacing; litres do. (1.8 is a lot: the template that this head comes from is
+# larger than most.) A network sees no spacing at all, only voxels: so scans are brought to one spacing with `resample`,
+# the one that the network was trained on, before it sees them.
 #
 # ## A brain that never lived
 #
@@ -216,7 +219,9 @@ assert abs(litres[0] / litres[1] - 1) < 0.03
 # 1. a smooth random velocity $v$ (three scales, 8, 16 and 32 mm), whose $\exp(v)$ deforms the template: a diffeomorphism
 #    (tutorial 05), so nothing tears;
 # 2. an intensity for each structure: this scanner has never been built either;
-# 3. blur, a bias field, noise.
+# 3. blur, a *bias field* (brightness that drifts slowly across the image), noise.
+#
+# "T1" below is the commonest contrast of MRI: white matter is bright, fluid dark.
 
 # %%
 deformation = regkit.exponential(someone.velocity)
@@ -257,9 +262,9 @@ for panel in panels[1]:
     panel.set(xlabel="axis 0, to the right")
 
 # %% [markdown]
-# Such brains cost nothing, know every answer, and never run out: at *every step* of a training we can make a pair that
-# nobody has seen. And a network that has seen a hundred contrasts hardly cares which one yours is (Hoffmann and others,
-# *SynthMorph*, 2022).
+# Such brains take a second each, know every answer, and never run out: at *every step* of a training we can make a pair
+# that nobody has seen. And a network that has seen a hundred contrasts hardly cares which one yours is (Hoffmann and
+# others, *SynthMorph*, 2022).
 #
 # ### Predict
 #
@@ -295,12 +300,12 @@ def kept(network, compute_loss):
 
     def note(tensor):
         memory = tensor.untyped_storage()
-        pieces[memory.data_ptr()] = 0 if memory.data_ptr() in weights else memory.nbytes()
+        pieces[memory.data_ptr()] = memory  # held until we have counted: nothing else moves in
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = compute_loss()  # it holds the pieces until we have counted
-    return sum(pieces.values()) if loss.requires_grad else 0
+        compute_loss()
+    return sum(memory.nbytes() for place, memory in pieces.items() if place not in weights)
 
 
 def convolution(channels_in, channels_out):
@@ -348,8 +353,8 @@ print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
 assert 7 < foretold[160, 192, 160] < 9
 
 # %% [markdown]
-# Two hundred times the two images. Now the smaller of the two for real: what does the operating system say while one step
-# runs, and while the network only *looks* (no gradient)?
+# Two hundred times the two images. Now the smaller of the two sizes for real: what does the operating system say while
+# one step runs, and while the network only *looks* (no gradient)?
 
 # %%
 moving, fixed = torch.rand(2, 1, 1, *SIZE)
@@ -364,9 +369,10 @@ for name in ("look", "train"):
             spnet(moving, fixed)
     peaks[name] = (usage.memory - before.memory) * 2**20 / 1e9
     print(f"{name}: {peaks[name]:.2f} GB more, {usage.seconds:.1f} s")
-ratio = peaks["train"] / foretold[SIZE]
-assert math.isnan(ratio) or 0.7 < ratio < 1.8, "the step's peak is what was foretold, and some more"
-assert math.isnan(ratio) or peaks["look"] < 0.7 * peaks["train"]
+if Path("/proc/self/clear_refs").exists():  # Linux; elsewhere a peak is that since the start
+    ratio = peaks["train"] / foretold[SIZE]
+    assert 0.7 < ratio < 1.8, "the step's peak is what was foretold, and some more"
+    assert peaks["look"] < 0.7 * peaks["train"]
 
 # %%
 sizes = [(32, 40, 32), SIZE, (96, 112, 96), (160, 192, 160), (256, 256, 256)]
@@ -388,13 +394,15 @@ _ = axes.set(yscale="log", ylim=(0.02, 100), title="one SPnet training step, 1 p
 # Twice the size along each axis is **eight times** the memory. So 160 × 192 × 160 is hard, and 64 × 80 × 64, its fifteenth
 # part, fits into any laptop. (The peak is higher than what is kept: the layer at work needs room too.) Other ways out:
 # half precision (half the bytes); *checkpointing* (keep some layers, compute the others again); crops (but then the
-# network never sees far). And *using* a network needs far less than training it.
+# network never sees far). And *using* a network needs about half of what training it does: what a layer received is
+# forgotten as soon as it has answered.
 #
 # ## Train it
 #
-# Live, from nothing, on 32 × 40 × 32 voxels of 6 mm. Each step makes two new brains and forgets them; four pairs are held
-# out. For comparison, the network that comes with regkit: the same SPnet after 600 such steps, half an hour, on
-# 64 × 80 × 64 voxels of 3 mm.
+# Live, from nothing, on 32 × 40 × 32 voxels of 6 mm. Each step makes two new brains and forgets them; half of the pairs
+# have a random contrast, half T1. Four pairs, all T1, are held out. For comparison, the network that comes with regkit:
+# the same SPnet after 600 steps, half an hour, on 64 × 80 × 64 voxels of 3 mm, where every other pair was also turned,
+# scaled and shifted.
 
 # %%
 source = brains.brain_source(size=(32, 40, 32), motion="large", contrast="mixed", labels=False)
@@ -440,8 +448,7 @@ assert on_our_voxels > curve[0] + 0.1
 
 # %% [markdown]
 # The loss jumps: every step has another pair, and about half of them a contrast of their own. Only held-out pairs tell
-# whether it learns. The shipped network has never seen voxels of 6 mm, and still registers them; but it is at its best
-# on its own:
+# whether it learns. The shipped network has never seen voxels of 6 mm, and still registers them. Now let it have its own.
 #
 # ## A held-out pair
 #
@@ -453,7 +460,8 @@ registration = shipped(pair.moving, pair.fixed)
 numbers = metrics.evaluate(registration, pair)
 print(f"Dice {numbers['dice_before']:.3f} before, {numbers['dice']:.3f} after;", end=" ")
 print(f"{numbers['folds_percent']:.4f} % of the voxels fold")
-assert numbers["dice"] > numbers["dice_before"] + 0.15 and numbers["folds_percent"] < 0.01
+assert abs(numbers["dice_before"] - 0.43) < 0.01 and abs(numbers["dice"] - 0.75) < 0.01
+assert numbers["folds_percent"] < 0.01
 
 viewer = widgets.slice_viewer(
     pair, registration, panels=("warped", "checkerboard", "directions", "jacobian"), upright=True
@@ -470,9 +478,9 @@ viewer
 #
 # ## Break it
 #
-# *"The exporter writes LPS, nibabel reads RAS, so I change the sign of the first row."* And forgets the second; or does it
-# to a file that was RAS. The first row is R: left and right change places. Nothing crashes. We do it to the moving image
-# and to its labels, write both, read both, and register.
+# *"Scanners count mm to the left, nibabel to the right, so I change the sign of the first row."* But this is a NIfTI file:
+# its mm are RAS already, and the first row is R. Left and right change places, and nothing crashes. We do it to the
+# moving image and to its labels, write both, read both, and register.
 
 
 # %%
@@ -517,34 +525,34 @@ def merged(labels):
     return torch.where(paired, (labels + 1) // 2, labels)
 
 
-report = {}
-for name, (_, _, warped, warped_labels, found) in outcomes.items():
-    with_sides = metrics.dice(warped_labels, pair.fixed_labels)
-    report[name] = {
+def agreement(warped, warped_labels, found):
+    """What one could look at, of one registration: similarity, folds, and three kinds of Dice."""
+    target = pair.fixed_labels
+    sided = metrics.dice(warped_labels, target)
+    middle = [value for label, value in sided.items() if label > 2 * anatomy.PAIRED]
+    return {
         "NCC": 1 - losses.ncc(warped, pair.fixed).item(),
-        "folds": metrics.folds(found.displacement).percent,
-        "Dice, merged": fmean(
-            metrics.dice(merged(warped_labels), merged(pair.fixed_labels)).values()
-        ),
-        "Dice": fmean(with_sides.values()),
+        "folds, %": metrics.folds(found.displacement).percent,
+        "Dice, middle": fmean(middle),  # of brain stem and fluid, which have no side
+        "Dice, merged": fmean(metrics.dice(merged(warped_labels), merged(target)).values()),
+        "Dice": fmean(sided.values()),
     }
-    print(f"{name:8s}", {key: f"{value:.3f}" for key, value in report[name].items()})
-    both = {
-        anatomy.STRUCTURES[label]: with_sides[label]
-        for label in with_sides
-        if label > 2 * anatomy.PAIRED
-    }
-    print("         in the middle:", {key: f"{value:.2f}" for key, value in both.items()})
+
+
+report = {name: agreement(*outcome[2:]) for name, outcome in outcomes.items()}
+for name, values in report.items():
+    print(f"{name:8s}", ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
 correct, flipped = report["correct"], report["flipped"]
-assert flipped["NCC"] > correct["NCC"] - 0.05 and flipped["folds"] < 0.01
-assert flipped["Dice, merged"] > correct["Dice, merged"] - 0.1
+assert correct["NCC"] > 0.98 and abs(flipped["NCC"] - correct["NCC"]) < 0.005
+assert max(correct["folds, %"], flipped["folds, %"]) < 0.01
+assert all(abs(flipped[key] - correct[key]) < 0.02 for key in ("Dice, middle", "Dice, merged"))
 assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2
 
 # %% [markdown]
-# **Symptom:** none in the image, none in the folds, none in what lies in the middle, none in Dice without sides: the
-# mirror image registers as well as the brain. But *every* structure with a side is on the other one. (With the files of
-# both flipped, not even Dice with sides would tell.) **Why:** a brain is almost symmetric, and a network sees voxels,
+# **Symptom:** none in the image, no fold, none in what lies in the middle, none in Dice without sides: the mirror image
+# registers as well as the brain. But *every* structure with a side is on the other one. (With the files of both images
+# flipped, not even Dice with sides would tell.) **Why:** a brain is almost symmetric, and a network sees voxels,
 # not headers. **Mend:** the sign back; the voxels were never wrong. **Test to keep:** in mm, each left structure lies
 # to the left of its right one.
 
@@ -570,11 +578,11 @@ assert left_is_left(np.asarray(mended.dataobj), flip @ mended.affine)
 # %% [markdown]
 # ## Exercise: what is wrong with these four files?
 #
-# Labels need somebody who draws them, correctly. Scanners have a simpler trick: before the scan, a **capsule** of oil is
-# taped to the right temple. It is bright, and it has no twin.
+# Labels need somebody who draws them, correctly. There is a simpler trick: before the scan, a **capsule** of oil is taped
+# to the right temple. It is bright, and it has no twin.
 #
 # Here is a head that was scanned with one. The file *trusted* is right. Four colleagues converted it, each with a program
-# of their own; each result has another fault in its **affine**; the voxels are as good as ever. What the scanner noted:
+# of their own; each result has another fault in its **affine**; no voxel has another brightness. The scanner's **card**:
 #
 # | | |
 # |---|---|
@@ -596,8 +604,7 @@ CANVAS = Grid((62, 66, 53), start)  # 31 × 33 × 26 cm of space, on which all a
 def placed(path, with_affine=None):
     """What a file shows on the canvas, by its own affine or by another one."""
     file = nibabel.load(path)
-    usable = with_affine is not None and with_affine is not ...
-    grid = Grid(file.shape, with_affine if usable else file.affine)
+    grid = Grid(file.shape, with_affine if np.shape(with_affine) == (4, 4) else file.affine)
     tensor = torch.from_numpy(file.get_fdata(dtype=np.float32))[None, None]
     return images.resample(Scan(tensor, grid, grid), CANVAS).tensor
 
@@ -610,9 +617,8 @@ def look(with_affines):
         both = Pair(placed(path, with_affines.get(name)), there, spacing=(5.0, 5.0, 5.0))
         panels = ("fixed", "moving", "checkerboard", "before")
         views[name] = widgets.slice_viewer(both, Registration(nothing), panels=panels, upright=True)
-        centre_of_head = (
-            np.argwhere(both.moving[0, 0].numpy() > 0.2).mean(0).round().astype(int).tolist()
-        )
+        inside = np.argwhere(both.moving[0, 0].numpy() > 0.2)
+        centre_of_head = inside.mean(0).round().astype(int).tolist()
         views[name].set(**{f"axis_{axis}": index for axis, index in enumerate(centre_of_head)})
     return widgets.Tabs(views)
 
@@ -636,8 +642,9 @@ check.faults(my_faults)
 
 # %% [markdown] tags=["instructor"]
 # *flipped* is the one that is missed, and it stays missed without the capsule: cover it with a finger and ask again.
-# *swapped* is often called "flipped": exchanging two axes is a mirror image as well (the determinant of the affine
-# changes its sign), which is why the capsule then sits at the forehead and not at the back.
+# *swapped* is often called "flipped", and exchanging two axes is a mirror image as well (the true affine's determinant is
+# negative). The picture shows it: seen from above, the brain's front points to the right, and a mere turn would have
+# brought the right temple to the bottom. The capsule is at the top.
 
 # %% [markdown]
 # Now repair them: not the voxels, only the affines. `stored` has what the files say.
@@ -686,12 +693,12 @@ assert [error for view in views for error in view.errors] == []
 # ## Take away
 #
 # > * An **affine** says where voxels are, in mm along the body: spacing in the lengths of its columns, orientation in their
-# >   directions, origin in the last. Arrays may differ in everything and show one body.
-# > * **Memory** ≈ voxels × channels × 4 bytes, kept for the way back: count it on a small volume, multiply. Twice the size,
-# >   eight times the bytes.
+# >   directions, origin in the last. Arrays in any order may show one body.
+# > * **Memory** ≈ voxels × channels × 4 bytes, kept for the way back: count it on a small volume, multiply. Twice the size
+# >   along each axis, eight times the bytes.
 # > * **Synthetic brains**: template, random diffeomorphism, random contrast. New ones at every step, and every answer known.
-# > * A **left-right flip** is invisible in a brain, in its folds, and in Dice without sides. Keep a test that knows left.
+# > * A **left-right flip** is invisible in the image, in $|J|$, and in Dice without sides. Keep a test that knows left.
 # > * Repair the **affine**, never the voxels: rows are mm, columns are axes of the array.
 #
-# **Next.** Dice went from 0.43 to 0.75. Is that good? Better than the other networks? And could you make it 0.9 without
-# registering any better? *Trust but verify.*
+# **Next.** On the held-out pair, Dice went from 0.43 to 0.75. Is that good? Better than the other networks? And could you
+# make it 0.9 without registering any better? *Trust but verify.*

@@ -111,9 +111,9 @@ def _misnamed(fault: str, words: dict[str, str]) -> bool:
 
 _LOOK = {
     "flipped": "the head stands where it should and has its size. Where is the capsule, and where in the trusted scan?",
-    "swapped": "in the plane across axis 2, where does the front of the brain point? No shift and no mirror does that.",
+    "swapped": "in the plane across axis 2, where does the front of the brain point? No shift does that.",
     "spacing": "compare the length of this head with the trusted one; which entries of an affine set that?",
-    "origin": "this head has the right size and stands upright. What is left to be wrong?",
+    "origin": "this head has the right size, stands upright, and has its capsule at the right. What is left?",
 }
 
 faults = Exercise(
@@ -164,7 +164,7 @@ _WRONG: dict[str, dict[str, tuple[Callable[[str], Affine], str]]] = {  # fault: 
         ),
         "as from LPS": (
             lambda name: _negated(name, (0,), (1,)),
-            "you changed two rows: that turns the head by half a turn, and it is still a mirror image of what it was.",
+            "you changed two rows: that turns the head by half a turn, and it is as much a mirror image as before.",
         ),
         "front and back": (lambda name: _negated(name, (1,)), "you changed the row of A, front and back. Left is R."),
     },
@@ -172,6 +172,10 @@ _WRONG: dict[str, dict[str, tuple[Callable[[str], Affine], str]]] = {  # fault: 
         "rows for columns": (
             lambda name: _stored(name)[[1, 0, 2, 3]],
             "you swapped the rows, which are R, A and S: that moves the origin too. The axes of the array are columns.",
+        ),
+        "rows and columns": (
+            lambda name: _stored(name)[[1, 0, 2, 3]][:, [1, 0, 2, 3]],
+            "you swapped columns and rows. The rows are R, A and S, and were right: only columns change places.",
         ),
         "other axes": (
             lambda name: _stored(name)[:, [2, 1, 0, 3]],
@@ -190,7 +194,11 @@ _WRONG: dict[str, dict[str, tuple[Callable[[str], Affine], str]]] = {  # fault: 
         ),
         "the same along each axis": (
             lambda name: _stored(name) @ np.diag([3.5, 3.5, 3.5, 1]),
-            "the head is too low: along axis 2 a voxel is not 3.5 mm. The card has three numbers.",
+            "the head is too flat: along axis 2 a voxel is not 3.5 mm. The card has three numbers.",
+        ),
+        "no origin": (
+            lambda name: _with_origin(_RIGHT, np.zeros(3)),
+            "the size is right, but now the origin is lost, which the file had: keep its last column.",
         ),
         "the wrong way": (
             lambda name: _stored(name) @ np.diag([1 / 3.5, 1 / 3.5, 1 / 5, 1]),
