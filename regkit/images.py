@@ -18,6 +18,7 @@ the qform. Lengths in metres or micrometres become mm.
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 import zlib
 from pathlib import Path
@@ -53,6 +54,7 @@ __all__ = [
     "read_labels",
     "resample",
     "to_original",
+    "volumes",
     "write_image",
     "write_labels",
 ]
@@ -130,8 +132,8 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
     count = shape[3] if len(shape) == 4 else 1
     if not 0 <= (volume or 0) < count or (volume is None and count > 1):
         raise ValueError(
-            f"an image is one volume, received {path} with {count} and volume={volume}; choose one with volume=0 "
-            f"to volume={count - 1}."
+            f"an image is one volume, received {path} of {count} {'volume' if count == 1 else 'volumes'} and "
+            f"volume={volume}; choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)."
         )
     affine = header_affine(image, path)
     try:
@@ -142,6 +144,11 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
     return values, grid
 
 
+def volumes(path: Path | str) -> int:
+    """How many volumes a file has; errors as `open_nifti`."""
+    return math.prod(open_nifti(Path(path)).shape[3:])
+
+
 def open_nifti(path: Path) -> Any:
     """A file's header, and its values for later.
 
@@ -149,7 +156,9 @@ def open_nifti(path: Path) -> Any:
         FileNotFoundError, ValueError: no such file; it is no NIfTI file, or damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"an image is read from a file, received {path}, which is none; check the path.")
+        raise FileNotFoundError(
+            f"an image is read from a file, received {path}, where there is no file; check the path."
+        )
     try:
         image: Any = nibabel.load(path)
         if path.suffix == ".gz":

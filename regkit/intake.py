@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from regkit.images import open_nifti, read_image
-from regkit.scans import Grid, Scan
+from regkit.scans import Grid, Scan, normalise
 from regkit.symptoms import NEED_OTHER, NEED_SCAN, RULES, SHADES, Case, Finding, Severity, told
 
 
@@ -62,8 +62,8 @@ def examine(path: Path | str, other: Path | str | None = None) -> Intake:
     """Look at a file, and with `other`, the scan to be registered with it, at whether the two go together.
 
     Rules, in order: a whole file, one volume, voxel size, axes, place in space, field of view, finite values, an image,
-    intensities, skull-stripped; with a readable other also overlap and same way up. Of a file that cannot be opened
-    the first alone. It never raises.
+    intensities, skull-stripped; with an other also overlap and same way up, or what is wrong with that one. Of a file
+    that cannot be opened the first alone. It never raises.
     """
     path = Path(path)
     try:
@@ -72,7 +72,35 @@ def examine(path: Path | str, other: Path | str | None = None) -> Intake:
     except Exception as error:
         return Intake(path.name, (told("a whole file", error, path),), None)
     case = Case(path, image, values, *_scans(path, image, values), None if other is None else _readable(Path(other)))
-    return Intake(path.name, tuple(_findings(case)), case.shown)
+    between = () if other is None else _between(case, Path(other).name)
+    return Intake(path.name, (*_findings(case), *between), case.shown)
+
+
+def _between(case: Case, name: str) -> tuple[Finding, ...]:
+    """Why the two cannot be compared, where that is the other's fault."""
+    if case.other is None:
+        found = f"{name} cannot be read"
+    elif case.scan is not None and len(case.other.grid.space) != len(case.scan.grid.space):
+        found = f"{name} and this one are a volume and a slice"
+    elif not _varies(case.other):
+        found = f"{name} is constant"
+    else:
+        return ()
+    return (Finding("red", "the other scan", found, "examine that one first; the two were not compared"),)
+
+
+def _varies(scan: Scan) -> bool:
+    """Whether there is anything to be compared."""
+    try:
+        normalise(scan)
+    except ValueError:
+        return False
+    return True
+
+
+def _comparable(case: Case) -> bool:
+    """Whether there are two volumes, neither of them constant."""
+    return all(scan is not None and len(scan.grid.space) == 3 and _varies(scan) for scan in (case.scan, case.other))
 
 
 def _scans(path: Path, image: Any, values: np.ndarray) -> tuple[Scan | None, Scan | None]:
@@ -103,10 +131,11 @@ def _readable(path: Path) -> Scan | None:
 
 def _findings(case: Case) -> Iterator[Finding]:
     yield Finding("green", "a whole file", f"{case.path.stat().st_size / 2**20:.2g} MB, {case.values.dtype}")
+    comparable = _comparable(case)
     for name, rule in RULES.items():
         if name in NEED_SCAN and (case.scan is None or len(case.scan.grid.space) < 3):
             continue
-        if name in NEED_OTHER and (case.other is None or len(case.other.grid.space) < 3):
+        if name in NEED_OTHER and not comparable:
             continue
         try:
             with warnings.catch_warnings():

@@ -77,7 +77,7 @@ def register_scans(
         MemoryError: the images are too large; says which spacing fits.
     """
     check_kinds(moving, fixed)
-    unit_moving, unit_fixed = normalise(moving), normalise(fixed)
+    unit_moving, unit_fixed = _unit("moving", moving), _unit("fixed", fixed)
     through = align(unit_moving, unit_fixed) if affine else np.eye(4)
     check_overlap(unit_moving, unit_fixed, through)
     grid = fixed.grid if spacing is None else fixed.grid.with_spacing(spacing)
@@ -95,6 +95,14 @@ def register_scans(
     there = regrid(Deformation(found.displacement, grid), fixed.original, after=through)
     back = regrid(Deformation(inverse_of(found), grid), moving.original, before=np.linalg.inv(through))
     return ScanRegistration(moving, fixed, through, near, here, found, there, back, usage)
+
+
+def _unit(name: str, scan: Scan) -> Scan:
+    """A scan with intensities in [0, 1]; an error says which of the two it was."""
+    try:
+        return normalise(scan)
+    except ValueError as error:
+        raise ValueError(f"the {name} scan: {error}") from error
 
 
 def _carried(found: Registration, start: Grid, end: Grid) -> Registration:

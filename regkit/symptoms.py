@@ -36,6 +36,7 @@ _HEAD = (90.0, 350.0)  # mm, along each axis of a field of view that holds a bra
 _THICK = 3.0  # times as long as wide: a thick slice
 _BRAIN = (300.0, 2500.0)  # ml, of a newborn and more than any
 _BARE = 0.2  # the least share of empty voxels around a brain without its skull
+_EMPTY = 0.01  # of the range of intensities: darker is empty; a resampled brain has a fringe
 _AGREEING = 0.01  # mm between the places of a voxel
 _FAR = 30.0  # mm between two brains' centres
 _HOUNSFIELD = -500.0  # no unit of MR goes so low
@@ -175,7 +176,8 @@ def _intensities(case: Case) -> Finding:
 def _skull_stripped(case: Case) -> Finding:
     assert case.scan is not None
     values = case.scan.tensor
-    share = float((values == values.min()).float().mean())
+    dark, bright = np.percentile(values.numpy(), (0, 99.5)).tolist()
+    share = float((values <= dark + _EMPTY * (bright - dark)).float().mean())
     content = (1 - share) * values.numel() * float(np.prod(case.scan.spacing)) / 1000
     found = f"{100 * share:.0f} % of the voxels are empty; {content:.0f} ml are not"
     low, high = _BRAIN

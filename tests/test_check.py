@@ -1,6 +1,10 @@
 """Every exercise of the course: blank is amber, the reference green, each known mistake red with its own hint."""
 
+import re
+
+import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from regkit import check
@@ -57,6 +61,65 @@ def test_each_known_mistake_is_red_with_a_hint_of_its_own(name):
 @pytest.mark.parametrize("nonsense", ["text", object(), [], float("nan"), {"a": 1}, [[1], [2, 3]]])
 def test_nonsense_is_red_and_never_raises(name, nonsense):
     assert EXERCISES[name](nonsense).colour == "red"
+
+
+def exported_by(matrix):
+    def transform(u, fixed):
+        direction, size = np.reshape(fixed.GetDirection(), (3, 3)), np.diag(fixed.GetSpacing())
+        field = SimpleITK.GetImageFromArray(u.T @ matrix(direction, size).T)
+        field.CopyInformation(fixed)
+        return SimpleITK.DisplacementFieldTransform(field)
+
+    return transform
+
+
+def voxel_by_voxel(u, fixed):
+    field = SimpleITK.Image(fixed.GetSize(), SimpleITK.sitkVectorFloat64)
+    field.CopyInformation(fixed)
+    for place in np.ndindex(u.shape[1:]):
+        there = [float(i + u[(axis, *place)]) for axis, i in enumerate(place)]
+        ends = [fixed.TransformContinuousIndexToPhysicalPoint(end) for end in (list(map(float, place)), there)]
+        field[place] = [after - before for before, after in zip(*ends, strict=True)]
+    return SimpleITK.DisplacementFieldTransform(field)
+
+
+def in_torch(u, fixed):
+    matrix = torch.tensor(fixed.GetDirection(), dtype=torch.float64).reshape(3, 3) * torch.tensor(fixed.GetSpacing())
+    field = SimpleITK.GetImageFromArray(torch.einsum("xa,aijk->kjix", matrix, torch.from_numpy(u)).numpy())
+    field.CopyInformation(fixed)
+    composite = SimpleITK.CompositeTransform(3)
+    composite.AddTransform(SimpleITK.DisplacementFieldTransform(field))
+    return composite
+
+
+def unwritten(u, fixed):
+    raise NotImplementedError
+
+
+def torch_refuses(u, fixed):
+    return torch.einsum("xa,aijk->kjix", torch.eye(3), torch.from_numpy(u))
+
+
+FLIP = np.diag([-1.0, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (voxel_by_voxel, "✓"),
+        (in_torch, "✓"),
+        (unwritten, "○.*not written yet"),
+        (torch_refuses, "✗.*could not be read.*Double"),
+        (exported_by(lambda direction, size: FLIP @ direction), "✗.*the unit"),
+        (exported_by(lambda direction, size: FLIP), "✗.*the unit"),
+        (exported_by(lambda direction, size: direction.T @ size), "✗.*transposed"),
+        (exported_by(lambda direction, size: size @ direction.T), "✗.*transposed"),
+        (exported_by(lambda direction, size: size @ direction), "✗.*too late"),
+        (exported_by(lambda direction, size: -FLIP @ direction @ size), "✗.*another map"),
+    ],
+)
+def test_a_transform_may_be_written_in_other_ways_and_be_wrong_in_others(answer, said):
+    assert re.match(said, str(check.exported(answer)))
 
 
 def test_a_verdict_shows_itself_in_text_and_in_html():

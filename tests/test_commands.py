@@ -223,7 +223,8 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
             labels,
             labels,
         ),
-        "one volume": (moving, fixed, *none, "--volume", 3),
+        "of 1 volume and volume=3": (moving, fixed, *none, "--volume", 3),
+        "the fixed scan: an image must vary": (fixed, tmp_path / "constant.nii", *none, "--affine"),
         "at right angles": (fixed, tmp_path / "sheared.nii", *none),
         "0 or more": (fixed, fixed, *none, "--refine", -1),
         "only a network's weights": (fixed, fixed, *none, "--refine-weights", 2),
@@ -232,6 +233,16 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
     for words, arguments in cases.items():
         refused(capsys, words, "register", *arguments, *out)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_volume_is_chosen_where_there_are_several(tmp_path, folder):
+    image = nibabel.load(folder / "fixed.nii.gz")
+    values = np.stack([0 * image.get_fdata(), image.get_fdata()], -1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), tmp_path / "two.nii.gz")
+    files = (tmp_path / "two.nii.gz", folder / "fixed.nii.gz")
+    assert command("register", *files, "--method", "none", "--volume", 1, "--out", tmp_path / "out") == 0
+    warped = nibabel.load(tmp_path / "out" / "warped.nii.gz")
+    assert np.allclose(warped.get_fdata(), image.get_fdata(), atol=1e-3)
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsys, monkeypatch):

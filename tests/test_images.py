@@ -125,7 +125,7 @@ def test_sixteen_bits_with_a_slope_and_one_volume_of_four(tmp_path):
     several = save(tmp_path / "several.nii", np.stack([stored, 2 * stored], -1))
     assert torch.allclose(images.read_image(several, volume=1).tensor, 2 * scan.tensor)
     for volume in (None, 2, -1):
-        with pytest.raises(ValueError, match=r"with 2 and volume=.*choose one with volume=0 to volume=1"):
+        with pytest.raises(ValueError, match=r"of 2 volumes and volume=.*choose one from 0 to 1"):
             images.read_image(several, volume=volume)
 
 

@@ -163,6 +163,26 @@ def test_values(tmp_path):
     assert nothing["finite values"].severity == "red" and "skull-stripped" not in bad(nothing)
 
 
+def test_an_other_scan_that_is_no_use_is_told(files, tmp_path):
+    store(tmp_path / "flat.nii", np.full(SHAPE, 7, np.int16))
+    store(tmp_path / "slice.nii", blob()[:, :, 14:15])
+    for name, words in (("nowhere.nii", "cannot be read"), ("flat.nii", "constant"), ("slice.nii", "and a slice")):
+        seen = intake.examine(files.fixed, tmp_path / name)
+        assert bad(seen) == {"the other scan": "red"} and words in seen["the other scan"].found
+    seen = intake.examine(tmp_path / "flat.nii", files.fixed)  # its own fault, told once
+    assert [finding.rule for finding in seen.findings if finding.severity == "red"] == ["intensities"]
+
+
+def test_the_fringe_of_a_brain_that_was_resampled_counts_as_empty(files, tmp_path):
+    scan = images.read_image(files.fixed)
+    turn = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, 0.1, -0.3))
+    tilted = scans.resample(scan, scans.Grid(scan.grid.shape, turn @ scan.affine))
+    images.write_image(tmp_path / "tilted.nii", tilted)
+    counted = [intake.examine(path)["skull-stripped"].found for path in (files.fixed, tmp_path / "tilted.nii")]
+    before, after = (float(words.split("; ")[1].split(" ml")[0]) for words in counted)
+    assert before < after < 1.15 * before
+
+
 # ---------------------------------------------------------------------------------------------- nothing makes it raise
 
 

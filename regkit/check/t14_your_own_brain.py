@@ -68,7 +68,11 @@ def _try(answer: Answer) -> _Tried:
     u, fixed = oblique_case()
     try:
         given = answer(u, fixed)
+    except NotImplementedError as missing:
+        raise Unanswered("my_transform is not written yet.") from missing
     except RuntimeError as error:
+        if "SimpleITK" not in str(error):  # torch's, and those of others
+            raise
         return _Tried(said=str(error))
     if given is None or given is ...:
         raise Unanswered("my_transform returns nothing yet.")
@@ -87,18 +91,28 @@ def _arrows(u: Array, matrix: Array) -> Array:
     return u[(slice(None), *_inner().astype(int).T)].T @ matrix.T
 
 
-def _is(make: Callable[[Array, Array, Array], Array]) -> Callable[[_Tried], bool]:
-    """Whether the arrows are those that make(u, direction, spacing matrix) gives, to a hundredth of a voxel."""
+def _is(*makes: Callable[[Array, Array, Array], Array]) -> Callable[[_Tried], bool]:
+    """Whether the arrows are those that one make(u, direction, spacing matrix) gives, to a hundredth of a voxel."""
 
     def near(tried: _Tried) -> bool:
         direction, size = _direction(), np.diag(_SPACING)
-        apart = (tried.arrows - make(_field(), direction, size)) @ direction / _SPACING
-        return len(tried.arrows) > 0 and float(np.linalg.norm(apart, axis=1).mean()) < _CLOSE
+        apart = [(tried.arrows - make(_field(), direction, size)) @ direction / _SPACING for make in makes]
+        return any(float(np.linalg.norm(each, axis=1).mean()) < _CLOSE for each in apart)
 
     return near
 
 
-_right = _is(lambda u, direction, size: _arrows(u, direction @ size))
+def _is_by(*matrices: Callable[[Array, Array], Array], flipped: bool = False) -> Callable[[_Tried], bool]:
+    """Whether the arrows are u by one matrix(direction, spacing matrix); flipped: or that with two signs changed."""
+
+    def make(matrix: Callable[[Array, Array], Array], signs: Array) -> Callable[[Array, Array, Array], Array]:
+        return lambda u, direction, size: _arrows(u, matrix(direction, size)) * signs
+
+    signs = (np.ones(3), _FLIPPED) if flipped else (np.ones(3),)
+    return _is(*(make(matrix, each) for matrix in matrices for each in signs))
+
+
+_right = _is_by(lambda direction, size: direction @ size)
 
 
 def _inverse() -> Array:
@@ -137,6 +151,11 @@ def _not_transposed(u: Array, fixed: Any) -> Any:
     return SimpleITK.DisplacementFieldTransform(field)
 
 
+def _places(u: Array, fixed: Any) -> Any:
+    places = np.tensordot(u + np.indices(_SHAPE), _whole(fixed), (0, 1)) + fixed.GetOrigin()
+    return _transform(places, fixed)
+
+
 exported = Exercise(
     task="Write my_transform(u, fixed): u (3, i, j, k), in voxels of fixed, as a SimpleITK.DisplacementFieldTransform.",
     praise="direction times spacing times u: below 0.01 voxel, and no sign to change, for SimpleITK is LPS by itself.",
@@ -148,7 +167,8 @@ exported = Exercise(
         ),
         (
             lambda tried: "does not match" in tried.said,
-            "the order of the axes: an array for SimpleITK is (k, j, i, component), and u is (component, i, j, k).",
+            "the order of the axes: an array for SimpleITK is (k, j, i, component), with isVector=True, and u is "
+            "(component, i, j, k).",
         ),
         (lambda tried: bool(tried.said), "SimpleITK refuses the field: is it one vector of three numbers in a voxel?"),
         (
@@ -161,18 +181,15 @@ exported = Exercise(
             "LPS; SimpleITK's direction is LPS already. Once, and only once.",
         ),
         (
-            _is(lambda u, direction, size: _arrows(u, np.eye(3))),
+            _is_by(lambda direction, size: np.eye(3), flipped=True),
             "the unit: these are voxels, along the axes of the array. ITK wants mm along the axes of the body.",
         ),
         (
-            _is(lambda u, direction, size: _arrows(u, direction)),
-            "the unit: rightly turned, but still counted in voxels. Multiply each component by its spacing first.",
+            _is_by(lambda direction, size: direction, flipped=True),
+            "the unit: turned, but still counted in voxels. Multiply each component by its spacing first.",
         ),
         (
-            lambda tried: any(
-                _is(lambda u, direction, size, signs=signs: _arrows(u, size) * signs)(tried)  # type: ignore[misc]
-                for signs in (1, _FLIPPED)
-            ),
+            _is_by(lambda direction, size: size, flipped=True),
             "the direction is ignored: this is in mm, but along the axes of the array. Turn it by GetDirection().",
         ),
         (
@@ -186,6 +203,25 @@ exported = Exercise(
         (
             _is(lambda u, direction, size: _arrows(_inverse(), direction @ size)),
             "moving and fixed are exchanged: this is the inverse. Resample asks where to read, as u does.",
+        ),
+        (
+            _is_by(
+                lambda direction, size: size @ direction.T,
+                lambda direction, size: direction.T @ size,
+                lambda direction, size: direction.T,
+                flipped=True,
+            ),
+            "the direction is transposed: its rows are x, y, z of the body, its columns the axes of the array. Look at "
+            "the letters of einsum, or at matrix @ u against u @ matrix.",
+        ),
+        (
+            _is_by(lambda direction, size: size @ direction, flipped=True),
+            "the spacing comes too late: it belongs to the axes of the array, which are the columns of the direction. "
+            "Multiply u by it first, and turn it then.",
+        ),
+        (
+            _is(lambda u, direction, size: (_inner() @ size @ direction.T + _ORIGIN) + _arrows(u, direction @ size)),
+            "these are places. A displacement field holds how far, not where to: take the voxel's own place away.",
         ),
         (
             lambda tried: not _right(tried) and not tried.same_grid,
@@ -206,6 +242,11 @@ exported = Exercise(
         "voxels": lambda: _by(lambda fixed: np.eye(3)),
         "voxels, turned": lambda: _by(lambda fixed: np.reshape(fixed.GetDirection(), (3, 3))),
         "direction ignored": lambda: _by(lambda fixed: np.diag(fixed.GetSpacing())),
+        "transposed": lambda: _by(lambda fixed: _whole(fixed).T),
+        "spacing last": lambda: _by(
+            lambda fixed: np.reshape(fixed.GetDirection(), (3, 3)) * np.reshape(fixed.GetSpacing(), (3, 1))
+        ),
+        "places": lambda: _places,
         "components reversed": lambda: _by(lambda fixed: _whole(fixed)[::-1]),
         "backwards": lambda: _by(lambda fixed: -_whole(fixed)),
         "exchanged": lambda: lambda u, fixed: _transform(np.tensordot(_inverse(), _whole(fixed), (0, 1)), fixed),

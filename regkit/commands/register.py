@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +26,7 @@ from regkit import losses, metrics
 from regkit.commands import plainly
 from regkit.fields import warp
 from regkit.files import whole_folder
-from regkit.images import read_image, read_labels, write_image, write_labels
+from regkit.images import read_image, read_labels, volumes, write_image, write_labels
 from regkit.itk import check_grid, write_displacement
 from regkit.measuring import measured
 from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
@@ -51,7 +52,7 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--labels", type=Path, nargs=2, metavar=("MOVING", "FIXED"), help="labels of the two scans")
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
     parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on (fixed's own)")
-    parser.add_argument("--volume", type=int, metavar="N", help="which volume of a file with several, from 0")
+    parser.add_argument("--volume", type=int, metavar="N", help="which volume, from 0, of each file with several")
     parser.set_defaults(run=plainly(run))
 
 
@@ -81,7 +82,7 @@ def chosen_method(chosen: argparse.Namespace, dim: int) -> Method:
 def run(chosen: argparse.Namespace) -> int:
     """Read, register, write."""
     with whole_folder(chosen.out) as folder, measured() as usage:
-        moving, fixed = (read_image(path, volume=chosen.volume) for path in (chosen.moving, chosen.fixed))
+        moving, fixed = _read((chosen.moving, chosen.fixed), chosen.volume)
         labels = [read_labels(path) for path in chosen.labels or ()]
         check_label_grids(labels, (moving, fixed))
         check_grid(moving.original)
@@ -105,6 +106,13 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"{chosen.moving.name} -> {chosen.fixed.name}, {method.name}: {_in_words(numbers)}")
     print(f"{usage.seconds:.1f} s in all; results in {chosen.out}, look at {chosen.out / 'report.html'}")
     return 0
+
+
+def _read(paths: Sequence[Path], volume: int | None) -> list[Scan]:
+    """Moving and fixed; `volume` is that of each file with several, where there is one."""
+    several = [volume is not None and volumes(path) > 1 for path in paths]
+    chosen = [volume if many or not any(several) else None for many in several]
+    return [read_image(path, volume=number) for path, number in zip(paths, chosen, strict=True)]
 
 
 def _numbers(result: ScanRegistration) -> dict[str, Any]:
