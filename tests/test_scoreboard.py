@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from test_sweeps import drive
 from test_widgets import pixels
 
@@ -88,6 +89,12 @@ def test_a_dot_moves_with_its_number_and_the_chosen_pair_is_orange():
     higher = board({**values, "one": {**values["one"], 1: 0.8}}, links=False, method="other", pair=1)
     before, after = (np.nonzero((each[:, :440] == dots.ORANGE).all(-1))[0].mean() for each in (chosen, higher))
     assert after < before - 50
+
+
+def test_a_name_with_a_plus_has_two_lines():
+    values = {0: 0.5, 1: 0.6}
+    one, two = board({"spnet": values}, links=False), board({"spnet + refinement": values}, links=False)
+    assert np.array_equal(one[:272], two[:272]) and (one[278:] == 255).all() and (two[278:] < 128).any()
 
 
 def test_links_are_drawn_between_neighbours_that_have_the_pair():
@@ -186,6 +193,26 @@ def test_the_reference_protocol_answers_each_case_as_it_is_meant():
     cases, judge = check.protocol_cases(), protocol()
     said = {name: judge(list(each.rows), TUNED_ON, each.tries) for name, each in cases.items()}
     assert said == {name: each.better for name, each in cases.items()} and len(set(said.values())) == 2
+
+
+def test_a_protocol_that_fails_is_told_where():
+    def of_the_tuned_ones(rows, tuned_on, tries):
+        return max(row.values["dice"] for row in rows if row.pair in tuned_on) > 0
+
+    message = check.fair_protocol(of_the_tuned_ones).message
+    assert "with 12 pairs, 0 of them in tuned_on, my_protocol raises ValueError" in message
+
+
+@pytest.mark.parametrize("test", ["one-sided", "signs"])
+def test_a_protocol_may_use_another_paired_test(test):
+    def p_of(rows):
+        ours, theirs = ({r.pair: r.values["dice"] for r in rows if r.method == m} for m in ("candidate", "reference"))
+        gains = [ours[pair] - theirs[pair] for pair in sorted(ours)]
+        if test == "one-sided":
+            return stats.wilcoxon(gains, alternative="greater").pvalue
+        return stats.binomtest(sum(gain > 0 for gain in gains), len(gains)).pvalue
+
+    assert check.fair_protocol(protocol(test=p_of)).colour == "green"
 
 
 def test_the_rig_raises_dice_to_one_and_tears_the_map():

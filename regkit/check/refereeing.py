@@ -80,8 +80,9 @@ def protocol(
     two_sided: bool = False,
     test: Callable[[list[Row]], float] | None = None,
     corrected: bool = True,
+    most: float = 1.0,
 ) -> Protocol:
-    """The reference, or the same with one part left out."""
+    """The reference, or the same with one part left out; most: the gain in Dice from which on it is not believed."""
 
     def better(rows: list[Row], tuned_on: Collection[int], tries: int) -> bool:
         fair = [row for row in rows if not apart or row.pair not in tuned_on]
@@ -89,7 +90,7 @@ def protocol(
         gains = [ours[pair] - theirs[pair] for pair in theirs]
         folded = max(row.values["folds_percent"] for row in fair if row.method == "candidate")
         p = test(fair) if test else chance(fair, "candidate", "reference", "dice")
-        up = two_sided or middle(gains) > 0
+        up = two_sided or 0 < middle(gains) < most
         return up and p < (_ALPHA / tries if corrected else _ALPHA) and not (regular and folded > SOME_FOLDS)
 
     return better

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from regkit.brains import BrainPairs
 from regkit.check.exercise import Exercise, Unanswered
 from regkit.check.refereeing import SOME_FOLDS, TUNED_ON, always_up, by_order, protocol, protocol_cases, unpaired
+from regkit.comparisons import Row
 from regkit.fields import identity, warp_labels
 from regkit.metrics import dice, folds
 from regkit.types import Displacement, Labels, Pair, spatial
@@ -78,8 +79,8 @@ def _try_field(answer: Any) -> list[_Tried]:
             raise Unanswered("my_field returns nothing yet.")
         wanted = (1, 2, *spatial(pair.fixed))
         if not isinstance(field, torch.Tensor) or tuple(field.shape) != wanted:
-            received = tuple(getattr(field, "shape", ())) or type(field).__name__
-            raise ValueError(f"a displacement {wanted} is wanted, received {received}")
+            received = f"a {type(field).__name__} {tuple(getattr(field, 'shape', ())) or ''}".strip()
+            raise ValueError(f"a torch.Tensor {wanted} is wanted, received {received}")
         tried.append(_Tried(pair, field.detach().float()))
     return tried
 
@@ -138,7 +139,7 @@ rigged_field = Exercise(
         ),
         (
             lambda tried: not _works(_Tried.overlap)(tried),
-            "it folds, but Dice stays below 0.99: some voxels still read another label than their own.",
+            "it folds, but Dice stays below 0.99: some voxels read another label than their own. Those of label 0 too?",
         ),
     ),
     reference=lambda: rigged,
@@ -152,6 +153,7 @@ rigged_field = Exercise(
         "every other label": lambda: _some_labels,
         "not finite": lambda: lambda moving, fixed: rigged(moving, fixed) / 0,
         "no batch": lambda: lambda moving, fixed: rigged(moving, fixed)[0],
+        "an array": lambda: lambda moving, fixed: rigged(moving, fixed).numpy(),
     },
 )
 
@@ -162,13 +164,23 @@ def _ask(answer: Any) -> dict[str, bool]:
     """Whether the protocol takes the candidate for better, case by case."""
     verdicts = {}
     for name, case in protocol_cases().items():
-        given = answer(list(case.rows), set(TUNED_ON), case.tries)
+        try:
+            given = answer(list(case.rows), set(TUNED_ON), case.tries)
+        except Exception as error:
+            pairs = {row.pair for row in case.rows}
+            told = f"with {len(pairs)} pairs, {len(pairs & set(TUNED_ON))} of them in tuned_on, my_protocol raises"
+            raise ValueError(f"{told} {type(error).__name__}: {error}") from error
         if given is None or given is ...:
             raise Unanswered("my_protocol returns nothing yet.")
         if not isinstance(given, (bool, np.bool_)):
             raise ValueError(f"True or False is wanted, received {given!r}")
         verdicts[name] = bool(given)
     return verdicts
+
+
+def _of_the_tuned_ones(rows: list[Row], tuned_on: Collection[int], tries: int) -> bool:
+    """The reference, of the pairs that should be left out."""
+    return protocol(apart=False)([row for row in rows if row.pair in tuned_on], tuned_on, tries)
 
 
 fair_protocol = Exercise(
@@ -217,6 +229,10 @@ fair_protocol = Exercise(
             lambda says: not says["honest"],
             "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?",
         ),
+        (
+            lambda says: not says["large"],
+            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?",
+        ),
     ),
     reference=protocol,
     mistakes={
@@ -229,6 +245,8 @@ fair_protocol = Exercise(
         "one try": lambda: protocol(corrected=False),
         "by order": lambda: protocol(test=by_order),
         "unpaired": lambda: protocol(test=unpaired),
+        "too good": lambda: protocol(most=0.1),
+        "tuned pairs only": lambda: _of_the_tuned_ones,
         "always yes": lambda: lambda rows, tuned_on, tries: True,
         "always no": lambda: lambda rows, tuned_on, tries: False,
         "a number": lambda: lambda rows, tuned_on, tries: 0.04,

@@ -13,7 +13,8 @@ from regkit.views.dots import BLUE, FAINT, ORANGE, Scale, draw_dots, fitting, sc
 from regkit.views.drawing import INK, PAPER, Picture, blank
 from regkit.views.pictures import draw_lines, write
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 880, 290, 64, 28, 26  # pixels: of the board, and of its margins
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 880, 290, 64, 28, 38  # pixels: of the board, and of its margins
+_LINE = 15  # pixels: height of a line of a name
 _SPREAD = 0.5  # of a column: how far its dots lie apart
 
 
@@ -29,7 +30,8 @@ def render_board(
     """Methods as columns of dots, (290, 880, 3) uint8: one dot for each pair, a bar at the mean, one scale for all.
 
     values: by method and pair; what is missing leaves a gap. links: lines between the dots of a pair in columns side by
-    side. pair: its dots and lines are orange; the dot of `method` on it is large and has a ring.
+    side. pair: its dots and lines are orange; the dot of `method` on it is large and has a ring. A name with a + takes
+    two lines.
     """
     numbers = [value for column in values.values() for value in column.values()]
     scale = scale_for(numbers or [0.0, 1.0], _HEIGHT - _BOTTOM, _TOP)
@@ -93,5 +95,9 @@ def _frame(names: Sequence[str], title: str, scale: Scale) -> Picture:
         picture[round(row), _LEFT:] = FAINT
     texts = [(row, _LEFT - 8.0, "rm", number) for row, number in scale.ticks]
     room, row = (_WIDTH - _LEFT) / max(len(names), 1) - 4, _HEIGHT - _BOTTOM + 8.0
-    below = [(row, _centre(i, len(names)), "ma", fitting(name, room)) for i, name in enumerate(names)]
+    below = [
+        (row + line * _LINE, _centre(position, len(names)), "ma", fitting(words, room))
+        for position, name in enumerate(names)
+        for line, words in enumerate(name.replace(" + ", "\n+ ", 1).split("\n"))
+    ]
     return write(picture, [(4.0, 0.0, "la", title), *texts, *below])
