@@ -19,7 +19,8 @@
 # them overlooks, say whether a difference between two methods is chance, look behind any dot of a comparison of all six
 # networks, and write a protocol that is hard to fool; yourself included.
 #
-# **Before you start.** Warping labels (02), folds (04, 05), held-out pairs (06), inverse consistency (07, 08).
+# **Before you start.** Warping labels (02), folds (04, 05), held-out pairs (06), inverse consistency (07, 08), volumes in
+# three planes (12).
 #
 # **CPU.** Measured on two cores: about 25 s in fast mode, 40 s in full mode.
 
@@ -30,6 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown
+from scipy import stats
 
 import regkit
 from regkit import (
@@ -98,18 +100,18 @@ assert 0.01 < dice_A.mean() - dice_B.mean() < 0.5 * dice_A.std()
 # ### Predict
 #
 # The bars overlap almost entirely. Suppose A and B were equally good, and only luck decided who does better on a pair.
-# How often would luck make a difference as large as this one: about once in `"8"`, once in `"100"`, or once in
-# `"5000"` comparisons?
+# How often would luck make a difference as large as this one: about once in `"8"` comparisons, once in `"40"`, or more
+# seldom than once in `"200"`?
 
 # %% tags=["exercise"]
 my_prediction = ...
 
 # %% tags=["solution"]
-my_prediction = "5000"
+my_prediction = "200"
 
 # %% [markdown] tags=["instructor"]
-# Those who know a t test will say 8, and for *two groups of patients* they would be right (it gives .13). Let them find
-# out what the plot leaves out before you show it: which dot belongs to which.
+# Those who know a t test will say 8, and for *two groups of patients* they would be right (it gives p = .13). Let them
+# find out what the plot leaves out before you show it: which dot belongs to which.
 
 # %% [markdown]
 # We come back to it. First: what *is* each of these numbers?
@@ -164,12 +166,12 @@ present = [k for k in range(1, 19) if either[k] > 0]
 ways["soft"] = fmean((2 * both[k] / either[k]).item() for k in present)
 for name, value in ways.items():
     print(f"{name:17s} Dice {value:.4f}")
-assert 0 < abs(ways["argmax"] - ways["nearest"]) < 0.05
+assert 0.005 < abs(ways["argmax"] - ways["nearest"]) < 0.05
 assert ways["soft"] < ways["nearest"] - 0.02
 assert ways["numbers, rounded"] < ways["nearest"] - 0.03
 
 # %% [markdown]
-# One field, one pair: the third digit depends on who reads, and *soft* is another measure altogether. A table must say
+# One field, one pair: the second digit depends on who reads, and *soft* is another measure altogether. A table must say
 # which. The fourth way is a mistake: between structure 2 and structure 10 it finds structure 6.
 #
 # ## Surfaces
@@ -203,7 +205,8 @@ def surface_distances_by_hand(first, second):
 
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="compressed")
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.9), layout="compressed")
+figure.suptitle("orange: the truth; blue: an answer")
 for panel, (name, mask) in zip(panels, answers.items(), strict=True):
     labels = [each[None, None].long() for each in (mask, disc)]
     (found,) = metrics.surface_distances(*labels, spacing=SPACING).values()
@@ -219,8 +222,9 @@ for panel, (name, mask) in zip(panels, answers.items(), strict=True):
 
 # %% [markdown]
 # **HD95**: 95 % of each surface lie within this distance of the other. **ASSD**: the average distance. Both are
-# in millimetres, if `spacing` was given; without it they are voxels and look just as plausible. And a structure that is
-# missing altogether is infinitely far away: what a table does with it (leave out? a penalty?) changes its mean.
+# in millimetres; regkit insists on `spacing` for that, and programs that do not give voxels, which look just as
+# plausible. And a structure that is missing altogether is infinitely far away: what a table does with it (leave out? a
+# penalty?) changes its mean.
 #
 # ## Folds
 #
@@ -265,23 +269,25 @@ before, after = (regkit.warp(pair.moving, field)[0, 0] for field in (u, u + zigz
 panels[1].imshow(torch.cat([before, after], 1), cmap="gray", vmin=0, vmax=1)
 panels[1].set(title="moving warped by A · by A + zigzag", xlabel="axis 1 (voxels)")
 panels[1].set(ylabel="axis 0 (voxels)")
-for panel in panels[:1]:
-    panel.grid(alpha=0.3)
+panels[0].grid(alpha=0.3)
 
 # %% [markdown]
 # Half of all cells are turned inside out, and the central difference sees *nothing* (but for the two outermost columns,
-# where it is one-sided): it compares the neighbours left and right, and they jump together. A percentage of folds without its definition is half a number.
+# where it is one-sided): it compares the neighbours left and right, and they jump together. A percentage of folds
+# without its definition is half a number.
 #
-# Two more columns of such tables, in a line each: **std log |J|**, how unevenly the map changes volume (0: not at all;
-# it may be small and the map still fold), and **consistency**, how far going there and back ends from home (07 and 08:
-# say by *whose* way back).
+# Two more columns of such tables. **std log |J|**: how unevenly the map changes volume (0: everywhere alike). It may be
+# small although the map folds at a few places; and where $|J| \le 0$ there is no logarithm, so that each program puts
+# something there (regkit takes $10^{-9}$ for all that is less: then many folds make it large). **Consistency**: how far
+# going there and back ends from home (07 and 08: say by *whose* way back).
 
 # %%
 determinant = regkit.jacobian_determinant(u)
 assert np.isclose(determinant.log().std(correction=0), metrics.jacobian_statistics(u).std_log)
 home = fields.compose(fields.invert(u), u).abs().mean().item()
 assert np.isclose(home, metrics.inverse_consistency(u, fields.invert(u)))
-print(f"std log |J| {determinant.log().std(correction=0):.3f}, home within {home:.4f} voxels")
+print(f"std log |J| {determinant.log().std(correction=0):.3f};", end=" ")
+print(f"{home:.4f} voxels from home on average, by the numerical inverse")
 
 # %% [markdown]
 # ## Is it chance?
@@ -295,9 +301,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="compressed
 for one, other in zip(dice_A, dice_B, strict=True):
     left.plot([0, 1], [other, one], "o-", color="#0072b2" if one > other else "#d55e00", alpha=0.6)
 left.set(xticks=[0, 1], xticklabels=["B", "A"], ylabel="mean Dice of a pair", xlim=(-0.4, 1.4))
-left.set(title=f"A is better on {(gains > 0).sum()} of 32 pairs", ylim=(0.4, 0.9))
+left.set(title=f"blue: A is better, {(gains > 0).sum()} of 32 pairs", ylim=(0.4, 0.9))
 right.bar(range(32), np.sort(gains), color=np.where(np.sort(gains) > 0, "#0072b2", "#d55e00"))
-right.set(xlabel="pairs, sorted", ylabel="Dice of A - Dice of B", ylim=(-0.25, 0.25))
+right.set(xlabel="pairs, sorted by gain", ylabel="Dice of A - Dice of B", ylim=(-0.28, 0.28))
 right.axhline(0, color="black", linewidth=0.8)
 for panel in (left, right):
     panel.grid(alpha=0.3)
@@ -306,7 +312,8 @@ assert (gains > 0).sum() >= 24
 # %% [markdown]
 # **Wilcoxon's signed-rank test.** If A and B were equally good, each difference could as well have had the other sign.
 # Rank the differences by size, add the ranks of those that fell: a small sum is surprising. *How* surprising can be
-# counted: there are $2^{32}$ ways to give 32 differences signs. How many of them have a sum as small?
+# counted: there are $2^{32}$ ways to give 32 differences signs. How many of them have a sum as small? (And twice that
+# many, since we would have been as surprised by B.)
 
 
 # %%
@@ -326,15 +333,33 @@ rows = [Row("A", number, {"dice": value}) for number, value in enumerate(dice_A)
 rows += [Row("B", number, {"dice": value}) for number, value in enumerate(dice_B)]
 p, effect = signed_rank_by_hand(gains)
 assert np.isclose(p, comparisons.chance(rows, "A", "B", "dice"))
-said = "nothing yet" if my_prediction is ... else f"once in {my_prediction}"
-print(f"p = {p:.5f}: once in {1 / p:.0f} comparisons. You said: {said}")
+said = "nothing yet" if my_prediction is ... else my_prediction
+print(f"p = {p:.5f}: luck does that once in {1 / p:.0f} comparisons. You said: {said}")
 print(f"effect size {effect:.2f}; Dice gains {np.median(gains):.3f} in the median", end=" ")
 print(f"and {gains.mean():.3f} in the mean")
 assert 1 / p > 5000 and 0.5 < effect < 1
 
 # %% [markdown]
+# There are other tests. The sign test looks at who wins only, the t test at the sizes of the gains (a few very large ones
+# make it doubt). And one of them is wrong here: it takes the columns for two groups of *different* pairs.
+
+# %%
+tests = {
+    "signs": stats.binomtest(int((gains > 0).sum()), 32).pvalue,
+    "paired t": stats.ttest_rel(dice_A, dice_B).pvalue,
+    "t of two groups": stats.ttest_ind(dice_A, dice_B).pvalue,
+}
+for name, other in tests.items():
+    print(f"{name:16s} p = {other:.4f}: once in {1 / other:.0f}")
+assert max(p, tests["signs"], tests["paired t"]) < 1 / 200 and tests["t of two groups"] > 0.1
+
+# %% [markdown]
+# Each paired test says *that was not luck*; how seldom luck would do it, each counts in its own way. So **choose the test
+# before you see the numbers.** Who tries three and reports the least p has had three tries at being lucky.
+#
 # The p answers *is there a difference?*, never *is it worth anything?* For that there are the effect size (1: A wins
-# everywhere; 0: even) and, above all, the gain itself, with its unit.
+# everywhere; 0: even) and, above all, the gain itself, with its unit. (Median and mean of it differ here: half of the
+# pairs gain little, and a few, on which B loses its way, a lot.)
 #
 # Two laws about p that save a study, or sink it.
 #
@@ -378,60 +403,105 @@ assert holm([0.01, 0.04, 0.03]).tolist() == [0.03, 0.06, 0.06]
 # %% [markdown]
 # ## The scoreboard
 #
-# Now in earnest: whole synthetic brains, ten pairs that no network has seen, 64 × 80 × 64 voxels of 2.9 mm. The six
-# networks of this course were trained on brains of the same kind, each with its paper's loss, for 450 to 1000 steps;
-# beside them are methods without a network, and *none*. What they reached is stored in regkit (`python -m regkit
-# leaderboard` measures it anew); the cases are computed here, now.
+# Now in earnest: whole synthetic brains, ten held-out pairs after affine alignment, 64 × 80 × 64 voxels of 2.9 mm. The six
+# networks of this course were trained on other brains *made by the same program*, each with the loss of its paper, for
+# some hundreds of steps, or a thousand. Beside them are methods without a network, and *none*, which moves nothing.
+# What they reached is stored in regkit (`python -m regkit leaderboard --again` measures it anew); the cases are computed
+# here, now.
 
 # %%
 volumes = benchmarks.BENCHMARKS["brains_3d"].held_out
 measured = leaderboard.stored("brains_3d")
+values = {(row.method, row.pair): row.values for row in measured}
+numbers = sorted({row.pair for row in measured})
+
+
+def dice_of(method):
+    """Of each of the ten pairs."""
+    return np.array([values[method, number]["dice"] for number in numbers])
+
+
+measured.sort(key=lambda row: -dice_of(row.method).mean())  # the best first
 plain = [row for row in measured if "refinement" not in row.method]
-networks = [name for name in methods.shipped(3) if any(row.method == name for row in plain)]
-NUMBERS = ("dice", "hd95", "assd", "folds_percent", "jacobian_std_log", "inverse_consistency")
-shown = [Row(r.method, r.pair, {k: r.values[k] for k in NUMBERS if k in r.values}) for r in plain]
+COLUMNS = ("dice", "hd95", "assd", "folds_percent", "jacobian_std_log", "inverse_consistency")
+shown = [Row(r.method, r.pair, {k: r.values[k] for k in COLUMNS if k in r.values}) for r in plain]
 Markdown(comparisons.as_markdown(shown))
 
+# %% [markdown]
+# (*Inverse consistency* here: the way back is the one that the method itself gives. A dash: it gives none.)
+
 # %%
-can_be_asked = [methods.make_method(name, 3) for name in (*networks, "none")]
-board = scoreboard.scoreboard(plain, volumes, can_be_asked, upright=True)
+REFINED = False  # True: what each network reaches with refinement (below)
+chosen = [row for row in measured if ("refinement" in row.method) == REFINED]
+here = [name for name in leaderboard.rivals()[::-1] if any(row.method == name for row in chosen)]
+can_be_asked = [leaderboard.make(name) for name in here]
+board = scoreboard.scoreboard(chosen, volumes, can_be_asked, upright=True)
 board
 
 # %% [markdown]
-# Choose a method: below is the case itself (a network takes a second or two). Choose a pair: its orange line tells
-# whether it is hard for all of them. Choose another measure: do the columns change places? *Go to the least |J|* leads
-# to where the map shrinks most. Find out:
+# Choose a method: below is the case itself (it is computed now: one second, or five). Choose a pair: its orange line
+# tells whether it is hard for all of them. Choose another measure: do the columns, which are in the order of their Dice,
+# change places? *Go to the least |J|* leads to where the map shrinks most. Find out:
 #
 # * Is the best method by mean Dice the best on every pair?
 # * Are there methods that change places between Dice and HD95? Whose outlines look worse?
 # * Who folds, and where?
-# * What do the methods without a network cost (*seconds*)?
+# * By which measures is *none* the best method? So what must stand beside each of them?
+# * What do the methods without a network cost (*seconds*)? And what is missing in the seconds of a network?
 #
-# A column is a *training*, not an idea: the papers' networks are larger, and were trained far longer than ours.
+# A column is a *training*, not an idea: the papers' networks are larger, and were trained far longer than ours. And the
+# networks play at home: they know this program's brains, the others have never seen any.
 #
 # Can stored numbers be trusted? Compute some again:
 
 # %%
-values = {(row.method, row.pair): row.values for row in plain}
-numbers = sorted({row.pair for row in plain})
-for name in networks[: training.steps(fast=1, full=6)]:
-    again = comparisons.measure(methods.make_method(name, 3), volumes[1])
+by_dice = list(dict.fromkeys(row.method for row in plain))
+networks = [name for name in by_dice if name in methods.NETWORKS]
+for name in sorted(networks)[-training.steps(fast=1, full=6) :]:
+    again = comparisons.measure(leaderboard.make(name), volumes[1])
     for number, places in (("dice", 0.002), ("hd95", 0.05), ("jacobian_std_log", 0.005)):
         assert abs(again[number] - values[name, 1][number]) < places, (name, number)
     print(f"{name}, pair 1: Dice {again['dice']:.4f}, stored {values[name, 1]['dice']:.4f}")
 
+# %% [markdown]
+# Which networks can ten pairs tell apart? It is tempting to take the best one and to test it against the five others:
+# five comparisons. But it was picked by looking at all of them. So we compare each with each, and correct for 15.
+
 # %%
-best, *others = sorted(
-    networks, key=lambda name: -np.mean([values[name, k]["dice"] for k in numbers])
-)
-p_values = [comparisons.chance(plain, best, name, "dice") for name in others]
-print(f"highest mean Dice: {best}. Against it:")
-for name, p, corrected in zip(others, p_values, holm(p_values) if others else [], strict=True):
-    gain = np.median([values[best, k]["dice"] - values[name, k]["dice"] for k in numbers])
-    print(f"{name:12s} median gain {gain:+.3f}, p {p:.4f}, after Holm {corrected:.4f}")
-means = {name: np.mean([values[name, k]["dice"] for k in numbers]) for name in (*networks, "none")}
-assert min(means, key=means.get) == "none"
-assert all(p >= 2 / 2 ** len(numbers) for p in p_values), "ten pairs cannot say more"
+against = [(one, other) for i, one in enumerate(networks) for other in networks[i + 1 :]]
+p_values = [comparisons.chance(plain, *both, "dice") for both in against]
+for (one, other), p_two, corrected in zip(against, p_values, holm(p_values), strict=True):
+    gain = np.median(dice_of(one) - dice_of(other))
+    told = "" if corrected < 0.05 else "not told apart"
+    print(f"{one:10s} and {other:10s} median gain {gain:+.3f},", end=" ")
+    print(f"p {p_two:.4f}, after Holm {corrected:.4f} {told}")
+assert all(dice_of(name).mean() > dice_of("none").mean() for name in networks)
+assert all(p_two >= 2 / 2 ** len(numbers) for p_two in p_values), "ten pairs cannot say more"
+
+# %% [markdown]
+# ### Another table, another order
+#
+# **Refinement**: from what the network found, 20 steps of optimisation at each scale on the pair itself (06: instance
+# optimisation; it needs no labels). *optimise*: the same steps from nothing. Here are all methods on two sets of ten pairs
+# each: aligned, as above, and as they lie (folds and seconds: means over both).
+
+# %%
+as_they_lie = leaderboard.stored("brains_3d_unaligned")
+Markdown(leaderboard.short_table(measured, as_they_lie))
+
+# %%
+lying = {(row.method, row.pair): row.values for row in as_they_lie}
+other_order = sorted(by_dice, key=lambda name: -np.mean([lying[name, k]["dice"] for k in numbers]))
+for place, (one, other) in enumerate(zip(by_dice, other_order, strict=True), start=1):
+    print(f"{place:2d}. aligned: {one:12s} as they lie: {other}")
+assert by_dice != other_order
+helped = [dice_of(f"{name} + refinement").mean() > dice_of(name).mean() for name in networks]
+assert sum(helped) >= 5
+
+# %% [markdown]
+# Refinement helps. But the fair question is another one: is a network with refinement better than *optimise*, which
+# takes as many steps and needs no training at all? Look for it in both columns. And each of the two columns alone makes
+# a paper whose numbers are all true. (Set `REFINED = True` above to see the refined ones pair by pair.)
 
 # %% [markdown]
 # ## Break it
@@ -463,16 +533,17 @@ assert kept["all"][0] - kept["no deep nuclei"][0] > 0.25
 assert kept["all"][1] - kept["no deep nuclei"][1] < 0.05
 
 # %% [markdown]
-# **Symptom:** a third of the anatomy is gone, and the pooled number loses .03. **Mend:** the mean over structures, and a
-# look at each structure.
+# **Symptom:** six of the thirteen structures in these slices are gone, and the pooled number hardly notices. **Mend:**
+# the mean over structures, and a look at each structure.
 #
 # ### The winner of twenty
 #
 # *"I tried twenty settings and report the best."* Here are twenty settings that are all worthless: A's field, plus a
-# smooth random wobble, a tenth of a voxel long, that knows nothing of any image. We choose the best on eight pairs, then look at the other 24.
+# smooth random wobble, about a tenth of a voxel long, that knows nothing of any image. We choose the best on eight
+# pairs, then look at the other 24.
 
 # %%
-SETTINGS = training.steps(fast=20, full=60)
+SETTINGS = 20
 chosen_on, others_are = slice(0, 8), slice(8, 32)
 tried = []
 for seed in range(SETTINGS):
@@ -506,8 +577,8 @@ assert on_these.mean() > 0.003 > -0.003 > elsewhere.mean() and tried.mean() < 0
 # ### The seed that was lucky
 #
 # Now the one that hurts. What are A and B? **A is SM-GICNet, B the same without its gradient inverse consistency term.**
-# We found: the term raises Dice, on 25 of 32 held-out pairs, p below 0.0002, no tuning, one comparison. The paper says
-# so, too. Would you publish? Train both again, from two other seeds:
+# We found: the term raises Dice, on three of four held-out pairs, p below 0.0002, no tuning, one comparison. The paper
+# says so, too. Would you publish? Train both again, from two other seeds:
 
 # %%
 seeds = {
@@ -517,18 +588,19 @@ seeds = {
 for number, (one, other) in enumerate(zip(seeds["A"], seeds["B"], strict=True)):
     print(f"seed {number}: A {one:.3f}, B {other:.3f}, gain {one - other:+.3f}")
 again = np.array(seeds["A"]) - np.array(seeds["B"])
-assert np.isclose(seeds["A"][0], dice_A.mean(), atol=2e-3) and again[0] > 0.02 and again.min() < 0
+assert np.isclose(seeds["A"][0], dice_A.mean(), atol=2e-3) and again[0] > 0.02 and again[1] < 0
 
 # %% [markdown]
 # From the second seed, the network *without* the term is the better one. The p was right, and answered another question:
-# *would these weights win on other pairs?* Yes. *Would this idea win in another training?* Of that it knows nothing:
+# *would these weights win on other pairs?* Most likely. *Would this idea win in another training?* Of that it knows nothing:
 # it has seen one training of each. **The unit that is repeated is the unit that the p is about.** Pairs were; trainings
-# were not. (And who reports the best seed of theirs against the one seed of ours can have any result.)
+# were not. (And who sets the best of three seeds of their own method against one seed of another can have any result.)
 #
 # ## The claims ledger
 #
-# regkit holds the five papers to this: 33 claims, each judged on trainings from three seeds; a claim holds where the
-# means show it and every seed shows it by itself. Before you look, say of these three whether they hold here:
+# regkit holds the five papers to this: 33 claims. Those about trainings are judged on three seeds: a claim such as *this
+# part raises Dice* holds where the means show it and every seed shows it by itself. (Laws, such as *exchanging the
+# images exchanges the maps*, are judged on a stored network.) Before you look, say of these three whether they hold here:
 #
 # * 18: SPnet, symmetric registration raises Dice;
 # * 24: SACB-Net, the block on more levels is better;
@@ -542,12 +614,14 @@ my_claims = {18: True, 24: False, 27: False}
 
 # %%
 ledger = claims_board.claims_board()
+assert len(ledger.scene.claims) == 33
 ledger
 
 # %% [markdown]
 # Move to a claim, then *show results*: each dot is a training, lines link those from one seed. Lines that cross
 # are trainings that disagree. List *those that do not* hold: in how many is the difference smaller than the scatter?
-# "Does not hold here" is not "is false": the networks are small, the brains synthetic, the trainings short.
+# "Does not hold here" is not "is false": the networks are small, the brains synthetic, the trainings short. (In the lines
+# below, < is what the claim says; the numbers say whether it is so.)
 
 # %%
 for number, said in my_claims.items():
@@ -599,6 +673,7 @@ dice_rigged = mean_dice(u_rigged)
 print(f"Dice {dice_rigged.mean():.3f} (A: {dice_A.mean():.3f}); folds", end=" ")
 print(f"{metrics.folds(u_rigged).percent:.0f} % (A: {metrics.folds(u_A).percent:.2f} %)")
 assert dice_rigged.mean() > 0.99 and metrics.folds(u_rigged).percent > 50
+assert len((1000 * regkit.warp(pair.moving, u_rigged[[3]])).round().unique()) == 14
 rig = slice_viewer(
     pair,
     regkit.Registration(u_rigged[[3]]),
@@ -607,7 +682,8 @@ rig = slice_viewer(
 rig
 
 # %% [markdown]
-# The labels agree to the last voxel. The brain has fourteen shades left.
+# The labels agree to the last voxel. The brain has fourteen shades left: one voxel of each label is read, all others are
+# thrown away.
 #
 # ## Exercise: a fair protocol
 #
@@ -648,7 +724,7 @@ check.fair_protocol(my_protocol)
 # nobody finds another hole; then ask which published comparison would pass.
 
 # %% tags=["instructor"]
-board.set(method=networks[0], pair=1, metric="folds (%)")
+board.set(method=networks[-1], pair=1, metric="folds (%)")
 board.controls["go"].click()
 ledger.set(claim=27, revealed=True)
 assert [error for view in (board, ledger, rig) for error in view.errors] == []
@@ -662,7 +738,8 @@ assert all(my_protocol(list(c.rows), set(range(8)), c.tries) == c.better for c i
 # >   A pooled mean: whatever is small. Report several, each with its definition and its unit.
 # > * **Compare on the same pairs**, pair by pair: the signed-rank test sees what overlapping bars hide. Then say how
 # >   large the gain is.
-# > * With $n$ pairs, p is never below $2/2^n$; with $k$ comparisons, 0.05 becomes $0.05/k$ (or Holm).
+# > * With $n$ pairs, p is never below $2/2^n$; with $k$ comparisons, 0.05 becomes $0.05/k$ (or Holm). Choose the test
+# >   before you look.
 # > * **Held out** means: looked at once. The best of twenty is the best *there*.
 # > * **A p is about what was repeated.** One training of each method says nothing about the methods' next training.
 # > * Behind each dot is a case. **Look at it.**
