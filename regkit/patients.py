@@ -81,7 +81,7 @@ def _write(
 def write_patients(folder: Path | str, scan: Path | str, labels: Path | str) -> dict[str, Path]:
     """The scan in a file, and in further files the same with one thing wrong; by what it is.
 
-    labels: those of the scan.
+    labels: those of the scan. The files' names, patient_0.nii.gz and so on, do not tell.
 
     Raises:
         FileNotFoundError, ValueError: as of `images.read_image`. OSError: a file cannot be written.
@@ -100,7 +100,7 @@ def write_patients(folder: Path | str, scan: Path | str, labels: Path | str) -> 
         "far away": (values.astype(np.int16), from_matvec(np.eye(3), (400.0, 0, 0)) @ grid.affine),
         "with its skull": (_with_skull(values, grid), grid.affine),
     }
-    paths = {name: folder / f"{name.replace(' ', '_')}.nii.gz" for name in (*made, "cut short")}
+    paths = {name: folder / f"patient_{number}.nii.gz" for number, name in enumerate((*made, "cut short"))}
     for name, (changed, affine) in made.items():
         image = nibabel.Nifti1Image(changed, affine)
         image.header.set_xyzt_units("mm")

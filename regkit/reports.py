@@ -27,6 +27,7 @@ _LONGEST = 120  # voxels along the longest axis of what is drawn
 _TARGET = 256  # pixels along the longer side of a picture
 _DIFFERENCE = 0.5
 _NAMES = ("Sagittal", "Coronal", "Axial")
+_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the two ends of each axis
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
@@ -38,7 +39,8 @@ figure {{ margin: 0 0 .6rem; width: min-content }}
 figcaption {{ font-size: .85rem; color: #444 }} img {{ display: block }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 td, th {{ padding: .15rem .9rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd }}
-td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; flex-wrap: wrap; gap: 3rem }}
+td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; flex-wrap: wrap;
+  align-items: flex-start; gap: 3rem }} h2 small {{ font-weight: normal; color: #444 }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
 
@@ -75,7 +77,8 @@ def page(
         body += [_heading(cut, result.here.grid), _row(_maps(drawn, cut, centre)), _row(_matches(drawn, cut, centre))]
     if (drawn.determinant <= 0).any():
         place = tuple(int(i) for i in np.unravel_index(np.argmin(drawn.determinant), drawn.determinant.shape))
-        body += ["<h2>Through the worst fold</h2>", _row(_maps(drawn, families[0], place))]
+        worst = _row(_maps(drawn, families[0], place))
+        body += [_heading(families[0], result.here.grid, ", through the worst fold"), worst]
     body += ["<h2>Keys</h2>", _row(_keys())]
     return _PAGE.format(title=escape(title), body="\n".join(body))
 
@@ -121,9 +124,12 @@ def _centre(image: NDArray[Any]) -> Place:
     return tuple(round(float((axis * image).sum() / total)) for axis in axes)
 
 
-def _heading(cut: Cut, grid: Grid) -> str:
-    (across,) = {0, 1, 2} - {grid.axes[cut.first], grid.axes[cut.second]}
-    return f"<h2>{_NAMES[across]} plane</h2>"
+def _heading(cut: Cut, grid: Grid, more: str = "") -> str:
+    first, second = grid.axes[cut.first], grid.axes[cut.second]
+    (across,) = {0, 1, 2} - {first, second}
+    (left, right), (_, top) = _LETTERS[first], _LETTERS[second]
+    sides = f"{left} on the left, {right} on the right, {top} on top"
+    return f"<h2>{_NAMES[across]} plane{more} <small>({sides})</small></h2>"
 
 
 def _maps(drawn: _Drawn, cut: Cut, place: Place) -> Iterator[tuple[str, Picture]]:
@@ -158,7 +164,8 @@ def _matches(drawn: _Drawn, cut: Cut, place: Place) -> Iterator[tuple[str, Pictu
 
 def _keys() -> Iterator[tuple[str, Picture]]:
     yield "difference of intensity", pictures.render_bar(DIFFERENCES, (-_DIFFERENCE, _DIFFERENCE), width=_TARGET)
-    yield "|J|: below 1 shrinks, above 1 grows, folds at or below 0", pictures.render_jacobian_bar(width=_TARGET)
+    words = "|J|: how much of moving goes into one of fixed; above 1 it shrinks, below 1 it grows, folds at or below 0"
+    yield words, pictures.render_jacobian_bar(width=_TARGET)
 
 
 # ---------------------------------------------------------------------------------------------- HTML

@@ -135,7 +135,8 @@ def test_slices_are_registered_with_a_network_of_any_weights(tmp_path, file_shap
     with torch.no_grad():
         alone = model.eval()(pair.moving, pair.fixed).displacement
     assert (found - alone).abs().mean() < 0.7 and found.abs().max() > 1  # refined, not replaced
-    assert "Axial plane" in (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "Axial plane" in text and "L on the left, R on the right, A on top" in text
     assert command("register", *scan_files, "--out", tmp_path / "two", *weights, "--refine-weights", 3) == 0
 
 
@@ -358,4 +359,4 @@ def test_a_shift_stays_a_shift_and_folds_are_shown():
     shift[:, 0, 9] = 5.5
     folded = scan_pairs.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
     text = reports.page(folded, folded.jacobian(), {"a < b": "c & d"})
-    assert "Through the worst fold" in text and "288 folded voxels here" in text and "a &lt; b" in text
+    assert "through the worst fold" in text and "288 folded voxels here" in text and "a &lt; b" in text

@@ -238,7 +238,19 @@ def test_every_control_draws_anew(prepared, files):
 
 def test_without_a_picture_there_are_no_sliders(prepared):
     view = intake_doctor.doctor({"cut short": prepared["cut short"]})
-    assert list(view.controls) == ["axis_0", "axis_1", "axis_2"] and view.scene.hidden(view.state) == set(view.controls)
+    assert list(view.controls) == ["revealed", "axis_0", "axis_1", "axis_2"]
+    assert view.scene.hidden(view.state) == {"axis_0", "axis_1", "axis_2"}
+
+
+def test_findings_can_be_hidden_and_the_files_names_do_not_tell(prepared, files):
+    view = intake_doctor.doctor({"one": prepared["flipped"]}, files.fixed)
+    shown = view.scene.render(view.state)
+    view.set(revealed=False)
+    hidden = view.scene.render(view.state)
+    assert hidden.shape == shown.shape and "RED" not in view.caption.value and "Look" in view.caption.value
+    same = (hidden == shown).all((0, 2))
+    assert same[: 2 * intake_doctor._SIDE].all() and not same.all() and (hidden[:, ~same] == 255).all()
+    assert not any(name.split()[0] in path.name for name, path in prepared.items())
 
 
 def test_the_letters_are_where_the_body_is(tmp_path):

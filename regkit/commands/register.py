@@ -183,13 +183,18 @@ def _listed(numbers: dict[str, Any]) -> dict[str, str]:
         "correlation before, after the affine stage, after": ", ".join(
             f"{value:.3f}" for value in correlation.values()
         ),
-        "folded voxels": f"{numbers['folds_percent']:.4f} %",
+        "folded voxels": _share(numbers["folds_percent"]),
         "standard deviation of log |J|": f"{numbers['jacobian_std_log']:.3f}",
         "least |J|": f"{numbers['jacobian_minimum']:.3f}",
         "inverse consistency": f"{numbers['inverse_consistency_voxels']:.3f} voxels",
-        "time": f"{numbers['seconds']:.1f} s",
+        "time of the method": f"{numbers['seconds']:.1f} s",
         "peak memory": f"{numbers['peak_memory_mb']:.0f} MB",
     }
+
+
+def _share(percent: float) -> str:
+    """A share in which nothing and very little are two things."""
+    return "below 0.0001 %" if 0 < percent < 1e-4 else f"{percent:.4f} %" if percent else "0 %"
 
 
 def _dice_rows(dice: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -207,4 +212,4 @@ def _in_words(numbers: dict[str, Any]) -> str:
     if "dice" in numbers:
         mean = numbers["dice"]["mean"]
         words = f"Dice {mean['before']:.3f} -> {mean['after']:.3f}, {words}"
-    return f"{words}, folds {numbers['folds_percent']:.4f} %"
+    return f"{words}, folds {_share(numbers['folds_percent'])}"

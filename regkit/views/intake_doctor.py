@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from regkit.intake import Intake, examine
 from regkit.scans import Scan, resample
 from regkit.symptoms import SHADES, Finding, Severity
-from regkit.views.controls import Choice, Control, Scene, Slider, State
+from regkit.views.controls import Choice, Control, Scene, Slider, State, Toggle
 from regkit.views.drawing import NIGHT, PAPER, POINT, Colour, Picture, blank, integer_scale, stack
 from regkit.views.pictures import draw_lines, render_image, write
 from regkit.views.volumes import Cut, cuts
@@ -43,9 +43,10 @@ class IntakeDoctor(Scene):
     intakes: Mapping[str, Intake]
 
     def controls(self) -> dict[str, Control]:
-        """The patient, and where the three planes are."""
+        """The patient, whether the findings are shown, and where the three planes are."""
         patient = {"patient": Choice("patient", list(self.intakes))} if len(self.intakes) > 1 else {}
-        return {**patient, **{f"axis_{i}": Slider(f"{words} (%)", 50, 0, 100) for i, words in enumerate(_AXES)}}
+        planes = {f"axis_{i}": Slider(f"{words} (%)", 50, 0, 100) for i, words in enumerate(_AXES)}
+        return {**patient, "revealed": Toggle("show findings", True), **planes}
 
     def hidden(self, state: State) -> set[str]:
         """The sliders, where there is nothing to be seen."""
@@ -54,14 +55,17 @@ class IntakeDoctor(Scene):
         return {f"axis_{axis}" for axis in range(3) if axes < 3}
 
     def render(self, state: State) -> Picture:
-        """The planes on the left, the traffic lights on the right."""
+        """The planes on the left, the traffic lights on the right, unless they are hidden."""
         name = self._name(state)
-        drawn = self._drawn(name)
-        return stack(_no_picture() if drawn is None else _planes(drawn, state), self._listed(name), axis=1, gap=16)
+        drawn, listed = self._drawn(name), self._listed(name)
+        listed = listed if state["revealed"] else np.full_like(listed, 255)
+        return stack(_no_picture() if drawn is None else _planes(drawn, state), listed, axis=1, gap=16)
 
     def describe(self, state: State) -> str:
         """What is not green, and what to do."""
         intake = self.intakes[self._name(state)]
+        if not state["revealed"]:
+            return f"{self._name(state)}: what is wrong, if anything? Look, then show the findings."
         bad = [finding for finding in intake.findings if finding.severity != "green"]
         if not bad:
             return f"{intake.name}: all is well ({len(intake.findings)} rules)."
