@@ -131,6 +131,19 @@ def chance(rows: Sequence[Row], method: str, reference: str, column: str) -> flo
     return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
 
 
+def holm(chances: Sequence[float]) -> list[float]:
+    """Each p made as large as the number of comparisons asks: the smallest times n, the next times n - 1, and so on.
+
+    Never smaller than one before it, never above 1. Compare the result with 0.05 as if it were the only one.
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    adjusted, least = [math.nan] * len(chances), 0.0
+    for before, place in enumerate(sorted(range(len(chances)), key=lambda place: chances[place])):
+        least = max(least, min(1.0, (len(chances) - before) * chances[place]))
+        adjusted[place] = least
+    return adjusted
+
+
 def _names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.method for row in rows))
 

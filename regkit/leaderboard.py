@@ -184,20 +184,20 @@ def table(rows: Sequence[Row]) -> str:
 def verdict(rows: Sequence[Row]) -> str:
     """Which networks beat the reference in Dice, in words: every network that does not is named.
 
-    Source: Wilcoxon's signed-rank test over the pairs, p < 0.05 without correction for the number of networks.
+    Source: Wilcoxon's signed-rank test over the pairs; p < 0.05 after Holm's correction for the number of networks.
     """
     names = {row.method for row in rows}
     networks = [name for name in NETWORKS if name in names and name != REFERENCE]
     if REFERENCE not in names or not networks:
         return ""
     groups: dict[str, list[str]] = {"better": [], "not told apart": [], "worse": []}
-    for name in networks:
-        p = comparisons.chance(rows, name, REFERENCE, "dice")
+    chances = comparisons.holm([comparisons.chance(rows, name, REFERENCE, "dice") for name in networks])
+    for name, p in zip(networks, chances, strict=True):
         higher = _mean(rows, name, "dice") > _mean(rows, REFERENCE, "dice")
         group = "not told apart" if not p < _CERTAIN else "better" if higher else "worse"
         groups[group].append(f"{name} (p = {p:.2g})")
     listed = "; ".join(f"{group}: {', '.join(members) or 'none'}" for group, members in groups.items())
-    return f"Dice of the networks alone against {REFERENCE}: {listed}."
+    return f"Dice of the networks alone against {REFERENCE}, p after Holm's correction: {listed}."
 
 
 def short_table(aligned: Sequence[Row], unaligned: Sequence[Row]) -> str:
@@ -241,12 +241,14 @@ _HEAD = f"""# Leaderboard
 Made by `python -m regkit leaderboard`, which measures what is missing of the stored rows and writes this page.
 
 Ten held-out pairs of whole synthetic brains (64 x 80 x 64 voxels of 2.94 mm) in each table: mean ± standard deviation
-over the pairs. The networks were trained on other synthetic brains, half of the pairs aligned. Refinement: {STEPS}
-steps at each scale on what the network found, for that pair (`--refine {STEPS}`). `optimise`: the same from nothing.
+over the pairs. Each network was trained once, on other synthetic brains, half of the pairs aligned, so that the
+differences are those of these trainings: their files name their commands. Refinement: {STEPS} steps at each scale on
+what the network found, for that pair (`--refine {STEPS}`). `optimise`: the same from nothing.
 `syn`: ANTs' SyN with its defaults, its affine stage included; left out where antspyx is missing. `affine`: an affine
 map found for the pair. `none`: the pair as it is.
 
 Dice, HD95 and ASSD: means over 18 structures. Folds: voxels with |J| at or below 0. Inverse consistency: of the map and
 its inverse, where the method gives one. Seconds: of the registration alone, on one thread, as the processor counts
 them, without a network's first call; other machines are faster or slower, all methods alike. Memory: the peak of the
-whole process. p: Wilcoxon's signed-rank test on the pairs' Dice against {REFERENCE}; of ten pairs never below 0.002."""
+whole process. p: Wilcoxon's signed-rank test on the pairs' Dice against {REFERENCE}, of ten pairs never below 0.002; in
+the table of each comparison by itself."""

@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -61,6 +61,19 @@ def test_the_test_is_the_exact_one_over_all_signs():
     assert math.isnan(comparisons.chance(rows, "b", "a", "hd95"))
     with pytest.raises(ValueError, match="the reference must be one of a, b, c"):
         comparisons.chance(rows, "b", "x", "dice")
+
+
+def test_holm_is_the_closed_test_of_bonferroni():
+    random = np.random.RandomState(0)
+    for count in (1, 2, 5, 6):
+        chances = list(random.rand(count) ** 3)
+        groups = [group for size in range(1, count + 1) for group in combinations(range(count), size)]
+        worst = [
+            max(min(1, len(group) * min(chances[k] for k in group)) for group in groups if i in group)
+            for i in range(count)
+        ]
+        assert comparisons.holm(chances) == pytest.approx(worst)
+    assert comparisons.holm([]) == []
 
 
 def test_tables_hold_means_deviations_and_p():
