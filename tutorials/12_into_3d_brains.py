@@ -21,7 +21,7 @@
 #
 # **Before you start.** The four systems of tutorial 01 (voxels, mm, RAS), velocities (05), training (06), SPnet (08).
 #
-# **CPU.** Measured on two cores: about 50 s in fast mode, 110 s in full mode.
+# **CPU.** Measured on two cores: about 50 s in fast mode, 120 s in full mode.
 
 # %%
 import math
@@ -57,7 +57,7 @@ from regkit.models import SPNet
 from regkit.types import Pair, Registration
 from regkit.views.drawing import LABELS
 
-course.begin(seconds={"fast": 50, "full": 110})
+course.begin(seconds={"fast": 50, "full": 120})
 folder = Path(tempfile.mkdtemp())  # all files of this notebook
 
 # %% [markdown]
@@ -169,7 +169,7 @@ for column, (letters, path) in enumerate(files.items()):
     raw = nibabel.load(path)
     above, below = axes[:, column]
     above.imshow(raw.dataobj[:, :, raw.shape[2] // 2], cmap="gray", vmin=0, vmax=1)
-    above.set(title=f"{letters}: array[:, :, {raw.shape[2] // 2}] in memory")
+    above.set(title=f"{letters}: array[:, :, {raw.shape[2] // 2}]")
     above.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
     scan = images.read_image(path)
     edges = np.array([[-0.5] * 3, np.array(SIZE) - 0.5])  # half a voxel beyond the outer centres
@@ -254,8 +254,8 @@ for seed, panel in zip((18, 3), panels[1, 2:], strict=True):
     drawn = appearance.random_intensities(other)
     another = brains.subject(template, other, motion="large", intensities=drawn, labels=False)
     draw(panel, another.image[0, 0, :, :, 32], "somebody else")
-bar = figure.colorbar(shown, ax=panels[0, 3], ticks=range(len(anatomy.STRUCTURES)))
-bar.ax.set_yticklabels(anatomy.STRUCTURES, fontsize=6)
+bar = figure.colorbar(shown, ax=panels[:, 3], ticks=range(len(anatomy.STRUCTURES)))
+bar.ax.set_yticklabels(anatomy.STRUCTURES, fontsize=9)
 for panel in panels[:, 0]:
     panel.set(ylabel="axis 1, to the front")
 for panel in panels[1]:
@@ -382,20 +382,21 @@ axes.bar(
 )
 axes.plot(1, peaks["train"], "ko", label="peak of a step, measured")
 axes.plot(1, peaks["look"], "kx", label="peak without gradient, measured")
-axes.legend(loc="lower right", fontsize=8)
+axes.legend(loc="upper left", bbox_to_anchor=(0, 0.69), fontsize=8)
 for gigabytes, words in ((8, "a small laptop"), (24, "a good GPU")):
     axes.axhline(gigabytes, color="gray", linewidth=0.8)
     axes.text(-0.45, gigabytes * 1.08, f"{words}, {gigabytes} GB", fontsize=8)
 places, words = range(5), [" × ".join(map(str, size)) for size in sizes]
-axes.set(xticks=places, xticklabels=words, xlabel="size (voxels)", ylabel="memory (GB)")
+axes.set_xticks(places, words, fontsize=9)
+axes.set(xlabel="size (voxels)", ylabel="memory (GB)")
 _ = axes.set(yscale="log", ylim=(0.02, 100), title="one SPnet training step, 1 pair")
 
 # %% [markdown]
 # Twice the size along each axis is **eight times** the memory. So 160 × 192 × 160 is hard, and 64 × 80 × 64, its fifteenth
 # part, fits into any laptop. (The peak is higher than what is kept: the layer at work needs room too.) Other ways out:
 # half precision (half the bytes); *checkpointing* (keep some layers, compute the others again); crops (but then the
-# network never sees far). And *using* a network needs about half of what training it does: what a layer received is
-# forgotten as soon as it has answered.
+# network never sees far). And *using* a network needs less than half of what training it does: what a layer received
+# is forgotten as soon as it has answered.
 #
 # ## Train it
 #
@@ -469,7 +470,8 @@ viewer = widgets.slice_viewer(
 viewer
 
 # %% [markdown]
-# One voxel, three planes through it, four quantities. Up is up, and the brain's left is on the left. Try:
+# One voxel, three planes through it, four quantities. Up is up; the first plane is seen from the right (the front is at the
+# right), and in the other two the brain's left is on the left. Try:
 #
 # * *show* one family of planes, and move through it. Where does the checkerboard tear?
 # * *extreme of* $|J|$, *go to the extreme*: its least value. Did what lies there grow or shrink? (The caption knows.)
@@ -532,21 +534,21 @@ def agreement(warped, warped_labels, found):
     middle = [value for label, value in sided.items() if label > 2 * anatomy.PAIRED]
     return {
         "NCC": 1 - losses.ncc(warped, pair.fixed).item(),
-        "folds, %": metrics.folds(found.displacement).percent,
-        "Dice, middle": fmean(middle),  # of brain stem and fluid, which have no side
-        "Dice, merged": fmean(metrics.dice(merged(warped_labels), merged(target)).values()),
+        "folds (%)": metrics.folds(found.displacement).percent,
+        "Dice (middle)": fmean(middle),  # of brain stem and fluid, which have no side
+        "Dice (merged)": fmean(metrics.dice(merged(warped_labels), merged(target)).values()),
         "Dice": fmean(sided.values()),
     }
 
 
 report = {name: agreement(*outcome[2:]) for name, outcome in outcomes.items()}
 for name, values in report.items():
-    print(f"{name:8s}", ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
+    print(f"{name:8s}", " · ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
 correct, flipped = report["correct"], report["flipped"]
 assert correct["NCC"] > 0.98 and abs(flipped["NCC"] - correct["NCC"]) < 0.005
-assert max(correct["folds, %"], flipped["folds, %"]) < 0.01
-assert all(abs(flipped[key] - correct[key]) < 0.02 for key in ("Dice, middle", "Dice, merged"))
+assert max(correct["folds (%)"], flipped["folds (%)"]) < 0.01
+assert all(abs(flipped[key] - correct[key]) < 0.02 for key in ("Dice (middle)", "Dice (merged)"))
 assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2
 
 # %% [markdown]
