@@ -8,12 +8,14 @@ the same two cells, made here, so that each notebook opens in Colab by itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -147,16 +149,20 @@ def lab(*, browser: bool = True, port: int = 8888) -> int:
     first = editions(sources(tutorials)[0])["learner"]
     address = f"/lab/tree/{first.name}"
     command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={address}", f"--port={port}"]
-    command += [
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]  # no pop-ups
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # in a container
-    try:
-        return subprocess.call(command, cwd=tutorials)
-    except KeyboardInterrupt:  # Ctrl-C is how a lab is left
-        return 0
+    with tempfile.TemporaryDirectory() as settings, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends a lab
+        return subprocess.call(command, cwd=tutorials, env={**os.environ, **_without_pop_ups(Path(settings))})
+    return 0
+
+
+def _without_pop_ups(folder: Path) -> dict[str, str]:
+    """Settings for JupyterLab in an empty folder, and the variable that names it: no news, no search for updates."""
+    page = folder / "labconfig" / "page_config.json"
+    page.parent.mkdir()
+    page.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
+    paths = [str(folder), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def _opening(name: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The notebooks are what their scripts make; the command line and the README's lines do what they say."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -106,16 +107,25 @@ def test_the_command_line_makes_the_notebooks(tutorials, capsys):
 
 def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
     calls = []
-    monkeypatch.setattr(subprocess, "call", lambda command, cwd: calls.append((command, cwd)) or 0)
+
+    def call(command, cwd, env):
+        settings = [
+            Path(path) / "labconfig" / "page_config.json" for path in env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+        ]
+        calls.append((command, cwd, json.loads(settings[0].read_text())))
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
     assert command_line.main(["lab", "--no-browser", "--port", "9999"]) == 0
-    command, folder = calls[0]
+    command, folder, page = calls[0]
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == tutorials
     assert "--LabApp.default_url=/lab/tree/00_first_light.ipynb" in command
-    assert "--port=9999" in command and "--no-browser" in command and "--LabApp.news_url=None" in command
+    assert "--port=9999" in command and "--no-browser" in command
+    assert page == {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
 
 
 def test_lab_survives_ctrl_c(tutorials, monkeypatch):
-    def interrupt(command, cwd):
+    def interrupt(command, cwd, env):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "call", interrupt)
