@@ -246,9 +246,10 @@ print(f"Read in the wrong system it is {off:.0f} mm away.")
 assert np.isclose(off, 2 * np.hypot(*ras[:2])) and lps[1] < anterior.min()  # outside the picture
 
 # %% [markdown] tags=["instructor"]
-# Ask: "how would you notice a flip of left and right in a registration result?" Dice hardly changes, since brains are
-# symmetric. One sure way is a capsule taped to one side of the head, another is to trust the header and test the code
-# that reads it. Tutorial 12 has a flipped affine to diagnose.
+# Ask: "how would you notice a flip of left and right in a registration result?" Dice of tissues hardly
+# changes, since brains are nearly symmetric; only labels that know their side tell. One sure way is a capsule taped to
+# one side of the head, another is to trust the header and test the code that reads it. Tutorial 12 has a flipped affine
+# to diagnose.
 
 # %% [markdown]
 # ## A difference has no origin
