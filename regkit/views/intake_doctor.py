@@ -26,6 +26,7 @@ from regkit.widgets import View
 _LONGEST = 90  # voxels along the longest axis of what is drawn
 _SIDE, _MARGIN = 214, 17  # pixels: of a plane's square, and of its letters
 _WIDE, _LETTERS, _LINE = 470, 68, 16  # of the list: pixels, letters in a line, pixels of a line
+_BELOW = 3  # pixels: for what hangs below a line
 _GREY: Colour = (95, 95, 95)
 _AXES = ("to the right", "to the front", "up")
 _LETTER = (("L", "R"), ("P", "A"), ("I", "S"))  # at the two ends of each axis
@@ -164,13 +165,13 @@ def _lights(intake: Intake) -> Picture:
     """The list of findings, each with its light."""
     rows = [_light(finding) for finding in intake.findings]
     head = write(blank((26, _WIDE), 1, PAPER), [(4, 0, "la", intake.name)])
-    return stack(head, *rows, gap=4)
+    return stack(head, *rows, gap=1)
 
 
 def _light(finding: Finding) -> Picture:
     """One finding: its light, its rule, and what was found."""
     lines = textwrap.wrap(finding.found, _LETTERS) or [""]
-    row = blank((_LINE * (1 + len(lines)), _WIDE), 1, PAPER)
+    row = blank((_LINE * (1 + len(lines)) + _BELOW, _WIDE), 1, PAPER)
     row[:, :22] = _lamp(finding.severity, len(row))
     row = write(row, [(1, 30, "la", finding.rule)])
     return write(row, [(1 + _LINE * number, 30, "la", line) for number, line in enumerate(lines, 1)], _GREY)
