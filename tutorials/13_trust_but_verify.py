@@ -399,6 +399,7 @@ for name, count in found.items():
     print(f"{name:12s} {100 * count / STUDIES:3.0f} % of the studies 'find' a difference")
 assert found["as they are"] > 0.2 * STUDIES and found["Holm"] < 0.1 * STUDIES
 assert holm([0.01, 0.04, 0.03]).tolist() == [0.03, 0.06, 0.06]
+assert np.allclose(holm(p_values), comparisons.holm(p_values))
 
 # %% [markdown]
 # ## The scoreboard
