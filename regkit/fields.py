@@ -44,6 +44,7 @@ from regkit.types import (
     Labels,
     at_least_float32,
     check_displacement,
+    check_finite,
     check_image,
     check_labels,
     check_same_batch,
@@ -124,11 +125,12 @@ def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
     displacement: (B, dim, *space), voxels. Either batch may be 1. Outside, the outermost voxel continues.
 
     Raises:
-        TypeError, ValueError: labels that are not integers, different grids or devices.
+        TypeError, ValueError: labels that are not integers, different grids or devices, NaN.
     """
     check_labels(labels)
     check_displacement(displacement)
     check_same_grid(labels, displacement, ("labels", "displacement"))
+    check_finite(displacement, "displacement")  # on a GPU too: NaN would be an index
     displacement = at_least_float32(displacement.detach())
     index = torch.zeros((), dtype=torch.long, device=labels.device)  # of the nearest voxel: labels stay integers
     for axis, ramp in enumerate(ramps(spatial(labels), like=displacement)):

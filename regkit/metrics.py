@@ -260,7 +260,7 @@ def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor,
                 f"fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0, received "
                 f"{name} {getattr(points, 'shape', type(points).__name__)}; list the same landmarks in both."
             )
-    check_finite(moving_points, "moving_points")
+        check_finite(points, name)
     carried = warp_points(fixed_points.to(field), field)
     distances = ((carried - moving_points.to(field)) * field.new_tensor(sizes)).norm(dim=-1).flatten()
     quartiles = distances.quantile(distances.new_tensor([0.25, 0.5, 0.75])).tolist()

@@ -42,7 +42,9 @@ class Pair:
 
     def __post_init__(self) -> None:
         check_pair(self.moving, self.fixed)
-        object.__setattr__(self, "spacing", check_spacing(self.spacing or 1.0, self.moving.dim() - 2))
+        object.__setattr__(
+            self, "spacing", check_spacing(1.0 if self.spacing == () else self.spacing, self.moving.dim() - 2)
+        )
         for name in ("moving", "fixed"):
             labels = getattr(self, f"{name}_labels")
             if labels is not None:

@@ -436,7 +436,7 @@ POINTS = torch.ones(1, 3, 2)
         (lambda: metrics.tre(FIELD, POINTS, POINTS.tolist(), spacing=1.0), ValueError, "received moving_points list"),
         (lambda: metrics.tre(FIELD, POINTS[:, :0], POINTS[:, :0], spacing=1.0), ValueError, "with N > 0"),
         (lambda: metrics.tre(FIELD, POINTS, POINTS / 0, spacing=1.0), ValueError, "moving_points must be finite"),
-        (lambda: metrics.tre(FIELD, POINTS / 0, POINTS, spacing=1.0), ValueError, "must be finite"),
+        (lambda: metrics.tre(FIELD, POINTS / 0, POINTS, spacing=1.0), ValueError, "fixed_points must be finite"),
         (lambda: metrics.tre(FIELD, POINTS[..., :1], POINTS[..., :1], spacing=1.0), ValueError, r"\(batch, N, 2\)"),
         (lambda: metrics.tre(FIELD, POINTS, POINTS, spacing=-1.0), ValueError, "spacing must be a positive"),
         (lambda: metrics.evaluate(FIELD, Pair(*torch.ones(2, 1, 1, 5, 7))), ValueError, "fixed and displacement must"),

@@ -115,6 +115,12 @@ REFUSED = {
         r"fixed and displacement must share one grid, received \(5, 7\) and \(5, 6\)",
     ),
     "spacing": (lambda: Pair(IMAGE, IMAGE, spacing=(1.0, -2.0)), ValueError, r"positive.*each of the 2.*\(1.0, -2.0\)"),
+    "no spacing": (lambda: Pair(IMAGE, IMAGE, spacing=0.0), ValueError, "positive.*received 0.0"),
+    "labels by NaN": (
+        lambda: fields.warp_labels(LABELS, FIELD * float("nan")),
+        ValueError,
+        "displacement must be finite",
+    ),
     "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), ValueError, r"each of the 3 axes, received \(1.0, 1.0\)"),
 }
 
