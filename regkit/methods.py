@@ -17,7 +17,7 @@ import torch
 from regkit import checkpoints, models
 from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
-from regkit.optimise import optimise_affine
+from regkit.optimise import invert_affine, optimise_affine
 from regkit.refine import inverse_of, refine_field, refine_weights
 from regkit.syn import register_with_syn
 from regkit.types import Image, Registration, check_option, spatial
@@ -167,9 +167,7 @@ def _affine(moving: Image, fixed: Image) -> Registration:
     sizes = zip(full, shape, strict=True)
     scale = matrix.new_tensor([(size - 1) / (coarse - 1) if size > 1 else 1.0 for size, coarse in sizes])
     matrix = matrix * scale[:, None] / torch.cat([scale, scale.new_ones(1)])
-    linear = torch.linalg.inv(matrix[:, :, :-1])
-    back = torch.cat([linear, -linear @ matrix[:, :, -1:]], 2)
-    return Registration(affine_displacement(matrix, full), affine_displacement(back, full))
+    return Registration(affine_displacement(matrix, full), affine_displacement(invert_affine(matrix), full))
 
 
 def _nothing(moving: Image, fixed: Image) -> Registration:

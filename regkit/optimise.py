@@ -145,15 +145,16 @@ def _after(affine: Tensor | None, local: Displacement) -> Displacement:
 
 def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
     """φ⁻¹ ∘ φ_affine⁻¹."""
-    return inverse if affine is None else compose(inverse, affine_displacement(_inverse(affine), spatial(inverse)))
+    return inverse if affine is None else compose(inverse, affine_displacement(invert_affine(affine), spatial(inverse)))
 
 
-def _inverse(affine: Tensor) -> Tensor:
-    """The matrix of the inverse map: A⁻¹ and -A⁻¹ t."""
+def invert_affine(affine: Tensor) -> Tensor:
+    """The matrix (B, dim, dim + 1) of the inverse map: A⁻¹ and -A⁻¹ t."""
     inverse = torch.linalg.inv(affine[:, :, :-1])
     return torch.cat([inverse, -inverse @ affine[:, :, -1:]], 2)
 
 
+@torch.enable_grad()  # its caller may do without
 def _descend(
     variable: Tensor,
     loss: Callable[[], Tensor],

@@ -59,11 +59,16 @@ def train(
 
     Raises:
         FloatingPointError: a term or the gradient is not finite; the model is as it was before that step.
-        ValueError: the checkpoint belongs to another training, or an argument is out of range.
+        ValueError: the checkpoint belongs to another training, an argument is out of range, or nothing can be trained.
     """
     path = None if checkpoint is None else Path(checkpoint)
     if every < 1:
         raise ValueError(f"every must be at least 1 step, received {every}; give no checkpoint to write none.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"a model must have weights to train, received {type(model).__name__} with none that require a gradient; "
+            f"call model.requires_grad_(True)."
+        )
     device = next(model.parameters()).device
     found = model.training
     devices = [device] if device.type == "cuda" else []
@@ -130,6 +135,7 @@ class _Run:
         self.history.append(terms, time.perf_counter() - start)
         return terms
 
+    @torch.enable_grad()  # whoever trains may do without
     def differentiate(self, moving: Image, fixed: Image, step: int) -> dict[str, float]:
         """Put the gradient of the loss into the parameters; returns the terms' values."""
         self.model.train()

@@ -34,6 +34,24 @@ def test_an_affine_map_is_found_again(shape):
     assert (fields.affine_displacement(found, shape) - truth).norm(dim=1).mean() < 0.2
 
 
+def test_optimising_needs_no_gradient_of_its_caller():
+    pair = synthetic(SHAPES[0])
+    usual = optimise.optimise_field(pair.moving, pair.fixed, steps=3).displacement
+    with torch.no_grad():
+        assert torch.equal(optimise.optimise_field(pair.moving, pair.fixed, steps=3).displacement, usual)
+        assert not optimise.optimise_affine(pair.moving, pair.fixed, steps=3).requires_grad
+    assert usual.abs().max() > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_matrix_is_inverted_as_a_map(shape):
+    _, matrix = affine_pair(shape)
+    points = torch.rand(1, len(shape), 9, generator=torch.Generator().manual_seed(3)) * 9
+    there = fields.move_affinely(points.unflatten(2, (9, *[1] * (len(shape) - 1))), matrix, shape)
+    again = fields.move_affinely(there, optimise.invert_affine(matrix), shape)
+    torch.testing.assert_close(again.flatten(2), points, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("output", ["displacement", "velocity"])
 def test_a_field_lays_moving_onto_fixed(shape, output):

@@ -426,6 +426,19 @@ def test_an_objective_returns_named_scalars(terms):
         quiet(model, RECIPE)
 
 
+def test_a_model_without_weights_to_train_is_refused():
+    with pytest.raises(ValueError, match=r"received Tiny with none.*requires_grad_"):
+        train(tiny().requires_grad_(False), PAIRS[2], Recipe(steps=1), progress=False)
+
+
+def test_whoever_trains_may_do_without_gradients():
+    usual, without = tiny(), tiny()
+    train(usual, PAIRS[2], Recipe(steps=2), progress=False)
+    with torch.no_grad():
+        train(without, PAIRS[2], Recipe(steps=2), progress=False)
+    assert all(torch.equal(value, state(without)[name]) for name, value in state(usual).items())
+
+
 def test_histories_survive_json_and_refuse_other_terms():
     history = History()
     history.append({"a": 0.1, "b": 1 / 3}, 0.5)
