@@ -38,16 +38,16 @@ def measured(device: str = "cpu") -> Iterator[Usage]:
     """
     usage, on_gpu = Usage(), torch.device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # start the peak anew (proc(5))
     start, worked = time.perf_counter(), time.process_time()
     yield usage
     if on_gpu:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     usage.seconds, usage.processor_seconds = time.perf_counter() - start, time.process_time() - worked
-    usage.memory = torch.cuda.max_memory_allocated() / _MEGABYTE if on_gpu else _peak()
+    usage.memory = torch.cuda.max_memory_allocated(device) / _MEGABYTE if on_gpu else _peak()
 
 
 @contextlib.contextmanager

@@ -108,3 +108,12 @@ def test_time_and_memory_are_those_of_the_block():
     with measured() as asleep:
         time.sleep(0.3)
     assert asleep.seconds > 0.3 and asleep.processor_seconds < 0.1
+
+
+def test_a_block_on_a_second_gpu_is_measured_there(monkeypatch):
+    asked = []
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 2**20)
+    with measured("cuda:1") as usage:
+        pass
+    assert asked == ["cuda:1"] * 4 and usage.memory == 1
