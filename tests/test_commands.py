@@ -13,6 +13,7 @@ import torch
 import regkit
 from regkit import data, fields, images, itk, methods, metrics, models, reports, scan_pairs, scans
 from regkit.__main__ import main
+from regkit.commands import plainly
 from regkit.methods import make_method
 from regkit.types import Registration
 
@@ -338,7 +339,27 @@ def test_bad_evaluations_are_told(dataset, capsys, tmp_path):
     refused(capsys, "--reference must be one of none", "evaluate", dataset, "--method", "none", "--reference", "x")
     refused(capsys, "splits.json", "evaluate", dataset, "--split", "x", "--method", "none", "--out", tmp_path / "t")
     refused(capsys, "name each method once", "evaluate", dataset, "--method", "none", "none")
+    for limit in (0, -3):
+        refused(
+            capsys, f"1 or more pairs, received {limit}", "evaluate", "hollow", "--limit", limit, "--method", "none"
+        )
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("words", [("evaluate", "few"), ("register", "a.nii", "b.nii"), ("train", "spnet", "few")])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_at_once(words, device, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command(*words, "--out", tmp_path / "out", "--device", device)
+    assert caught.value.code == 2 and f"received '{device}'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_of_a_gpu_is_told(capsys):
+    def run(chosen):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    assert plainly(run)(None) == 1 and capsys.readouterr().err == "regkit: CUDA out of memory\n"
 
 
 def with_run(run):

@@ -105,6 +105,8 @@ def test_a_benchmark_and_a_folder_train_too(tmp_path, monkeypatch):
         ([*BRAINS, "--out", "x.safetensors", "--set", "levels"], "NAME=VALUE"),
         ([*BRAINS, "--out", "x.safetensors", "--set", "warp_speed=9"], "must be one of in_channels"),
         ([*BRAINS, "--out", "x.safetensors", "--steps", "-1"], "steps must be"),
+        ([*BRAINS, "--out", "x.safetensors", "--steps", "0"], "--steps 0"),
+        ([*BRAINS, "--out", "x.safetensors", "--judge", "-1"], "--judge -1"),
         (["voxelmorph", "synthetic-brains", "--size", "33", "--out", "x.safetensors"], "dim must be one of"),
     ],
 )

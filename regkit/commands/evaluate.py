@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from regkit.benchmarks import BENCHMARKS
-from regkit.commands import plainly
+from regkit.commands import add_device, plainly
 from regkit.comparisons import as_csv, as_markdown, compare, summary_as_csv
 from regkit.files import whole_folder
 from regkit.folders import FolderPairs
@@ -34,14 +34,16 @@ def add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("data", help=f"a dataset's folder, or one of {', '.join(BENCHMARKS)}")
     parser.add_argument("--split", default="test", help="of the folder's splits.json (test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="so many pairs, evenly spread (all)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="so many pairs: a folder's evenly spread, a benchmark's first (all)"
+    )
     parser.add_argument("--method", nargs="+", default=[], choices=METHODS, metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--weights", nargs="+", type=Path, default=[], metavar="FILE", help="networks in files")
     parser.add_argument("--affine", action="store_true", help="each method after an affine map of its own for the pair")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="also each network with N refining steps")
     parser.add_argument("--reference", metavar="NAME", help="the method that others are tested against (the first)")
     parser.add_argument("--cycle", action="store_true", help="register the other way too: cycle consistency")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add_device(parser)
     parser.add_argument("--protocol", metavar="NAME", help="a paper's table: paper for the folder's own, or a name")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables go; else they are only printed")
     parser.set_defaults(run=plainly(run))
@@ -98,6 +100,8 @@ def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
             f"data must be a folder or a benchmark ({', '.join(BENCHMARKS)}), received {data!r}; check the path, or "
             f"make the folder with a script of data_scripts."
         )
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more pairs, received {limit}; give none for all.")
     pairs = BENCHMARKS[data].held_out
     return pairs if limit is None else pairs[:limit]
 

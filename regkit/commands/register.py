@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from regkit import losses, metrics
-from regkit.commands import plainly
+from regkit.commands import add_device, plainly
 from regkit.fields import warp
 from regkit.files import whole_folder
 from regkit.images import read_image, read_labels, volumes, write_image, write_labels
@@ -62,7 +62,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of a network, as regkit.save writes them")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="then N steps on the field, for this pair")
     parser.add_argument("--refine-weights", type=int, default=0, metavar="N", help="first N steps on a copy's weights")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... for the network")
+    add_device(parser, " for the network")
 
 
 def chosen_method(chosen: argparse.Namespace, dim: int) -> Method:

@@ -22,7 +22,7 @@ import torch
 from regkit import checkpoints, models
 from regkit.benchmarks import BENCHMARKS
 from regkit.brains import BrainPairs, Contrast, Motion, brain_source
-from regkit.commands import plainly
+from regkit.commands import add_device, plainly
 from regkit.folders import FolderPairs
 from regkit.methods import NETWORKS, make_method
 from regkit.studies import evaluate
@@ -48,7 +48,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--schedule", choices=get_args(Schedule), default=usual.schedule, help=f"({usual.schedule})")
     parser.add_argument("--clip", type=float, help="longest norm of the gradient (any)")
     parser.add_argument("--precision", choices=get_args(Precision), default=usual.precision, help="of convolutions")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add_device(parser)
     parser.add_argument("--judge", type=int, default=8, metavar="N", help="held-out pairs to judge on (8)")
     brains = parser.add_argument_group(SYNTHETIC)
     brains.add_argument("--size", type=int, nargs="+", help="voxels along each axis: two numbers or three")
@@ -70,6 +70,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Train, judge, keep; an interrupted training keeps its checkpoint."""
     if not chosen.out.parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists, received {chosen.out}; make it first.")
+    if chosen.steps < 1 or chosen.judge < 0:
+        raise ValueError(
+            f"steps must be 1 or more and pairs to judge on 0 or more, received --steps {chosen.steps} and --judge "
+            f"{chosen.judge}; leave them out for the usual."
+        )
     if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
         chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
     source, held_out, dim = _data(chosen)
