@@ -23,9 +23,9 @@ The map, from the ground up (each line imports only from lines above it):
     comparisons  methods side by side on the same pairs; scan_comparisons: on scans in files (on tissues)
     leaderboard  the shipped networks and their rivals on whole brains, measured and stored
     tables       a paper's table on its dataset, as data_scripts prepare it (on protocols: the tables as data)
-    commands     the command line's register and evaluate (on reports: the page to judge a registration by)
     figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
     course       the notebooks; check: their exercises
+    commands     the command line: register, train, evaluate, leaderboard (on reports: a registration's page)
 
 The flow: pair in, registration out, functions after.
 
