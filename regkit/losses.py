@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regkit.layers import average_pool
 from regkit.penalties import bending, diffusion, evaluation_points, gradicon, gradicon_of_maps, icon, icon_of_maps
-from regkit.types import Image, check_image, check_same_grid, choose, spatial
+from regkit.types import Image, at_least_float32, check_image, check_same_grid, choose, spatial
 from regkit.windows import BoxCorrelation, box_mean, gaussian_blur
 
 __all__ = [
@@ -256,7 +256,7 @@ def mindssc_descriptor(image: Image, *, radius: int = 2, dilation: int = 2) -> T
     An edge e joins two neighbours of a voxel, `dilation` away along two axes: 4 edges in 2D, 12 in 3D. D_e is the mean
     squared difference of the patches around them, of 2 radius + 1 voxels a side; V is the edges' mean of D_e - min D,
     kept within 1/1000 and 1000 times its mean over the image. Outside, the outermost voxel continues.
-    image: (B, C, *space). Returns (B, C * edges, *space); differentiable, V's bounds excepted.
+    image: (B, C, *space). Returns (B, C * edges, *space), float32 or finer; differentiable, V's bounds excepted.
 
     Raises:
         TypeError, ValueError: not an image, a radius or dilation below 1.
@@ -264,6 +264,7 @@ def mindssc_descriptor(image: Image, *, radius: int = 2, dilation: int = 2) -> T
     check_image(image)
     if radius < 1 or dilation < 1:
         raise ValueError(f"radius and dilation must be at least 1 voxel, received {radius}, {dilation}; 2 is usual.")
+    image = at_least_float32(image)
     distances = []
     for axes in itertools.combinations(range(2, image.dim()), 2):
         for signs in itertools.product((-dilation, dilation), repeat=2):

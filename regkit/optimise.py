@@ -19,6 +19,7 @@ from regkit.types import (
     Displacement,
     Image,
     Registration,
+    at_least_float32,
     check_displacement,
     check_pair,
     check_same_grid,
@@ -125,7 +126,7 @@ def _first(start: Displacement | None, moving: Image) -> Displacement:
         return torch.zeros(len(moving), moving.dim() - 2, *spatial(moving), device=moving.device)
     check_displacement(start, "start")
     check_same_grid(moving, start, ("moving", "start"))
-    return start.detach().clone()
+    return at_least_float32(start.detach()).clone()
 
 
 def _needed(velocity: Displacement) -> int:

@@ -217,6 +217,12 @@ def test_normalised_border_keeps_a_constant():
     assert losses.lncc_gaussian(flat, other, sigma=2.0).item() < 0.9
 
 
+def test_the_descriptor_of_half_precision_is_computed_in_float32():
+    half = images((11, 14), dtype=torch.float32)[0].half()
+    found = losses.mindssc_descriptor(half)
+    assert found.dtype == torch.float32 and torch.equal(found, losses.mindssc_descriptor(half.float()))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mindssc_by_loops(shape):
     """Every voxel and edge on its own, with patches cut out of an image continued by its border."""

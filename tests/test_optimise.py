@@ -43,6 +43,16 @@ def test_optimising_needs_no_gradient_of_its_caller():
     assert usual.abs().max() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_start_in_half_precision_is_refined_in_float32(dtype):
+    pair = synthetic(SHAPES[0])
+    start = pair.displacement.to(dtype)
+    found, usual = (
+        optimise.optimise_field(pair.moving, pair.fixed, start=each, steps=3) for each in (start, start.float())
+    )
+    assert torch.equal(found.displacement, usual.displacement) and usual.displacement.dtype == torch.float32
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_matrix_is_inverted_as_a_map(shape):
     _, matrix = affine_pair(shape)
