@@ -81,7 +81,7 @@ def key(name: str, method: str) -> str:
     """What the row of a method depends on: the benchmark's pairs, the network's weights, the steps of refinement."""
     base = method.removesuffix(_REFINED)
     weights = methods.shipped_file(base, 3).read_bytes() if base in NETWORKS else b""
-    steps = STEPS if base in (method, "optimise") else 0
+    steps = STEPS if base != method or method == "optimise" else 0
     return hashlib.sha256(f"{BENCHMARKS[name].words} {steps} ".encode() + weights).hexdigest()[:12]
 
 

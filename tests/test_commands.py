@@ -339,6 +339,8 @@ def test_bad_evaluations_are_told(dataset, capsys, tmp_path):
     refused(capsys, "--reference must be one of none", "evaluate", dataset, "--method", "none", "--reference", "x")
     refused(capsys, "splits.json", "evaluate", dataset, "--split", "x", "--method", "none", "--out", tmp_path / "t")
     refused(capsys, "name each method once", "evaluate", dataset, "--method", "none", "none")
+    refused(capsys, "name each method once", "evaluate", dataset, "--method", *["none"] * 2, "--protocol", "paper")
+    refused(capsys, "with --protocol", "evaluate", dataset, "--method", "none", "--protocol", "paper", "--cycle")
     for limit in (0, -3):
         refused(
             capsys, f"1 or more pairs, received {limit}", "evaluate", "hollow", "--limit", limit, "--method", "none"

@@ -67,6 +67,13 @@ def test_what_is_stored_is_kept_until_its_weights_change(place, calls):
     assert calls[14:] == ["none"] * 2
 
 
+def test_rows_depend_on_the_steps_where_something_is_refined(place, calls, monkeypatch):
+    before = {method: leaderboard.key("brains_3d", method) for method in ALL}
+    monkeypatch.setattr(leaderboard, "STEPS", 3)
+    changed = {method for method in ALL if leaderboard.key("brains_3d", method) != before[method]}
+    assert changed == {"optimise", "voxelmorph + refinement"}
+
+
 def test_it_can_be_interrupted(place, calls, monkeypatch):
     counted = leaderboard.comparisons.measure
 
@@ -139,6 +146,7 @@ def test_the_command_writes_page_and_readme(place, monkeypatch, capsys):
     [
         ("the method must be one of none, affine, optimise, voxelmorph", ("--methods", "syn")),
         ("go with --scans", ("--out", "x")),
+        ("go with --scans", ("--refine", "10")),
         ("need a place", ("--scans", "a.nii", "b.nii")),
         ("takes 1 step or more", ("--scans", "a.nii", "b.nii", "--out", "x", "--refine", "0")),
         ("are of the stored rows", ("--scans", "a.nii", "b.nii", "--out", "x", "--again")),

@@ -102,6 +102,7 @@ def test_a_benchmark_and_a_folder_train_too(tmp_path, monkeypatch):
     [
         (["voxelmorph", "nowhere", "--out", "x.safetensors"], "a folder, synthetic-brains or a benchmark"),
         (["voxelmorph", "few", "--out", "none/x.safetensors"], "in a folder that exists"),
+        (["voxelmorph", "few", "--out", "x_v1.2"], "must end in .safetensors"),
         ([*BRAINS, "--out", "x.safetensors", "--set", "levels"], "NAME=VALUE"),
         ([*BRAINS, "--out", "x.safetensors", "--set", "warp_speed=9"], "must be one of in_channels"),
         ([*BRAINS, "--out", "x.safetensors", "--steps", "-1"], "steps must be"),

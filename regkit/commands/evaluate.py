@@ -74,6 +74,12 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int:
     """The tables of the papers, with a row for each method."""
+    if chosen.reference or chosen.cycle:
+        raise ValueError(
+            "--reference and --cycle are not part of a paper's table, received them with --protocol; leave them out."
+        )
+    if len({method.name for method in methods}) < len(methods):
+        raise ValueError(f"a row needs a name, received {[method.name for method in methods]}; name each method once.")
     names = named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
     texts = []
     for rules in map(protocol, names):

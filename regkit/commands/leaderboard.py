@@ -37,7 +37,7 @@ def add_leaderboard(commands: Any) -> None:
     add = scans.add_argument
     add("--scans", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="NIfTI, brains only; or more")
     add("--labels", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="of each --scans, in order")
-    add("--refine", type=int, default=leaderboard.STEPS, metavar="N", help="steps of refinement (%(default)s)")
+    add("--refine", type=int, metavar="N", help=f"steps of refinement ({leaderboard.STEPS})")
     add("--affine", action="store_true", help="find an affine map before each method, for scans that are not aligned")
     add("--out", type=Path, metavar="FOLDER", help="where the tables of --scans go")
     parser.set_defaults(run=plainly(run))
@@ -47,8 +47,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Measure, print, write."""
     if chosen.scans:
         return _scans(chosen)
-    if chosen.labels or chosen.out or chosen.affine:
-        raise ValueError("--labels, --affine and --out go with --scans, received them without; give --scans.")
+    if chosen.labels or chosen.out or chosen.affine or chosen.refine is not None:
+        raise ValueError("--labels, --refine, --affine and --out go with --scans, received them without; give --scans.")
     for name in [chosen.benchmark] if chosen.benchmark else leaderboard.NAMES:
         rows = leaderboard.measure(name, chosen.methods, again=chosen.again)
         print(f"{name}\n\n{leaderboard.table(rows)}\n{leaderboard.verdict(rows)}\n")
@@ -79,15 +79,16 @@ def _scans(chosen: argparse.Namespace) -> int:
         raise ValueError("the tables of scans need a place, received no --out; give --out FOLDER.")
     if chosen.benchmark or chosen.again:
         raise ValueError("--benchmark and --again are of the stored rows, received them with --scans; leave them out.")
-    if chosen.refine < 1:
-        raise ValueError(f"refinement takes 1 step or more, received --refine {chosen.refine}; 20 are usual.")
+    steps = leaderboard.STEPS if chosen.refine is None else chosen.refine
+    if steps < 1:
+        raise ValueError(f"refinement takes 1 step or more, received --refine {steps}; 20 are usual.")
     names = chosen.methods or leaderboard.rivals()
     for name in names:
         check_option("the method", name, leaderboard.rivals())
     both = zip(chosen.scans, _labels(chosen), strict=True)
     pairs = [ScanFiles(moving, fixed, labels) for (moving, fixed), labels in both]
     with whole_folder(chosen.out) as folder:
-        entries = [leaderboard.entry(name, chosen.refine) for name in names]
+        entries = [leaderboard.entry(name, steps) for name in names]
         if chosen.affine:
             entries = [replace(entry, affine=entry.name != "none") for entry in entries]
         rows = compare_scans(entries, pairs)

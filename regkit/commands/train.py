@@ -75,6 +75,8 @@ def run(chosen: argparse.Namespace) -> int:
             f"steps must be 1 or more and pairs to judge on 0 or more, received --steps {chosen.steps} and --judge "
             f"{chosen.judge}; leave them out for the usual."
         )
+    if chosen.out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, received {chosen.out}; write {chosen.out}.safetensors.")
     if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
         chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
     source, held_out, dim = _data(chosen)
