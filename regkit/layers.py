@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.types import Dim, at_least_float32, check_option, spatial
+from regkit.types import Dim, Image, at_least_float32, check_option, check_pair, spatial
 
 Class = TypeVar("Class", bound=type)
 
@@ -52,6 +52,28 @@ def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, An
     for argument, value in configuration.items():
         if get_origin(hints.get(argument)) is Literal:
             check_option(f"{name}'s {argument}", value, get_args(hints[argument]))
+
+
+def check_inputs(model: Any, moving: Image, fixed: Image) -> None:
+    """Raise unless a configured model can register two images: they have its dimension, channels and precision.
+
+    Under autocast float32 and half precision go together; where a model has no weights of its own, any precision does.
+    """
+    check_pair(moving, fixed, model.dim)
+    channels, given = model.configuration["in_channels"], moving.shape[1]
+    if given != channels:
+        raise ValueError(
+            f"a model made with in_channels={channels} takes images with as many channels, received moving of shape "
+            f"{tuple(moving.shape)}; make the model with in_channels={given}."
+        )
+    received = torch.promote_types(moving.dtype, fixed.dtype)
+    weights = next((parameter.dtype for parameter in model.parameters()), received)
+    cast = torch.is_autocast_enabled(moving.device.type) and torch.float64 not in (received, weights)
+    if received != weights and not cast:
+        raise TypeError(
+            f"images must have the precision of the model's weights, {weights}, received {received}; convert them with "
+            f"image.to({weights}), or the model with model.to({received})."
+        )
 
 
 def _too_small_for_half(features: Tensor, kernel: int) -> bool:

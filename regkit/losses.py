@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regkit.layers import average_pool
 from regkit.penalties import bending, diffusion, evaluation_points, gradicon, gradicon_of_maps, icon, icon_of_maps
-from regkit.types import Image, at_least_float32, check_image, check_same_grid, choose, spatial
+from regkit.types import Image, at_least_float32, check_image, check_kept, check_same_grid, choose, spatial
 from regkit.windows import BoxCorrelation, box_mean, gaussian_blur
 
 __all__ = [
@@ -61,7 +61,7 @@ def mse(warped: Image, fixed: Image, *, mask: Tensor | None = None) -> Tensor:
     """Mean squared difference: mean (X - Y)²; with a mask w the mean over samples of Σ w (X - Y)² / Σ w.
 
     mask: (B or 1, 1, *space), weights from 0 to 1. Source: GradICON's SSD and, with a mask warped along with the
-    moving image, its "only interpolated" form.
+    moving image, its "only interpolated" form. Raises ValueError where a sample's mask is zero everywhere.
     """
     warped, fixed = _comparable(warped, fixed)
     squared = (warped - fixed).square()
@@ -69,7 +69,9 @@ def mse(warped: Image, fixed: Image, *, mask: Tensor | None = None) -> Tensor:
         return squared.mean()
     check_same_grid(warped, mask, ("warped", "mask"))
     weights = mask.to(squared).expand_as(squared).flatten(1)
-    return ((weights * squared.flatten(1)).sum(1) / weights.sum(1)).mean()
+    total = weights.sum(1)
+    check_kept(total, "give every sample a voxel that weighs more than 0")
+    return ((weights * squared.flatten(1)).sum(1) / total).mean()
 
 
 def _ncc_per_sample(warped: Image, fixed: Image) -> Tensor:
@@ -77,6 +79,7 @@ def _ncc_per_sample(warped: Image, fixed: Image) -> Tensor:
     scores = []
     for image in (warped, fixed):
         flat = image.flatten(2)
+        flat = flat - flat[..., :1].detach()  # a constant leaves exactly nothing, however bright
         centred = flat - flat.mean(2, keepdim=True)
         scores.append(centred / centred.square().mean(2, keepdim=True).clamp_min(1e-12).sqrt())
     return 1 - (scores[0] * scores[1]).mean((1, 2))
@@ -143,7 +146,7 @@ def lncc_gaussian(
 
     cov = G(XY) - G(X)G(Y), v_X = max(G(X²) - G(X)², 0), G the blur of `sigma` voxels cut at 2 sigma. Signed; `squared`
     squares the ratio. Outside the image lie zeros; `normalise_border` divides each G by G(1) instead of seeing an edge
-    there. mask: (B or 1, 1, *space); the mean is then over the voxels where G(mask) > 0.999.
+    there. mask: (B or 1, 1, *space); the mean is then over the voxels where G(mask) > 0.999; a ValueError if none.
     Source: GradICON's LNCC, squared LNCC and "only interpolated" LNCC.
     """
     warped, fixed = _comparable(warped, fixed)
@@ -163,6 +166,7 @@ def lncc_gaussian(
         return 1 - ratio.mean()
     check_same_grid(warped, mask, ("warped", "mask"))
     inside = (gaussian_blur(mask.to(ratio), sigma) > 0.999).to(ratio).expand_as(ratio)
+    check_kept(inside.sum(), "give a mask with a whole window of ones (about 2 sigma each way), or a smaller sigma")
     return 1 - (ratio * inside).sum() / inside.sum()
 
 

@@ -59,6 +59,7 @@ Absent = Literal["skip", "zero"]
 Spacing = float | tuple[float, ...]
 _DENSE_LABELS = 512  # so many label numbers in a row are counted without renumbering them
 _CHUNK = 2**16  # voxels counted at a time: they stay in the cache
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # what torch can keep, and little else
 _REACH = 3.5  # smallest sides of a voxel: surfaces as near as this are found by looking at each voxel around
 
 
@@ -143,7 +144,7 @@ def _items(first: Labels, second: Labels) -> Iterator[tuple[Tensor, Tensor]]:
     check_labels(second, "second")
     check_same_grid(first, second, ("first", "second"))
     for one, other in zip(*torch.broadcast_tensors(first, second), strict=True):
-        yield one[0], other[0]
+        yield tuple(x[0].long() if x.dtype in _UNSIGNED else x[0] for x in (one, other))
 
 
 def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, missing: Any) -> dict[int, Any]:

@@ -55,7 +55,7 @@ def train(
     Ctrl-C ends the training after the step in hand: the checkpoint is written and the history so far returned (a second
     Ctrl-C interrupts at once). Under `torchrun` each process takes its share: W processes with batch B take the step of
     one with batch W B, batch normalisation aside; put the model on the process's own device first. The model is trained
-    in training mode; its mode and torch's global random state are left as they were found.
+    in training mode; each module's mode and torch's global random state are left as they were found.
 
     Raises:
         FloatingPointError: a term or the gradient is not finite; the model is as it was before that step.
@@ -70,7 +70,7 @@ def train(
             f"call model.requires_grad_(True)."
         )
     device = next(model.parameters()).device
-    found = model.training
+    found = [(module, module.training) for module in model.modules()]
     devices = [device] if device.type == "cuda" else []
     rank, world = _processes(device)
     with torch.random.fork_rng(devices):
@@ -86,7 +86,8 @@ def train(
                 bar.set_description(f"interrupted after {len(run.history)} steps")
                 run.write(path)
             finally:
-                model.train(found)
+                for module, training in found:
+                    module.training = training
     return run.history
 
 

@@ -6,10 +6,11 @@ those rules are written as code; each error states the rule, then what was recei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,9 +43,8 @@ class Pair:
 
     def __post_init__(self) -> None:
         check_pair(self.moving, self.fixed)
-        object.__setattr__(
-            self, "spacing", check_spacing(1.0 if self.spacing == () else self.spacing, self.moving.dim() - 2)
-        )
+        spacing = 1.0 if isinstance(self.spacing, tuple) and not self.spacing else self.spacing
+        object.__setattr__(self, "spacing", check_spacing(spacing, self.moving.dim() - 2))
         for name in ("moving", "fixed"):
             labels = getattr(self, f"{name}_labels")
             if labels is not None:
@@ -185,15 +185,24 @@ def check_pair(moving: Tensor, fixed: Tensor, dim: int | None = None) -> None:
     check_finite(fixed, "fixed")
 
 
-def check_spacing(spacing: float | tuple[float, ...], dim: int) -> tuple[float, ...]:
-    """`spacing` as one positive number (mm) for each of `dim` axes."""
-    values = tuple(float(value) for value in (spacing if isinstance(spacing, (tuple, list)) else (spacing,) * dim))
+def check_spacing(spacing: float | Sequence[float] | np.ndarray, dim: int) -> tuple[float, ...]:
+    """`spacing`, a number or any sequence of them, as one positive number (mm) for each of `dim` axes."""
+    sizes: Any = spacing if np.ndim(spacing) else [spacing] * dim
+    values = tuple(float(size) for size in sizes)
     if len(values) != dim or not all(0 < value < float("inf") for value in values):
         raise ValueError(
             f"spacing must be a positive number of mm for each of the {dim} axes, received {spacing}; "
             f"read it from the image's header."
         )
     return values
+
+
+def check_kept(total: Tensor, remedy: str) -> None:
+    """Raise unless what a mask keeps adds up to more than 0, in each sum of `total`. Reads one number back."""
+    if not torch.compiler.is_compiling() and not (total > 0).all():
+        raise ValueError(
+            f"mask must keep at least one voxel, received one that keeps {float(total.min()):g}; {remedy}."
+        )
 
 
 def check_option(name: str, value: Any, options: Collection[Any]) -> None:

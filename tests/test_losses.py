@@ -177,6 +177,29 @@ def test_similarities_by_hand():
     assert losses.dice(warped, fixed).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("level", [0.3, 1000.1, 1e6 + 0.7, 1e12])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ncc_of_constant_images_is_one_however_bright(shape, level):
+    flat = torch.full((2, 1, *shape), level, requires_grad=True)
+    score = losses.ncc(flat, flat.detach())
+    assert score.item() == 1
+    assert torch.autograd.grad(score, flat)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_empty_mask_is_refused(shape):
+    warped, fixed = images(shape)
+    mask = torch.ones_like(warped)
+    mask[1] = 0
+    with pytest.raises(ValueError, match=r"mask must keep at least one voxel, received one that keeps 0; give every"):
+        losses.mse(warped, fixed, mask=mask)
+    thin = torch.zeros_like(warped)
+    thin[:, :, 2:4] = 1
+    assert losses.mse(warped, fixed, mask=thin).isfinite()
+    with pytest.raises(ValueError, match="received one that keeps 0; give a mask with a whole window of ones"):
+        losses.lncc_gaussian(warped, fixed, sigma=2, mask=thin)
+
+
 def test_ncc_and_dice_of_nothing():
     flat, other = torch.full((1, 1, 6, 5), 0.3, requires_grad=True), images((6, 5), batch=1)[0].float()
     score = losses.ncc(flat, other)

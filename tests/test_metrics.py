@@ -55,6 +55,15 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 @dims
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_wide_unsigned_labels_are_measured_as_any_others(dim: int, dtype: torch.dtype) -> None:
+    first, second = label_pair(dim)
+    unsigned = first.to(dtype), second.to(dtype)
+    assert metrics.dice(*unsigned) == metrics.dice(first, second)
+    assert metrics.hd95(*unsigned, spacing=SPACINGS[dim]) == metrics.hd95(first, second, spacing=SPACINGS[dim])
+
+
+@dims
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
 def test_dice_is_that_of_monai(dim: int, dtype: torch.dtype) -> None:
     first, second = label_pair(dim)

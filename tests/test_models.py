@@ -111,3 +111,32 @@ def test_bfloat16_on_the_cpu_gives_the_gradient_also_on_grids_smaller_than_a_ker
     exact, rounded = gradients
     assert 0.5 < float(rounded.norm() / exact.norm()) < 2
     assert float(torch.cosine_similarity(exact, rounded, dim=0)) > 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_have_the_channels_and_the_precision_of_the_model(name):
+    model, image = getattr(models, name)(**SMALL[name]), torch.rand(1, 1, 33, 38)
+    two = image.expand(-1, 2, -1, -1)
+    with pytest.raises(ValueError, match=r"in_channels=1 takes .*received .*\(1, 2, 33, 38\); .* in_channels=2"):
+        model(two, two)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), pytest.raises(TypeError) as caught:
+            model(image.double(), image.double())
+        assert "weights, torch.float32, received torch.float64; convert them with image.to(" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_computes_together_is_not_refused(name):
+    model, image = getattr(models, name)(in_channels=2, **SMALL[name]).eval(), torch.rand(2, 2, 33, 38)
+    with torch.no_grad():
+        assert model(image[:1], image.half()).displacement.dtype == torch.float32  # a batch and a precision that widen
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(image, image.bfloat16()).displacement.isfinite().all()
+        assert model.double()(image, image.double()).displacement.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["VoxelMorph", "SITReg", "SACBNet", "SMGICNet"])
+def test_models_in_half_precision_take_images_in_half_precision(name):
+    model, image = getattr(models, name)(**SMALL[name]).eval().bfloat16(), torch.rand(1, 1, 33, 38).bfloat16()
+    with torch.no_grad():
+        assert model(image, image.flip(2)).displacement.isfinite().all()

@@ -110,6 +110,13 @@ def test_training_leaves_mode_and_global_random_state_as_they_were():
     assert torch.equal(torch.get_rng_state(), before) and not model.training and seen == [True, True]
 
 
+def test_training_leaves_a_frozen_layer_in_evaluation_mode():
+    model = tiny().train()
+    model.norm.eval()
+    quiet(model, Recipe(steps=1))
+    assert {name for name, module in model.named_modules() if not module.training} == {"norm"}
+
+
 def test_callbacks_see_each_step_and_cannot_disturb_the_training():
     disturbed, alone, seen = tiny(), tiny(), []
 

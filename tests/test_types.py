@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,6 +122,11 @@ REFUSED = {
         ValueError,
         "displacement must be finite",
     ),
+    "spacing as an array": (
+        lambda: Pair(IMAGE, IMAGE, spacing=np.array([1.0, -2.0])),
+        ValueError,
+        r"positive.*each of the 2.*\[ 1. -2.\]",
+    ),
     "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), ValueError, r"each of the 3 axes, received \(1.0, 1.0\)"),
 }
 
@@ -166,3 +172,10 @@ def test_registration_defaults_to_one_direction():
 
 def test_one_spacing_stands_for_all_axes():
     assert types.check_spacing(1.5, 3) == (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array, torch.tensor])
+def test_a_spacing_is_any_sequence_of_numbers(kind):
+    assert Pair(IMAGE, IMAGE, spacing=kind([0.5, 2.0])).spacing == (0.5, 2.0)
+    assert types.check_spacing(kind([0.5, 2.0]), 2) == (0.5, 2.0)
+    assert types.check_spacing(np.float64(1.5), 2) == types.check_spacing(np.array(1.5), 2) == (1.5, 1.5)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.fields import identity, sample, scale_components, unit_to_voxels, warp
 from regkit.grids import linear_upsample
-from regkit.layers import average_pool, batch_norm, configured, conv, conv_transposed, crop
-from regkit.types import Coordinates, Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+from regkit.layers import average_pool, batch_norm, check_inputs, configured, conv, conv_transposed, crop
+from regkit.types import Coordinates, Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
 _WEIGHTS = {"none": 0.0, "icon": 1024.0, "gradicon": 0.2}
@@ -169,7 +169,7 @@ class GradICON(nn.Module):
 
     def forward(self, moving: Image, fixed: Image) -> GradICONRegistration:
         """Register, in both directions; the result keeps the fields that the objective needs."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         moving_pyramid, fixed_pyramid = map(self._pyramid, torch.broadcast_tensors(moving, fixed))
         fields, levels = self._register(moving_pyramid, fixed_pyramid)
         inverse_fields, inverses = self._register(fixed_pyramid, moving_pyramid)

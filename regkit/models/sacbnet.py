@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.clusters import Clusters, adaptive_convolution, k_means, k_means_as_released, neighbours, offsets, pad
 from regkit.fields import compose, upsample, warp
-from regkit.layers import average_pool, configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+from regkit.layers import average_pool, check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
 Cluster = Callable[[Tensor, int], Clusters]  # of points (F, L), into so many
@@ -237,7 +237,7 @@ class SACBNet(nn.Module):
         self, moving: Image, fixed: Image, *, clusters: Mapping[int, Clusters] | None = None
     ) -> SACBRegistration:
         """Register. clusters: by level, to use instead of k-means; batch axis: the moving images, then the fixed."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         _check_size(spatial(moving))
         images = torch.cat(torch.broadcast_tensors(moving, fixed))
         pyramid = self._encode(pad_to_multiple(images, 16))

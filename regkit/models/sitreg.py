@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.fields import identity, invert, warp
 from regkit.grids import reads_inside
-from regkit.layers import average_pool, configured, conv, convolve, pad_to_multiple
+from regkit.layers import average_pool, check_inputs, configured, conv, convolve, pad_to_multiple
 from regkit.splines import control_bound, upsample_controls
 from regkit.symmetry import MEETINGS, UPDATES, HalfwayAffine, NoAffine, around, composed, moved, swap
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, choose, spatial
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, choose, spatial
 
 _SAFETY = 0.99  # of the bound on control values
 Block = Callable[[Sequence[int]], nn.Sequential]
@@ -254,7 +254,7 @@ class SITReg(nn.Module):
 
     def stages(self, moving: Image, fixed: Image) -> Iterator[Stage]:
         """The levels one by one, coarse to fine."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         shape = spatial(moving)
         features = self.features(torch.cat(torch.broadcast_tensors(moving, fixed)))
         affine = self.affine(features[-1], shape)

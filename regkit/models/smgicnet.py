@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from regkit.fields import compose, normalized_to_voxels, upsample, voxels_to_normalized, warp
-from regkit.layers import configured, crop, pad_to_multiple
+from regkit.layers import check_inputs, configured, crop, pad_to_multiple
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
 from regkit.models import smgicnet_released as released
 from regkit.models.smgicnet_networks import AddedVelocities, haar, paper_networks
 from regkit.symmetry import swap
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
@@ -130,7 +130,7 @@ class SMGICNet(nn.Module):
 
     def forward(self, moving: Image, fixed: Image) -> SMGICRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         images = torch.cat(torch.broadcast_tensors(moving, fixed))
         batch, stages = len(images) // 2, self.coarse_to_fine(images)
         return SMGICRegistration(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from regkit.fields import compose, exponential, identity, sample, scale_components, upsample, warp
-from regkit.layers import average_pool, configured, conv, conv_transposed, crop, pad_to_multiple
+from regkit.layers import average_pool, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple
 from regkit.losses import diffusion, level_window, lncc
 from regkit.symmetry import swap
-from regkit.types import Dim, Displacement, Image, Registration, check_pair, spatial
+from regkit.types import Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
@@ -51,7 +51,7 @@ class SPNet(nn.Module):
         Parameters: 426,732 in 3D, 137,672 in 2D (4 levels, 1 channel).
         Reach: the coarsest estimator works at 1/8 of the size and sees 95 voxels along each axis, 12 of its own.
         Guaranteed by construction, for any weights: exchanging the images exchanges the maps; two equal images give
-        zero; any image size.
+        zero; any image size is registered (training needs 2^levels + 1 voxels along every axis: 17 with 4 levels).
         Not guaranteed: φ_BA undoes φ_AB only up to interpolation (about 0.01 voxel); folds are rare, not excluded.
         Intensities should be in [0, 1].
 
@@ -103,7 +103,7 @@ class SPNet(nn.Module):
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         images = torch.cat(torch.broadcast_tensors(moving, fixed))
         batch, shape = len(images) // 2, spatial(images)
         encoded = self.encoder(self.pyramid(images))
@@ -145,6 +145,9 @@ class SPNet(nn.Module):
 
         {"lncc", "diffusion"}; where the estimators give displacements also "inverse_consistency", the mean of
         |u_AB + u_BA(x + u_AB)|² in both orders.
+
+        Raises:
+            ValueError: an axis has fewer than 2^levels + 1 voxels, so that the coarsest level has fewer than 3.
         """
         images = self.pyramid(torch.cat(torch.broadcast_tensors(moving, fixed)))
         count = self.compared * len(images[0]) // 2

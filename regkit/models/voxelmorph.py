@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from regkit import losses
 from regkit.fields import exponential, warp
-from regkit.layers import configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_pair, spatial
+from regkit.layers import check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
 _SIMILARITIES: dict[str, Callable[..., Tensor]] = {"mse": losses.mse, "lncc": losses.lncc}
@@ -113,7 +113,7 @@ class VoxelMorph(nn.Module):
 
     def forward(self, moving: Image, fixed: Image) -> Registration:
         """Register: `inverse` and `velocity` are given with output="velocity", else None."""
-        check_pair(moving, fixed, self.dim)
+        check_inputs(self, moving, fixed)
         images = pad_to_multiple(torch.cat(torch.broadcast_tensors(moving, fixed), 1), self.multiple)
         field = crop(self.head(self.unet(images)), spatial(moving))
         return self.registered(at_least_float32(field))
