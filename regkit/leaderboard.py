@@ -204,7 +204,7 @@ def short_table(aligned: Sequence[Row], unaligned: Sequence[Row]) -> str:
     """Dice on both benchmarks, folds and seconds over both, as markdown; best Dice on aligned brains first."""
     both = [*aligned, *unaligned]
     lines = ["| method | Dice, aligned | Dice, unaligned | folds (%) | seconds |", "|---|---|---|---|---|"]
-    for name in _ranking(aligned) + [name for name in _ranking(unaligned) if name not in _ranking(aligned)]:
+    for name in dict.fromkeys(_ranking(aligned) + _ranking(unaligned)):
         cells = [(aligned, "dice"), (unaligned, "dice"), (both, "folds_percent"), (both, "seconds")]
         means = [(_mean(rows, name, column), COLUMNS[column][1]) for rows, column in cells]
         numbers = ["-" if math.isnan(mean) else form.format(mean) for mean, form in means]

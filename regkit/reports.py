@@ -18,7 +18,7 @@ from regkit.algebra import move_points
 from regkit.fields import identity, sample
 from regkit.itk import Deformation, regrid
 from regkit.scan_pairs import ScanRegistration
-from regkit.scans import Grid, Scan, normalise, resample, voxel_map
+from regkit.scans import SIDES, Grid, Scan, normalise, resample, voxel_map
 from regkit.views import pictures
 from regkit.views.drawing import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.views.volumes import Cut, Place, cuts
@@ -27,7 +27,6 @@ _LONGEST = 120  # voxels along the longest axis of what is drawn
 _TARGET = 256  # pixels along the longer side of a picture
 _DIFFERENCE = 0.5
 _NAMES = ("Sagittal", "Coronal", "Axial")
-_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the two ends of each axis
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
@@ -127,7 +126,7 @@ def _centre(image: NDArray[Any]) -> Place:
 def _heading(cut: Cut, grid: Grid, more: str = "") -> str:
     first, second = grid.axes[cut.first], grid.axes[cut.second]
     (across,) = {0, 1, 2} - {first, second}
-    (left, right), (_, top) = _LETTERS[first], _LETTERS[second]
+    (left, right), (_, top) = SIDES[first], SIDES[second]
     sides = f"{left} on the left, {right} on the right, {top} on top"
     return f"<h2>{_NAMES[across]} plane{more} <small>({sides})</small></h2>"
 

@@ -22,6 +22,7 @@ from regkit.fields import identity, sample
 from regkit.types import Displacement, Image, at_least_float32, check_displacement, spatial
 
 Affine = np.ndarray  # (4, 4), float64
+SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations

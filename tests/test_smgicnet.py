@@ -734,3 +734,14 @@ def test_training_lowers_the_loss(dim):
 def test_bad_input_is_named(shapes, message):
     with pytest.raises(ValueError, match=message):
         SMGICNet(2)(*(torch.rand(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_the_least_image_that_can_be_trained_on(levels):
+    model, least = SMGICNet(2, channels=4, levels=levels), 2**levels + 1
+    moving, fixed = torch.rand(2, 1, 1, least, 31)
+    assert all(term.isfinite() for term in model.objective(model(moving, fixed), moving, fixed).values())
+    moving, fixed = moving[:, :, 1:], fixed[:, :, 1:]
+    found = model(moving, fixed)  # is registered nevertheless
+    with pytest.raises(ValueError, match="3 voxels along every axis"):
+        model.objective(found, moving, fixed)

@@ -60,7 +60,8 @@ class SMGICNet(nn.Module):
         Reach: the coarsest network sees 29 of its voxels along each axis, 230 of the image's; what a level adds to the
         velocity is below a fifth of the image's size.
         Guaranteed by construction, for any weights: exchanging the images exchanges the maps; displacement and inverse
-        are exponentials of v and -v, inverse to each other up to interpolation; any image size.
+        are exponentials of v and -v, inverse to each other up to interpolation; any image size is
+        registered (training needs 2^levels + 1 voxels along every axis: 17 with 4 levels).
         Not guaranteed: φ_BA is the inverse of φ_AB only as far as training made it so; folds are rare, not excluded.
         Intensities should be in [0, 1].
 
@@ -192,6 +193,9 @@ class SMGICNet(nn.Module):
         "symmetric": MSE(B ∘ φ_AB⁻¹, B ∘ φ_BA), as the authors' program has it; equation 2 prints images of different
         shapes. "inverse": MSE(φ_AB ∘ φ_AB⁻¹, identity), equation 3. "multilevel": MSE(w_k, (w_k + w_{k-1})/2),
         equation 4, w_k = A ∘ φ_k, on the last level's grid.
+
+        Raises:
+            ValueError: an axis has fewer than 2^levels + 1 voxels, so that the coarsest level has fewer than 3.
         """
         images = torch.cat(torch.broadcast_tensors(moving, fixed))
         return self.losses(self, registration, self.pyramid(images))

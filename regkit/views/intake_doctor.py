@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regkit.intake import Intake, examine
-from regkit.scans import Scan, resample
+from regkit.scans import SIDES, Scan, resample
 from regkit.symptoms import SHADES, Finding, Severity
 from regkit.views.controls import Choice, Control, Scene, Slider, State, Toggle
 from regkit.views.drawing import NIGHT, PAPER, POINT, Colour, Picture, blank, integer_scale, stack
@@ -29,7 +29,6 @@ _WIDE, _LETTERS, _LINE = 470, 68, 16  # of the list: pixels, letters in a line, 
 _BELOW = 3  # pixels: for what hangs below a line
 _GREY: Colour = (95, 95, 95)
 _AXES = ("to the right", "to the front", "up")
-_LETTER = (("L", "R"), ("P", "A"), ("I", "S"))  # at the two ends of each axis
 _NAMES = ("sagittal", "coronal", "axial")
 
 
@@ -147,7 +146,7 @@ def _square(values: NDArray[np.float32], cut: Cut, exact: Sequence[float], scale
     sheet, top, left = blank((_SIDE, _SIDE), 1, NIGHT), (_SIDE - height) // 2, (_SIDE - width) // 2
     sheet[top : top + height, left : left + width] = picture
     middle = _SIDE / 2
-    (first, last), (low, high) = _LETTER[cut.first], _LETTER[cut.second]
+    (first, last), (low, high) = SIDES[cut.first], SIDES[cut.second]
     letters = [
         (middle, 5, "lm", first),
         (middle, _SIDE - 5, "rm", last),
