@@ -26,10 +26,7 @@ PAPER = Variant(
         "split by the order of the names (the paper gives its sizes and does not list it)",
     ),
     sources=(
-        Source(
-            "AbdomenCTCT.zip",
-            ("https://cloud.imi.uni-luebeck.de/s/32WaSRaTnFk2JeT/download/AbdomenCTCT.zip",),
-        ),
+        Source("AbdomenCTCT.zip", ("https://cloud.imi.uni-luebeck.de/s/32WaSRaTnFk2JeT/download/AbdomenCTCT.zip",)),
     ),
     options={"window": (-1000.0, 1000.0)},
 )

@@ -13,8 +13,8 @@ from data_scripts.common.command import main
 from data_scripts.common.conversion import placed
 from data_scripts.common.datasets import SPLITS, Case, Dataset, Files, Prepared, Splits, Variant, check_number
 from data_scripts.common.errors import DatasetError
+from regkit.data.vessels import random_deformation
 from regkit.fields import warp
-from regkit.vessels import random_deformation
 
 PAPER = Variant(
     protocols=("gradicon/drive",),

@@ -66,10 +66,7 @@ SITREG = Variant(
 SACBNET = replace(
     SITREG,
     protocols=("sacbnet/lpba40", "sitreg/lpba40"),
-    files={
-        "labels": "{id}/{id}.delineation.structure.label.hdr",
-        "image": "{id}/{id}.delineation.skullstripped.hdr",
-    },
+    files={"labels": "{id}/{id}.delineation.structure.label.hdr", "image": "{id}/{id}.delineation.skullstripped.hdr"},
     preprocessing=(
         "as delivered: skull-stripped, in the delineation space (rigidly aligned to MNI305), 1 mm, 181 x 217 x 181",
         "intensities from minimum to maximum as 0 to 1",

@@ -26,10 +26,7 @@ COHORTS = ("NKI-RS-22", "NKI-TRT-20", "OASIS-TRT-20")  # the last is the test se
 
 PAPER = Variant(
     protocols=("spnet/mindboggle",),
-    files={
-        "image": "{id}/t1weighted_brain.MNI152.nii.gz",
-        "labels": "{id}/labels.DKT31.manual.MNI152.nii.gz",
-    },
+    files={"image": "{id}/t1weighted_brain.MNI152.nii.gz", "labels": "{id}/labels.DKT31.manual.MNI152.nii.gz"},
     counts=(42, 0, 20),
     shape=(160, 192, 160),
     labels=unnamed(side + number for side in (1000, 2000) for number in range(1, 36)),

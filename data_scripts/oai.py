@@ -25,8 +25,8 @@ from data_scripts.common.datasets import (
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from data_scripts.common.layout import members
-from regkit.alignment import align
 from regkit.images import Scan, normalise, read_image, resample
+from regkit.tools.register import align
 
 ENDING = "_image.nii.gz"
 LISTS = {"train": "train/pair_path_list.txt", "test": "test/pair_path_list.txt"}  # moving fixed and their labels

@@ -1,31 +1,29 @@
 """regkit: learn deep-learning image registration by touching it.
 
-The map, from the ground up (each line imports only from lines above it):
+The map. Each room imports only from rooms above it, and is imported when it is asked for.
 
+compute: the compact library
     types        Image, Labels, Displacement; Pair (what to register) and Registration (what was found)
-    fields       the one convention; sample, warp, compose, exponential, invert, Jacobians, sizes, units
-                 (on algebra, grids, sampler, inversion, volume_change)
-    layers       what two or more networks share
-    losses       similarities, smoothness, ICON and GradICON (on windows, penalties)
-    metrics      Dice, surface distances, landmark error; folds, statistics of |J|, consistency (on regularity)
-    models       VoxelMorph, GradICON, SITReg, SACBNet, SPNet, SMGICNet: one paper, one file
-                 (on splines, symmetry, clusters: SITReg's and SACB-Net's mathematics)
-    checkpoints  save, load, and the authors' published weights (on files, official)
-    training     one loop for all; recipes and histories (on runs, resuming)
-    data         shapes and deformations with known answers (vessels: trees of thin lines)
-    brains       synthetic brains with known answers (on anatomy, appearance; needs the course extra)
-    variants     what the course compares, trained: benchmarks, ablation studies, results (on benchmarks, studies)
-    claims       what the papers claim, judged on them (on ledger, laws)
-    optimise     one pair without a network: affine map, displacement, velocity; refine: what a network found
-    images       scans, from files and to files (on scans); folders: datasets; itk: displacement fields in files
-    scan_pairs   two scans in, maps between them out (on alignment, methods, measuring; syn: that of ANTs)
-    intake       what is well with a scan's file and what is not (on symptoms; patients: files to try it on)
-    comparisons  methods side by side on the same pairs; scan_comparisons: on scans in files (on tissues)
-    leaderboard  the shipped networks and their rivals on whole brains, measured and stored
-    tables       a paper's table on its dataset, as data_scripts prepare it (on protocols: the tables as data)
-    figures      static plots; widgets: interactive ones (both on views, and both need the course extra)
-    course       the notebooks; check: their exercises
-    commands     the command line: register, train, evaluate, leaderboard (on reports: a registration's page)
+    _core        the engine room, read last: grid, sampler, inversion, jacobian, windows, files
+    fields       the one convention; sample, warp, compose, exponential, invert, |J|, sizes, units
+    losses       similarities, smoothness, ICON, GradICON
+    metrics      Dice, surface distances, landmark error; folds, statistics of |J|, consistency
+    training     one loop for all: recipes, histories, resuming
+    models       VoxelMorph, GradICON, SITReg, SACBNet, SPNet, SMGICNet: one paper, one file; official weights
+    checkpoints  save, load, describe, load_official
+    optimise     one pair without a network; refinement of what a network found
+data
+    data         shapes and deformations with known answers, vessels, brains, benchmarks
+    images       scans in files: read, write, resample; itk: displacement fields; folders: datasets
+look
+    figures      static plots; pixels, paint, planes: what pictures are made of
+use
+    tools        methods, two scans in and maps out, examining files, reports, comparisons, leaderboard, tables
+look, live
+    widgets      interactive pictures: View and its scenes
+learn
+    course       the notebooks; check: their exercises; lessons: what single tutorials show; studies, claims
+    commands     the command line
 
 The flow: pair in, registration out, functions after.
 
@@ -36,23 +34,76 @@ The flow: pair in, registration out, functions after.
     terms = model.objective(registration, pair.moving, pair.fixed)
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
 
-from regkit import brains, checkpoints, data, fields, images, losses, metrics, models, training
-from regkit.checkpoints import load, save
-from regkit.fields import compose, exponential, invert, jacobian_determinant, warp
-from regkit.training import train
-from regkit.types import Pair, Registration
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from regkit._core import __version__, moved
+
+if TYPE_CHECKING:
+    from regkit import (
+        checkpoints,
+        course,
+        data,
+        fields,
+        figures,
+        images,
+        losses,
+        metrics,
+        models,
+        optimise,
+        training,
+        types,
+        widgets,
+    )
+    from regkit.checkpoints import load, save
+    from regkit.course import check
+    from regkit.data import brains
+    from regkit.fields import compose, exponential, invert, jacobian_determinant, warp
+    from regkit.training import train
+    from regkit.types import Pair, Registration
+
+_PLACES: dict[str, tuple[str, ...]] = {
+    "fields": ("compose", "exponential", "invert", "jacobian_determinant", "warp"),
+    "checkpoints": ("load", "save"),
+    "training": ("train",),
+    "types": ("Pair", "Registration"),
+}
+
+moved.install()
+
+
+def __getattr__(name: str) -> Any:
+    """A room or a public name, imported now that it is asked for."""
+    place = next((room for room, names in _PLACES.items() if name in names), None)
+    if place:
+        value = getattr(importlib.import_module(f"regkit.{place}"), name)
+    elif name in __all__ or name in moved.NAMES:
+        value = importlib.import_module(f"regkit.{name}")
+    else:
+        raise AttributeError(f"module 'regkit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "Pair",
     "Registration",
+    "__version__",
     "brains",
+    "check",
     "checkpoints",
     "compose",
+    "course",
     "data",
     "exponential",
     "fields",
+    "figures",
     "images",
     "invert",
     "jacobian_determinant",
@@ -60,8 +111,11 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "optimise",
     "save",
     "train",
     "training",
+    "types",
     "warp",
+    "widgets",
 ]

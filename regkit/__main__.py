@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from regkit._core.files import write_atomically
 from regkit.commands.evaluate import add_evaluate
 from regkit.commands.leaderboard import add_leaderboard
 from regkit.commands.register import add_register
 from regkit.commands.train import add_train
-from regkit.files import write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def add_lab(commands: argparse._SubParsersAction) -> None:
     lab.add_argument("--port", type=int, default=8888, help="port on this machine (8888, or the next free one)")
 
     def run(chosen: argparse.Namespace) -> int:
-        from regkit import course
+        from regkit.course import notebooks as course
 
         return course.lab(browser=not chosen.no_browser, port=chosen.port)
 
@@ -49,9 +49,9 @@ def add_notebooks(commands: argparse._SubParsersAction) -> None:
     )
 
     def run(chosen: argparse.Namespace) -> int:
-        from regkit import course
+        from regkit.course import notebooks as notebooks_module
 
-        for path in course.build(course.folder()):
+        for path in notebooks_module.build(notebooks_module.folder()):
             print(f"made {path.name} in {path.parent.name}/")
         return 0
 
@@ -64,9 +64,9 @@ def add_pages(commands: argparse._SubParsersAction) -> None:
     pages.add_argument("folder", type=Path, help="where the pages go")
 
     def run(chosen: argparse.Namespace) -> int:
-        from regkit import course
+        from regkit.course import notebooks as notebooks_module
 
-        print(f"open {course.publish(course.folder(), chosen.folder)[-1]}")
+        print(f"open {notebooks_module.publish(notebooks_module.folder(), chosen.folder)[-1]}")
         return 0
 
     pages.set_defaults(run=run)
@@ -80,9 +80,9 @@ def add_study(commands: argparse._SubParsersAction) -> None:
     study.add_argument("--seeds", type=int, nargs="+", help="0, 1 and 2 where they are left out")
 
     def run(chosen: argparse.Namespace) -> int:
-        from regkit import variants
+        from regkit.course import studies
 
-        variants.train(chosen.name, chosen.variant, chosen.seeds)
+        studies.train(chosen.name, chosen.variant, chosen.seeds)
         return 0
 
     study.set_defaults(run=run)
@@ -94,10 +94,11 @@ def add_ledger(commands: argparse._SubParsersAction) -> None:
     ledger.add_argument("--out", type=Path, help="the file; tutorials/claims.md where it is left out")
 
     def run(chosen: argparse.Namespace) -> int:
-        from regkit import claims, course, ledger
+        from regkit.course import claims
+        from regkit.course import notebooks as notebooks_module
 
-        out = chosen.out or course.folder() / "claims.md"
-        write_atomically(out, ledger.table(claims.CLAIMS).encode())
+        out = chosen.out or notebooks_module.folder() / "claims.md"
+        write_atomically(out, claims.table(claims.CLAIMS).encode())
         print(f"wrote {out}")
         return 0
 

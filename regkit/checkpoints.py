@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-import regkit
 from regkit import models
-from regkit.files import State, fill, write_atomically
-from regkit.official import load_official, rename
+from regkit._core import __version__
+from regkit._core.files import State, fill, write_atomically
+from regkit.models.official import load_official, rename
 
 __all__ = ["describe", "load", "load_official", "rename", "save"]
 
@@ -45,7 +45,7 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     description = {
         "format": str(FORMAT),
-        "regkit": regkit.__version__,
+        "regkit": __version__,
         "model": type(model).__name__,
         "arguments": json.dumps(configuration),
         "metrics": json.dumps(dict(metrics or {})),
@@ -95,7 +95,7 @@ def describe(path: Path | str) -> dict[str, Any]:
     metadata = _metadata(Path(path))
     if metadata.get("format", "").isdigit() and int(metadata["format"]) > FORMAT:
         raise ValueError(
-            f"regkit {regkit.__version__} reads files up to format {FORMAT}, received {path} of format "
+            f"regkit {__version__} reads files up to format {FORMAT}, received {path} of format "
             f"{metadata['format']}, written by regkit {metadata.get('regkit')}; update regkit."
         )
     try:

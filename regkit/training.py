@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import io
+import json
 import math
+import os
+import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,14 +29,219 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from regkit import resuming
-from regkit.runs import History, Mode, Precision, Recipe, Schedule, mode, seed_everything, steps
+from regkit._core.files import read_tensors, write_atomically
 from regkit.types import Image, Pair
+
+Schedule = Literal["constant", "cosine", "polynomial"]
+
+Precision = Literal["float32", "bfloat16"]
+
+Mode = Literal["fast", "full"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train with Adam.
+
+    steps: how often the weights change. learning_rate: the highest. batch: pairs in a step, for each process. seed: of
+    the pairs' order and of every random number drawn in a step (the first weights are the model's own business).
+    schedule: of the learning rate over t = step / steps: 1 (GradICON, SITReg, SPnet), (1 + cos π t) / 2, or (1 - t)^0.9
+    (SACB-Net). clip: longest norm that the gradient may have, or None. precision: "bfloat16" lets the network compute
+    its convolutions in bfloat16; weights, displacements and objective stay float32.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    batch: int = 1
+    seed: int = 0
+    schedule: Schedule = "constant"
+    clip: float | None = None
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        rules = {
+            "steps": (self.steps >= 0, "0 or more"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "schedule": (self.schedule in get_args(Schedule), f"one of {get_args(Schedule)}"),
+            "clip": (self.clip is None or self.clip > 0, "a positive number or None"),
+            "precision": (self.precision in get_args(Precision), f"one of {get_args(Precision)}"),
+        }
+        for name, (kept, rule) in rules.items():
+            if not kept:
+                raise ValueError(f"{name} must be {rule}, received {getattr(self, name)!r}; change the recipe.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        t = step / self.steps
+        factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * t)) / 2, "polynomial": (1 - t) ** 0.9}
+        return self.learning_rate * factors[self.schedule]
+
+
+@dataclass
+class History:
+    """What each step of a training saw.
+
+    terms: the objective's weighted terms by name, one number for each step (the mean over all processes).
+    seconds: how long each step took. `len(history)` is the number of steps done.
+    """
+
+    terms: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    @property
+    def loss(self) -> list[float]:
+        """The sum of the terms at each step."""
+        return [math.fsum(values) for values in zip(*self.terms.values(), strict=True)]
+
+    def append(self, terms: Mapping[str, float], seconds: float) -> None:
+        """Add a step.
+
+        Raises:
+            ValueError: its terms are not those of the steps before.
+        """
+        if self.seconds and terms.keys() != self.terms.keys():
+            raise ValueError(
+                f"every step must have the same terms, received {sorted(terms)} after {sorted(self.terms)}; "
+                f"let the objective return a zero where a term does not count."
+            )
+        for name, value in terms.items():
+            self.terms.setdefault(name, []).append(value)
+        self.seconds.append(seconds)
+
+    def to_json(self) -> str:
+        """The history as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        """The history that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        content: Any = json.loads(text)
+        try:
+            terms = {str(name): [float(value) for value in values] for name, values in content["terms"].items()}
+            history = cls(terms, [float(value) for value in content["seconds"]])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"a history is an object of terms and seconds, received {text[:80]!r}.") from error
+        if {len(values) for values in terms.values()} - {len(history)}:
+            raise ValueError(f"a history has one number for each of its {len(history)} steps, received {text[:80]!r}.")
+        return history
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch (all devices): for a notebook's first cell."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def mode() -> Mode:
+    """What the environment variable REGKIT_MODE says: "fast" or "full"; "full" where it is not set.
+
+    Raises:
+        ValueError: REGKIT_MODE says something else.
+    """
+    value = os.environ.get("REGKIT_MODE", "full")
+    if value not in get_args(Mode):
+        raise ValueError(f"REGKIT_MODE must be one of {get_args(Mode)}, received {value!r}; set or unset it.")
+    return "fast" if value == "fast" else "full"
+
+
+def steps(*, fast: int, full: int) -> int:
+    """The number of steps for the mode that is set: `steps(fast=40, full=400)`."""
+    return {"fast": fast, "full": full}[mode()]
+
+
+FORMAT = "regkit training 1"
+
+
+def write(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, world: int, history: History
+) -> None:
+    """Write the file; a failure leaves the one that was there."""
+    content = {
+        "format": FORMAT,
+        "training": _description(model, recipe, world),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "generators": [generator.get_state() for generator in generators(model)],
+        "history": history.to_json(),
+    }
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_atomically(path, stream.getvalue())
+
+
+def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, world: int) -> History:
+    """Put model, optimiser and generators where the file left them; returns the history.
+
+    Raises:
+        ValueError: the file is no training's, or another training's. The model is unchanged.
+    """
+    content = read_tensors(path)
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"a training goes on from a file of the format {FORMAT!r}, received {path} with {content.get('format')!r}; "
+            f"name another checkpoint, or move this one away to start afresh."
+        )
+    history = History.from_json(content["history"])
+    _check_same(path, content["training"], _description(model, recipe, world), len(history))
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    for generator, state in zip(generators(model), content["generators"], strict=True):
+        generator.set_state(state)
+    return history
+
+
+def generators(model: nn.Module) -> Iterator[torch.Generator]:
+    """The random generators that a model and its parts hold as attributes."""
+    for module in model.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, torch.Generator))
+
+
+def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]:
+    """What must be the same for a training to go on, as text by name."""
+    described = {f"recipe.{name}": repr(value) for name, value in asdict(recipe).items()}
+    described["model"] = type(model).__name__
+    for name, value in vars(model).get("configuration", {}).items():
+        described[f"model.{name}"] = json.dumps(value, default=repr)
+    for name, value in model.state_dict().items():
+        described[f"shape of {name}"] = str(tuple(value.shape))
+    for name, parameter in model.named_parameters():
+        described[f"training of {name}"] = str(parameter.requires_grad)
+    return {**described, "processes": str(world)}
+
+
+def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: int) -> None:
+    """Raise unless the descriptions agree; a constant learning rate lets `steps` grow."""
+    different = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if before["recipe.schedule"] == repr("constant") and int(now["recipe.steps"]) >= done:
+        different -= {"recipe.steps"}
+    if different:
+        listed = [f"{name}: {before.get(name)} in the file, {now.get(name)} now" for name in sorted(different)]
+        more = f"; and {len(listed) - 8} more" if len(listed) > 8 else ""
+        raise ValueError(
+            f"a training goes on only as it began, received {path} with {'; '.join(listed[:8])}{more}; name another "
+            f"checkpoint, or move this one away to start afresh."
+        )
+
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
 
 Item = Pair | tuple[Image, Image]
+
 Source = Sequence[Item] | Callable[[int, torch.Generator], Item]
+
 Callback = Callable[[int, History], None]
 
 
@@ -76,7 +286,7 @@ def train(
     with torch.random.fork_rng(devices):
         run = _Run(model, source, recipe, rank, world)
         if path is not None and path.exists():
-            run.history = resuming.restore(path, model, run.optimiser, recipe, world)
+            run.history = restore(path, model, run.optimiser, recipe, world)
         if world > 1:
             run.network = DistributedDataParallel(model)
         with tqdm(total=recipe.steps, initial=len(run.history), disable=not progress or rank > 0) as bar:
@@ -121,13 +331,13 @@ class _Run:
         batch = _batch(self.source, self.recipe, step, self.rank, self.world)
         moving, fixed = (image.to(self.device) for image in batch)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        generators = [(generator, generator.get_state()) for generator in resuming.generators(self.model)]
+        states = [(generator, generator.get_state()) for generator in generators(self.model)]
         try:
             terms = self.differentiate(moving, fixed, step)
         except BaseException:
             for buffer, value in buffers:
                 buffer.data.copy_(value)
-            for generator, state in generators:
+            for generator, state in states:
                 generator.set_state(state)
             raise
         for group in self.optimiser.param_groups:
@@ -163,7 +373,7 @@ class _Run:
     def write(self, path: Path | None) -> None:
         """Write the checkpoint, if there is to be one and this is the first process."""
         if path is not None and self.rank == 0:
-            resuming.write(path, self.model, self.optimiser, self.recipe, self.world, self.history)
+            write(path, self.model, self.optimiser, self.recipe, self.world, self.history)
 
 
 def _values(terms: dict[str, Tensor], world: int) -> dict[str, float]:

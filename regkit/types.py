@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 
 Dim = Literal[2, 3]
+
 Image = Tensor  # (B, C, *space), floating point
+
 Labels = Tensor  # (B, 1, *space), integer; 0 is background
+
 Displacement = Tensor  # (B, dim, *space), voxels; channel i moves along spatial axis i
+
 Coordinates = Tensor  # (B, dim, *any), voxels; absolute positions
+
 _Entry = TypeVar("_Entry")
 
 
@@ -217,3 +222,18 @@ def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
     """The entry of a table, or an error that lists its keys."""
     check_option(name, key, table)
     return table[key]
+
+
+def stack(pairs: Sequence[Pair]) -> Pair:
+    """Pairs of one size as one Pair, along the batch; what one of them lacks, the result lacks.
+
+    Raises:
+        ValueError: no pairs, or pairs that do not fit each other.
+    """
+    if not len(pairs):
+        raise ValueError("there must be at least one pair to stack, received none; check how they were made.")
+    items = [pairs[i] for i in range(len(pairs))]
+    names = ("moving", "fixed", "moving_labels", "fixed_labels", "displacement")
+    parts = {name: [getattr(item, name) for item in items] for name in names}
+    known = {name: torch.cat(values) for name, values in parts.items() if all(value is not None for value in values)}
+    return Pair(**known, spacing=items[0].spacing)

@@ -12,14 +12,15 @@ import torch
 from test_widgets import pixels
 from torch import nn
 
-from regkit import metrics, models, studies
+from regkit import metrics, models
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.course.studies import Study, switches
 from regkit.data import synthetic_pair
 from regkit.fields import warp, warp_labels
-from regkit.layers import configured, conv
-from regkit.studies import Study, switches
+from regkit.models.layers import configured, conv
+from regkit.tools import compare
 from regkit.training import Recipe
 from regkit.types import Pair, Registration
-from regkit.views.ablations import AblationPanel
 
 STEPS = 3
 
@@ -147,13 +148,13 @@ def test_training_leaves_the_random_state_as_it_was(tmp_path):
 def test_the_numbers_are_those_of_metrics():
     pair = example(2)
     u = pair.displacement
-    numbers = studies.measure(pair, Registration(u, -u))
+    numbers = compare.measure(pair, Registration(u, -u))
     overlap = metrics.dice(warp_labels(pair.moving_labels, u), pair.fixed_labels)
     assert numbers["Dice"] == pytest.approx(np.mean(list(overlap.values()))) and numbers["Dice"] == 1
     assert numbers["mean |warped - fixed|"] < 1e-6
     assert numbers["folds (%)"] == metrics.folds(u).percent
     assert numbers["inverse error (voxels)"] == metrics.inverse_consistency(u, -u)
-    assert set(studies.measure(Pair(pair.moving, pair.fixed), Registration(u))) == {
+    assert set(compare.measure(Pair(pair.moving, pair.fixed), Registration(u))) == {
         "mean |warped - fixed|",
         "folds (%)",
     }

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import alignment, data, scans
+from regkit import data, images
+from regkit.tools import register
 
 TURN = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.15, -0.1, 0.2) * [1.08, 0.95, 1.0], [3.0, -2.0, 1.0])
 
@@ -14,8 +15,8 @@ def drawn(shape, spacing, origin=(0.0, 0.0, 0.0)):
     """Shapes with a margin, placed in space."""
     pair = data.synthetic_pair(len(shape), 2, size=[size - 8 for size in shape])
     image = torch.nn.functional.pad(pair.moving, [4, 4] * len(shape))
-    grid = scans.Grid((*shape, 1)[:3], nibabel.affines.from_matvec(np.diag([*spacing, 1.0][:3]), origin))
-    return scans.Scan(image, grid, grid)
+    grid = images.Grid((*shape, 1)[:3], nibabel.affines.from_matvec(np.diag([*spacing, 1.0][:3]), origin))
+    return images.Scan(image, grid, grid)
 
 
 def error(found, truth, grid, axes=(0, 1, 2)):
@@ -31,11 +32,11 @@ def test_a_known_map_is_found_from_any_distance(offset):
     middle = nibabel.affines.from_matvec(np.eye(3), (fixed.affine @ [18, 16, 20, 1])[:3])
     truth = nibabel.affines.from_matvec(np.eye(3), offset) @ middle @ TURN @ np.linalg.inv(middle)
     turned = np.array([[0, -1.3, 0, 0], [0, 0, 1.1, 0], [1.4, 0, 0, 0], [0, 0, 0, 1.0]])  # other axes, other spacing
-    grid = scans.Grid((50, 55, 60), turned)
+    grid = images.Grid((50, 55, 60), turned)
     shift = (truth @ middle)[:3, 3] - (turned @ [25, 27, 30, 1])[:3]
-    grid = scans.Grid(grid.shape, nibabel.affines.from_matvec(np.eye(3), shift) @ turned)
-    moving = scans.resample(fixed, grid, through=np.linalg.inv(truth))
-    found = alignment.align(moving, fixed, steps=60)
+    grid = images.Grid(grid.shape, nibabel.affines.from_matvec(np.eye(3), shift) @ turned)
+    moving = images.resample(fixed, grid, through=np.linalg.inv(truth))
+    found = register.align(moving, fixed, steps=60)
     assert error(np.eye(4), truth, fixed.grid) > 3
     assert error(found, truth, fixed.grid) < 0.4
 
@@ -45,24 +46,24 @@ def test_slices_are_aligned_in_their_plane():
     truth = np.eye(4)
     truth[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     truth[:2, 3] = [13.0, -6.0]
-    moving = scans.resample(fixed, scans.Grid((60, 60, 1), np.diag([1.5, 1.5, 1, 1])), through=np.linalg.inv(truth))
-    found = alignment.align(moving, fixed, steps=60)
+    moving = images.resample(fixed, images.Grid((60, 60, 1), np.diag([1.5, 1.5, 1, 1])), through=np.linalg.inv(truth))
+    found = register.align(moving, fixed, steps=60)
     assert error(np.eye(4), truth, fixed.grid, (0, 1)) > 5
     assert error(found, truth, fixed.grid, (0, 1)) < 0.4
 
 
 def test_scans_apart_are_told():
     fixed = drawn((21, 18, 17), (1.0, 1.0, 1.0))
-    apart = scans.Scan(fixed.tensor, fixed.grid.cropped((500, 0, 0), (21, 18, 17)), fixed.grid)
-    alignment.check_overlap(fixed, fixed)
+    apart = images.Scan(fixed.tensor, fixed.grid.cropped((500, 0, 0), (21, 18, 17)), fixed.grid)
+    register.check_overlap(fixed, fixed)
     with pytest.raises(ValueError, match="centres are 500 mm apart"):
-        alignment.check_overlap(apart, fixed)
+        register.check_overlap(apart, fixed)
     shift = np.eye(4)
     shift[0, 3] = 500
-    alignment.check_overlap(apart, fixed, shift)
+    register.check_overlap(apart, fixed, shift)
 
 
 def test_a_map_that_lost_its_way_is_refused():
     fixed = drawn((21, 18, 17), (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="within a factor of 4"):
-        alignment.align(fixed, fixed, similarity=lambda warped, fixed: warped.mean() - fixed.mean(), steps=300)
+        register.align(fixed, fixed, similarity=lambda warped, fixed: warped.mean() - fixed.mean(), steps=300)

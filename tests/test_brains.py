@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regkit import anatomy as anatomies
-from regkit.anatomy import PAIRED, STRUCTURES, anatomy
-from regkit.brains import BrainPairs, brain_source, subject, true_displacement
+from regkit.data import anatomy as atlas
+from regkit.data.anatomy import PAIRED, STRUCTURES, anatomy
+from regkit.data.brains import BrainPairs, brain_source, subject, true_displacement
 from regkit.fields import compose, jacobian_determinant, warp, warp_labels
 from regkit.metrics import dice
 from regkit.models import VoxelMorph
@@ -37,8 +37,8 @@ def overlap(first, second):
 
 
 def test_the_template_is_read_without_a_network():
-    anatomies._atlas.cache_clear()
-    assert anatomies._atlas().t1.shape == (197, 233, 189)
+    atlas._atlas.cache_clear()
+    assert atlas._atlas().t1.shape == (197, 233, 189)
 
 
 @DIMS
@@ -235,7 +235,7 @@ def test_bad_input_is_refused_by_name(call, message):
 def test_a_missing_nilearn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     with pytest.raises(ImportError, match=r"\[course\]"):
-        anatomies._template()
+        atlas._template()
 
 
 def test_a_source_without_labels_makes_the_same_images():

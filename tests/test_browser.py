@@ -9,7 +9,7 @@ from test_course import ROOT, SOURCES  # noqa: E402
 
 from regkit import widgets  # noqa: E402
 from regkit.data import synthetic_pair  # noqa: E402
-from regkit.views.static import moving_html  # noqa: E402
+from regkit.widgets.static import moving_html  # noqa: E402
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 import torch
 
-from regkit import check
+from regkit.course import check
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 

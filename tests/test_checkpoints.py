@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 import regkit
-from regkit import checkpoints, models, official
-from regkit.files import read_tensors, write_atomically
-from regkit.layers import configured, conv
+from regkit import checkpoints, models
+from regkit._core.files import read_tensors, write_atomically
+from regkit.models import official
+from regkit.models.layers import configured, conv
 from regkit.types import Dim
 
 

@@ -11,10 +11,12 @@ import SimpleITK
 import torch
 
 import regkit
-from regkit import data, fields, images, itk, methods, metrics, models, reports, scan_pairs, scans
+from regkit import data, fields, images, metrics, models
 from regkit.__main__ import main
 from regkit.commands import plainly
-from regkit.methods import make_method
+from regkit.images import itk
+from regkit.tools import methods, register, report
+from regkit.tools.methods import make_method
 from regkit.types import Registration
 
 FILES = {
@@ -32,7 +34,7 @@ def command(*arguments):
 
 
 def on_grid(tensor, grid):
-    return scans.Scan(tensor, grid, grid)
+    return images.Scan(tensor, grid, grid)
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +44,19 @@ def folder(tmp_path_factory):
     pair = data.synthetic_pair(3, 2, size=(26, 23, 21), motion=0.5)
     padded = [torch.nn.functional.pad(each, [5] * 6) for each in (pair.moving, pair.fixed)]
     labels = [torch.nn.functional.pad(each, [5] * 6) for each in (pair.moving_labels, pair.fixed_labels)]
-    fixed = scans.Grid((36, 33, 31), nibabel.affines.from_matvec(np.diag([1.5, 1.5, 1.7]), (-20, 10, 5)))
+    fixed = images.Grid((36, 33, 31), nibabel.affines.from_matvec(np.diag([1.5, 1.5, 1.7]), (-20, 10, 5)))
     turn = nibabel.eulerangles.euler2mat(0.1, -0.15, 0.1)
     axes = turn @ np.array([[-1.3, 0, 0], [0, 0, 1.6], [0, -1.2, 0]])
-    moving = scans.Grid((55, 60, 50), nibabel.affines.from_matvec(axes, (0, 0, 0)))
+    moving = images.Grid((55, 60, 50), nibabel.affines.from_matvec(axes, (0, 0, 0)))
     middle = [grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1] for grid in (fixed, moving)]
     through = np.eye(4)
     through[:3, 3] = 180.0, -90.0, 60.0
     moving.affine[:, 3] += through @ middle[0] - middle[1]
     for name, grid, number in (("fixed", fixed, 1), ("moving", moving, 0)):
         back = None if number else np.linalg.inv(through)
-        image = scans.resample(on_grid(500 * padded[number], fixed), grid, through=back)
+        image = images.resample(on_grid(500 * padded[number], fixed), grid, through=back)
         images.write_image(folder / f"{name}.nii.gz", on_grid(image.tensor, grid))
-        label = scans.resample(on_grid(labels[number], fixed), grid, through=back)
+        label = images.resample(on_grid(labels[number], fixed), grid, through=back)
         images.write_labels(folder / f"{name}_labels.nii.gz", on_grid(label.tensor, grid))
     return folder
 
@@ -107,13 +109,13 @@ def test_the_page_shows_all_planes_and_needs_nothing_else(result):
 
 def test_a_page_lies_in_a_frame_whole(result):
     text = (result / "report.html").read_text()
-    (inside,) = re.findall(r'srcdoc="([^"]*)"', reports.framed(text, height=300))
+    (inside,) = re.findall(r'srcdoc="([^"]*)"', report.framed(text, height=300))
     assert html.unescape(inside) == text
 
 
 def store_slice(path, shape, seed, file_shape=None):
     pair = data.synthetic_pair(2, seed, size=shape, motion=0.2)
-    grid = scans.Grid(file_shape or shape, np.diag([1.5, 0.8, 1, 1]))
+    grid = images.Grid(file_shape or shape, np.diag([1.5, 0.8, 1, 1]))
     images.write_image(path.with_name(f"fixed_{path.name}"), on_grid(pair.fixed, grid))
     images.write_image(path, on_grid(pair.moving, grid))
     return pair
@@ -151,7 +153,7 @@ def test_a_network_sees_the_voxels_it_was_trained_on(folder):
 
     method = with_run(run)
     object.__setattr__(method, "spacing", 3.0)
-    found = scan_pairs.register_scans(moving, fixed, method, affine=True)
+    found = register.register_scans(moving, fixed, method, affine=True)
     assert seen == [(18, 16, 18)] and found.found.displacement.shape[2:] == (36, 33, 31)
     millimetres = found.found.displacement[0].flatten(1).mean(1) * torch.tensor(fixed.spacing)
     assert torch.allclose(millimetres, torch.tensor([1.5, 1.5, 1.5]), atol=0.05)
@@ -180,12 +182,12 @@ def test_too_large_for_the_memory_says_what_fits(folder):
 
     method = with_run(run)
     with pytest.raises(MemoryError, match=r"\(22, 21, 19\) fits \(tried\): give --spacing 2\.\d") as caught:
-        scan_pairs.register_scans(fixed, fixed, method)
+        register.register_scans(fixed, fixed, method)
     spacing = float(re.search(r"--spacing (\d\.\d+)", str(caught.value))[1])
-    scan_pairs.register_scans(fixed, fixed, method, spacing=spacing)
+    register.register_scans(fixed, fixed, method, spacing=spacing)
     object.__setattr__(method, "run", lambda one, other: (_ for _ in ()).throw(RuntimeError("another")))
     with pytest.raises(RuntimeError, match="another"):
-        scan_pairs.register_scans(fixed, fixed, method)
+        register.register_scans(fixed, fixed, method)
 
 
 def refused(capsys, words, *arguments):
@@ -199,13 +201,13 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
     monkeypatch.setattr(methods, "WEIGHTS", tmp_path)
     moving, fixed, labels = (folder / f"{name}.nii.gz" for name in ("moving", "fixed", "moving_labels"))
     out, none = ("--out", tmp_path / "out"), ("--method", "none")
-    grid = scans.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))
+    grid = images.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))
     sheared = nibabel.Nifti1Image(
         np.random.RandomState(0).rand(12, 11, 10).astype(np.float32), np.eye(4) + 0.3 * np.eye(4, k=1)
     )
     nibabel.save(sheared, tmp_path / "sheared.nii")
     images.write_image(tmp_path / "constant.nii", on_grid(torch.full((1, 1, 12, 11, 10), 7.0), grid))
-    images.write_image(tmp_path / "slice.nii", on_grid(torch.rand(1, 1, 12, 11), scans.Grid((12, 11), np.eye(4))))
+    images.write_image(tmp_path / "slice.nii", on_grid(torch.rand(1, 1, 12, 11), images.Grid((12, 11), np.eye(4))))
     (tmp_path / "text.nii").write_text("no image")
     cases = {
         "must overlap.*apart.*--affine": (moving, fixed, *none),
@@ -295,7 +297,7 @@ def test_notes_are_one_line_too(tmp_path, folder, capsys):
 
 @pytest.fixture
 def dataset(tmp_path):
-    grid = scans.Grid((14, 13, 12), np.diag([2.0, 1.0, 1.5, 1]))
+    grid = images.Grid((14, 13, 12), np.diag([2.0, 1.0, 1.5, 1]))
     for number in range(4):
         drawn = data.synthetic_pair(3, number, size=(14, 13, 12))
         for kind, tensor in (("images", drawn.fixed), ("labels", drawn.fixed_labels)):
@@ -371,15 +373,15 @@ def with_run(run):
 
 
 def test_a_shift_stays_a_shift_and_folds_are_shown():
-    grid = scans.Grid((20, 18, 16), np.diag([1.0, 1, 1, 1]))
+    grid = images.Grid((20, 18, 16), np.diag([1.0, 1, 1, 1]))
     image = on_grid(data.synthetic_pair(3, 1, size=(20, 18, 16)).moving, grid)
     shift = torch.zeros(1, 3, 20, 18, 16)
     shift[:, 0] = 2
-    found = scan_pairs.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
+    found = register.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
     assert torch.allclose(found.warp(image).tensor[:, :, :-2], fields.warp(image.tensor, shift)[:, :, :-2], atol=1e-5)
     assert found.jacobian().tensor.sub(1).abs().max() < 1e-4
-    assert "worst fold" not in reports.page(found, found.jacobian(), {})
+    assert "worst fold" not in report.page(found, found.jacobian(), {})
     shift[:, 0, 9] = 5.5
-    folded = scan_pairs.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
-    text = reports.page(folded, folded.jacobian(), {"a < b": "c & d"})
+    folded = register.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
+    text = report.page(folded, folded.jacobian(), {"a < b": "c & d"})
     assert "through the worst fold" in text and "288 folded voxels here" in text and "a &lt; b" in text

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import comparisons, data, metrics
-from regkit.comparisons import Row
-from regkit.measuring import measured
-from regkit.methods import Method, make_method
+from regkit import data, metrics
+from regkit.tools import compare
+from regkit.tools.compare import Row
+from regkit.tools.methods import Method, make_method, measured
 from regkit.types import Pair, Registration
 
 
@@ -23,23 +23,23 @@ def rows_of(**scores):
 def test_a_perfect_method_is_measured_as_perfect():
     pair = data.synthetic_pair(2, 1, size=(23, 26))
     truth = Method("truth", lambda moving, fixed: Registration(pair.displacement))
-    values = comparisons.measure(truth, pair)
+    values = compare.measure(truth, pair)
     assert values["dice"] == 1 and values["hd95"] == 0 and values["assd"] == 0
     assert values["correlation"] == pytest.approx(1, abs=1e-5)
-    nothing = comparisons.measure(make_method("none", 2), pair, cycle=True)
+    nothing = compare.measure(make_method("none", 2), pair, cycle=True)
     scores = metrics.dice(pair.moving_labels, pair.fixed_labels)
     assert nothing["dice"] == pytest.approx(np.mean(list(scores.values())))
     assert nothing["cycle_consistency"] == 0 and nothing["seconds"] > 0 and nothing["memory"] > 1
     with pytest.raises(ValueError, match="clock must be one of wall, processor"):
-        comparisons.measure(truth, pair, clock="sun")
-    unlabelled = comparisons.measure(truth, Pair(pair.moving, pair.fixed))
+        compare.measure(truth, pair, clock="sun")
+    unlabelled = compare.measure(truth, Pair(pair.moving, pair.fixed))
     assert "dice" not in unlabelled and "hd95" not in unlabelled
 
 
 def test_a_structure_that_vanishes_counts_in_dice_only():
     pair = data.synthetic_pair(2, 1, size=(23, 26))
     labels = torch.where(pair.moving_labels == 3, 0, pair.moving_labels)
-    values = comparisons.measure(make_method("none", 2), Pair(pair.moving, pair.fixed, labels, pair.fixed_labels))
+    values = compare.measure(make_method("none", 2), Pair(pair.moving, pair.fixed, labels, pair.fixed_labels))
     assert math.isfinite(values["hd95"]) and values["dice"] < 2 / 3
 
 
@@ -55,12 +55,12 @@ def test_the_test_is_the_exact_one_over_all_signs():
     random = np.random.RandomState(0)
     first, second = random.rand(2, 8)
     rows = rows_of(a=first, b=second, c=first)
-    assert comparisons.chance(rows, "b", "a", "dice") == pytest.approx(by_hand(second - first))
-    assert comparisons.chance(rows_of(a=first, b=first + 0.1 * second), "b", "a", "dice") == pytest.approx(2 / 2**8)
-    assert comparisons.chance(rows, "c", "a", "dice") == 1
-    assert math.isnan(comparisons.chance(rows, "b", "a", "hd95"))
+    assert compare.chance(rows, "b", "a", "dice") == pytest.approx(by_hand(second - first))
+    assert compare.chance(rows_of(a=first, b=first + 0.1 * second), "b", "a", "dice") == pytest.approx(2 / 2**8)
+    assert compare.chance(rows, "c", "a", "dice") == 1
+    assert math.isnan(compare.chance(rows, "b", "a", "hd95"))
     with pytest.raises(ValueError, match="the reference must be one of a, b, c"):
-        comparisons.chance(rows, "b", "x", "dice")
+        compare.chance(rows, "b", "x", "dice")
 
 
 def test_holm_is_the_closed_test_of_bonferroni():
@@ -72,31 +72,31 @@ def test_holm_is_the_closed_test_of_bonferroni():
             max(min(1, len(group) * min(chances[k] for k in group)) for group in groups if i in group)
             for i in range(count)
         ]
-        assert comparisons.holm(chances) == pytest.approx(worst)
-    assert comparisons.holm([]) == []
+        assert compare.holm(chances) == pytest.approx(worst)
+    assert compare.holm([]) == []
 
 
 def test_tables_hold_means_deviations_and_p():
     rows = rows_of(plain=[0.5, 0.6, 0.7], better=[0.7, 0.8, 0.9])
-    table = comparisons.as_markdown(rows, "plain").splitlines()
+    table = compare.as_markdown(rows, "plain").splitlines()
     assert table[2] == "| plain | 0.600 ± 0.100 | - |"
     assert table[3] == "| better | **0.800 ± 0.100** | 0.25 |"
-    summary = list(csv.DictReader(comparisons.summary_as_csv(rows, "plain").splitlines()))
+    summary = list(csv.DictReader(compare.summary_as_csv(rows, "plain").splitlines()))
     assert float(summary[1]["dice"]) == pytest.approx(0.8) and float(summary[1]["dice_std"]) == pytest.approx(0.1)
     assert float(summary[1]["dice_p"]) == 0.25 and float(summary[0]["dice_p"]) == 1
-    every = list(csv.DictReader(comparisons.as_csv(rows).splitlines()))
+    every = list(csv.DictReader(compare.as_csv(rows).splitlines()))
     assert [float(line["dice"]) for line in every] == [0.5, 0.6, 0.7, 0.7, 0.8, 0.9]
     fields = [Row("one", 0, {"dice": 0.5, "jacobian_std_log": 0.1})]
-    assert comparisons.as_markdown(fields).splitlines()[0] == r"| method | Dice | std log \|J\| |"
-    assert "p of" not in comparisons.as_markdown(rows)
-    assert comparisons.as_markdown(rows_of(one=[0.5])).splitlines()[2] == "| one | **0.500** |"
+    assert compare.as_markdown(fields).splitlines()[0] == r"| method | Dice | std log \|J\| |"
+    assert "p of" not in compare.as_markdown(rows)
+    assert compare.as_markdown(rows_of(one=[0.5])).splitlines()[2] == "| one | **0.500** |"
 
 
 def test_a_comparison_needs_methods_and_pairs():
     method = make_method("none", 2)
     for methods, pairs in (([], [1]), ([method], []), ([method, method], [1])):
         with pytest.raises(ValueError, match="methods of different names and one pair"):
-            comparisons.compare(methods, pairs)
+            compare.compare(methods, pairs)
 
 
 def test_time_and_memory_are_those_of_the_block():

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from regkit import __main__ as command_line
-from regkit import course
-from regkit.images import write_image
-from regkit.scans import Grid, Scan
+from regkit.course import notebooks
+from regkit.images import Grid, Scan, write_image
 
 ROOT = Path(__file__).parent.parent
-SOURCES = course.sources(ROOT / "tutorials")
+SOURCES = notebooks.sources(ROOT / "tutorials")
 SCRIPT = """# %% [markdown]
 # # A title
 # %%
@@ -47,7 +46,7 @@ def texts(path):
 
 
 def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
-    course.build(tutorials)
+    notebooks.build(tutorials)
     learner, instructor = (
         texts(tutorials / "00_first_light.ipynb"),
         texts(tutorials / "instructor/00_first_light.ipynb"),
@@ -56,7 +55,7 @@ def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
     assert (
         "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
     )
-    assert "00_first_light.ipynb" in learner[0] and course.TAG in learner[1]
+    assert "00_first_light.ipynb" in learner[0] and notebooks.TAG in learner[1]
 
 
 def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tutorials):
@@ -65,17 +64,17 @@ def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tu
         assert len({cell["id"] for cell in cells}) == len(cells)  # also where two cells say the same
         return [cell["id"] for cell in cells]
 
-    assert len(course.build(tutorials)) == 2 and course.build(tutorials) == []
+    assert len(notebooks.build(tutorials)) == 2 and notebooks.build(tutorials) == []
     before = ids()
     (tutorials / "00_first_light.py").write_text(SCRIPT.replace("# # A title", "# # Another title"))
-    assert len(course.build(tutorials)) == 2
+    assert len(notebooks.build(tutorials)) == 2
     assert [a == b for a, b in zip(before, ids(), strict=True)] == [index != 2 for index in range(len(before))]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_committed_notebooks_are_what_their_script_makes(source):
-    for which, path in course.editions(source).items():
-        assert path.read_text(encoding="utf-8") == course.edition(source, which), "run: python -m regkit notebooks"
+    for which, path in notebooks.editions(source).items():
+        assert path.read_text(encoding="utf-8") == notebooks.edition(source, which), "run: python -m regkit notebooks"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -129,20 +128,20 @@ def test_lab_survives_ctrl_c(tutorials, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "call", interrupt)
-    assert course.lab() == 0
+    assert notebooks.lab() == 0
 
 
 def test_the_tutorials_are_found_beside_the_package_and_missed_with_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert course.folder() == ROOT / "tutorials"
-    monkeypatch.setattr(course.regkit, "__file__", str(tmp_path / "elsewhere" / "regkit" / "__init__.py"))
+    assert notebooks.folder() == ROOT / "tutorials"
+    monkeypatch.setattr(notebooks, "PACKAGE", tmp_path / "elsewhere" / "regkit")
     with pytest.raises(FileNotFoundError, match="clone of the repository"):
-        course.folder()
+        notebooks.folder()
 
 
 def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
     monkeypatch.setenv("REGKIT_MODE", "fast")
-    course.begin(seconds={"fast": 12, "full": 120})
+    notebooks.begin(seconds={"fast": 12, "full": 120})
     said = capsys.readouterr().out
     assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
     assert torch.get_num_threads() == 1

@@ -20,9 +20,8 @@ from data_scripts.common.command import main
 from data_scripts.common.datasets import Case
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.preparing import fetched
-from regkit.folders import FolderPairs
-from regkit.protocols import LPBA40, PROTOCOLS
-from regkit.tables import measure, read_landmarks
+from regkit.images.folders import FolderPairs
+from regkit.tools.tables import LPBA40, PROTOCOLS, measure, read_landmarks
 from regkit.types import Registration
 
 DATASETS = [module.DATASET for module in (abdomen, candi, copdgene, drive, ixi, lpba40, mindboggle, oai, oasis)]

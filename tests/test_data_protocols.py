@@ -13,8 +13,23 @@ from data_scripts.common.command import main
 from regkit import metrics
 from regkit.__main__ import main as regkit_main
 from regkit.fields import warp_labels
-from regkit.protocols import CANDI, IXI, LPBA40, PROTOCOLS, REGIONS, Column, Protocol, protocol
-from regkit.tables import Cell, follow, measure, named_protocols, read_landmarks, summarise, table
+from regkit.tools.tables import (
+    CANDI,
+    IXI,
+    LPBA40,
+    PROTOCOLS,
+    REGIONS,
+    Cell,
+    Column,
+    Protocol,
+    follow,
+    measure,
+    named_protocols,
+    protocol,
+    read_landmarks,
+    summarise,
+    table,
+)
 from regkit.types import Pair, Registration
 
 SHAPE = (9, 10, 11)

@@ -12,7 +12,7 @@ from data_scripts.common import fetching
 from data_scripts.common.command import main
 from data_scripts.common.preparing import fetched
 from regkit.__main__ import main as regkit_main
-from regkit.folders import FolderPairs
+from regkit.images.folders import FolderPairs
 
 SPLITS = ("train", "validation", "test")
 

@@ -14,9 +14,9 @@ matplotlib.use("Agg")
 
 from regkit import figures
 from regkit.fields import jacobian_determinant
-from regkit.runs import History
+from regkit.figures import paint, pixels
+from regkit.training import History
 from regkit.types import Pair, Registration
-from regkit.views import drawing, pictures
 
 SHAPES = [(13, 9), (8, 15)]
 
@@ -43,32 +43,32 @@ def test_every_voxel_is_a_block_of_equal_pixels(shape, scale):
     image = ramp(shape)
     field = np.stack([ramp(shape, 1), ramp(shape, 2)])
     for render in (
-        lambda s: pictures.render_image(image, scale=s),
-        lambda s: pictures.render_difference(image, image[::-1], scale=s),
-        lambda s: pictures.render_displacement(field, limit=1, scale=s),
-        lambda s: pictures.render_jacobian(image, scale=s),
+        lambda s: paint.render_image(image, scale=s),
+        lambda s: paint.render_difference(image, image[::-1], scale=s),
+        lambda s: paint.render_displacement(field, limit=1, scale=s),
+        lambda s: paint.render_jacobian(image, scale=s),
     ):
         picture = render(scale)
         assert picture.dtype == np.uint8 and picture.shape == (shape[0] * scale, shape[1] * scale, 3)
         assert np.array_equal(picture[scale // 2 :: scale, scale // 2 :: scale], render(1))
-        assert np.array_equal(picture, drawing.enlarge(render(1), scale))
+        assert np.array_equal(picture, pixels.enlarge(render(1), scale))
 
 
 def test_intensities_are_grey_between_their_limits():
-    picture = pictures.render_image(np.array([[-9.0, -1, 1, 3, 99]]), limits=(-1, 3))
+    picture = paint.render_image(np.array([[-9.0, -1, 1, 3, 99]]), limits=(-1, 3))
     assert picture[0].tolist() == [[0] * 3, [0] * 3, [128] * 3, [255] * 3, [255] * 3]
 
 
 def test_a_difference_is_blue_below_pale_at_and_orange_above_zero():
-    (below, at, above, beyond) = pictures.render_difference(
-        np.array([[0.0, 0.3, 0.5, 9]]), np.array([[0.5, 0.3, 0, 0]])
-    )[0]
+    (below, at, above, beyond) = paint.render_difference(np.array([[0.0, 0.3, 0.5, 9]]), np.array([[0.5, 0.3, 0, 0]]))[
+        0
+    ]
     assert below[2] > below[0] + 60 and above[0] > above[2] + 60
     assert at.min() > 235 and np.ptp(at.astype(int)) < 5
     assert np.array_equal(above, beyond)
 
 
-@pytest.mark.parametrize("table", [drawing.DIFFERENCES, drawing.JACOBIANS])
+@pytest.mark.parametrize("table", [pixels.DIFFERENCES, pixels.JACOBIANS])
 def test_diverging_colours_darken_steadily_to_both_sides(table):
     light = luminance(table)
     middle = len(table) // 2
@@ -78,10 +78,10 @@ def test_diverging_colours_darken_steadily_to_both_sides(table):
 
 
 def test_displacements_have_a_colour_for_each_direction_and_none_at_zero():
-    still = pictures.render_displacement(shift((3, 4)), limit=2)
+    still = paint.render_displacement(shift((3, 4)), limit=2)
     assert np.ptp(still[0, 0].astype(int)) < 5 and still.min() > 230
     colours = [
-        pictures.render_displacement(shift((1, 1), *u), limit=2)[0, 0].astype(int)
+        paint.render_displacement(shift((1, 1), *u), limit=2)[0, 0].astype(int)
         for u in [(2, 0), (-2, 0), (0, 2), (0, -2)]
     ]
     apart = [np.abs(a - b).max() for i, a in enumerate(colours) for b in colours[:i]]
@@ -89,15 +89,15 @@ def test_displacements_have_a_colour_for_each_direction_and_none_at_zero():
     down, up, right, left = colours
     assert down.argmin() == 2 and up.argmax() == 2  # yellow, blue
     assert right.argmax() == 0 and right.argmin() == 1 and left.argmin() == 0  # pink, green
-    half = pictures.render_displacement(shift((1, 1), 1, 0), limit=2)[0, 0].astype(int)
+    half = paint.render_displacement(shift((1, 1), 1, 0), limit=2)[0, 0].astype(int)
     assert luminance(colours[0]) < luminance(half) < luminance(still[0, 0])
-    assert np.array_equal(pictures.render_displacement(shift((1, 1), 7, 0), limit=2)[0, 0], colours[0])
+    assert np.array_equal(paint.render_displacement(shift((1, 1), 7, 0), limit=2)[0, 0], colours[0])
 
 
 def test_the_wheel_is_the_key_of_the_displacement_colours():
-    wheel = pictures.render_wheel(4, width=81, side=81)
+    wheel = paint.render_wheel(4, width=81, side=81)
     for down, right in [(3, 0), (-3, 0), (0, 3), (0, -3), (2, 2)]:
-        expected = pictures.render_displacement(shift((1, 1), down, right), limit=4)[0, 0]
+        expected = paint.render_displacement(shift((1, 1), down, right), limit=4)[0, 0]
         assert np.array_equal(wheel[40 + 10 * down, 40 + 10 * right], expected)
 
 
@@ -105,25 +105,25 @@ def test_the_wheel_is_the_key_of_the_displacement_colours():
 def test_folds_are_marked_exactly_where_the_determinant_is_not_positive(shape):
     determinant = ramp(shape) * 2 - 0.5
     determinant[0, 0], determinant[1, 1] = 0, 1e-6
-    marked = (pictures.render_jacobian(determinant) == drawing.FOLD).all(-1)
+    marked = (paint.render_jacobian(determinant) == pixels.FOLD).all(-1)
     assert np.array_equal(marked, determinant <= 0) and marked[0, 0] and not marked[1, 1]
-    over = pictures.render_folds(pictures.render_image(ramp(shape), scale=3), determinant)
-    assert np.array_equal((over == drawing.FOLD).all(-1)[1::3, 1::3], determinant <= 0)
-    assert not (drawing.JACOBIANS == drawing.FOLD).all(-1).any()
+    over = paint.render_folds(paint.render_image(ramp(shape), scale=3), determinant)
+    assert np.array_equal((over == pixels.FOLD).all(-1)[1::3, 1::3], determinant <= 0)
+    assert not (pixels.JACOBIANS == pixels.FOLD).all(-1).any()
 
 
 def test_a_reflection_is_all_fold_and_the_identity_all_pale():
     size = 9
     mirror = torch.zeros(1, 2, 7, size)
     mirror[:, 1] = size - 1 - 2 * torch.arange(size)
-    assert (pictures.render_jacobian(jacobian_determinant(mirror)) == drawing.FOLD).all()
-    assert pictures.render_jacobian(jacobian_determinant(torch.zeros(1, 2, 7, size))).min() > 235
+    assert (paint.render_jacobian(jacobian_determinant(mirror)) == pixels.FOLD).all()
+    assert paint.render_jacobian(jacobian_determinant(torch.zeros(1, 2, 7, size))).min() > 235
 
 
 def test_a_fold_stands_out_from_every_colour_of_the_map():
-    distance = np.abs(drawing.JACOBIANS.astype(int) - drawing.FOLD).sum(-1)
+    distance = np.abs(pixels.JACOBIANS.astype(int) - pixels.FOLD).sum(-1)
     assert distance.min() > 200
-    assert luminance(drawing.FOLD) > 3 * luminance(drawing.JACOBIANS[0])  # beside |J| just above 0
+    assert luminance(pixels.FOLD) > 3 * luminance(pixels.JACOBIANS[0])  # beside |J| just above 0
 
 
 # ---------------------------------------------------------------------------------------------- two images
@@ -132,10 +132,10 @@ def test_a_fold_stands_out_from_every_colour_of_the_map():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_curtain_at_its_ends_shows_one_image_and_between_both(shape):
     first, second = ramp(shape), ramp(shape, 1)
-    one, other = pictures.render_image(first, scale=4), pictures.render_image(second, scale=4)
-    assert np.array_equal(pictures.render_curtain(first, second, position=0, scale=4), other)
-    assert np.array_equal(pictures.render_curtain(first, second, position=1, scale=4), one)
-    between = pictures.render_curtain(first, second, position=0.5, scale=4)
+    one, other = paint.render_image(first, scale=4), paint.render_image(second, scale=4)
+    assert np.array_equal(paint.render_curtain(first, second, position=0, scale=4), other)
+    assert np.array_equal(paint.render_curtain(first, second, position=1, scale=4), one)
+    between = paint.render_curtain(first, second, position=0.5, scale=4)
     edge = round(0.5 * one.shape[1])
     assert np.array_equal(between[:, : edge - 1], one[:, : edge - 1])
     assert np.array_equal(between[:, edge + 1 :], other[:, edge + 1 :])
@@ -144,17 +144,17 @@ def test_a_curtain_at_its_ends_shows_one_image_and_between_both(shape):
 def test_flicker_alternates():
     first, second = ramp((5, 7)), ramp((5, 7), 1)
     for frame, image in enumerate((first, second, first)):
-        assert np.array_equal(pictures.render_flicker(first, second, frame=frame), pictures.render_image(image))
+        assert np.array_equal(paint.render_flicker(first, second, frame=frame), paint.render_image(image))
 
 
 def test_a_checkerboard_takes_each_field_from_one_image():
-    board = pictures.render_checkerboard(np.zeros((6, 12)), np.ones((6, 12)), tiles=4)[..., 0]
+    board = paint.render_checkerboard(np.zeros((6, 12)), np.ones((6, 12)), tiles=4)[..., 0]
     expected = np.kron(np.array([[0, 255, 0, 255], [255, 0, 255, 0]]), np.ones((3, 3)))
     assert np.array_equal(board, expected)
 
 
 def test_an_overlay_is_grey_where_images_agree_and_coloured_where_they_do_not():
-    overlay = pictures.render_overlay(np.array([[0.5, 1, 0]]), np.array([[0.5, 0, 1]]))[0].astype(int)
+    overlay = paint.render_overlay(np.array([[0.5, 1, 0]]), np.array([[0.5, 0, 1]]))[0].astype(int)
     assert np.ptp(overlay[0]) == 0
     assert overlay[1].tolist() == [255, 127, 0] and overlay[2].tolist() == [0, 127, 255]
 
@@ -163,12 +163,12 @@ def test_an_overlay_is_grey_where_images_agree_and_coloured_where_they_do_not():
 
 
 def drawn(picture):
-    return (picture != drawing.NIGHT).any(-1)
+    return (picture != pixels.NIGHT).any(-1)
 
 
 def test_the_grid_of_the_identity_is_regular():
     scale, every = 6, 4
-    picture = pictures.render_grid(drawing.blank((17, 13), scale), shift((17, 13)), every=every)
+    picture = paint.render_grid(pixels.blank((17, 13), scale), shift((17, 13)), every=every)
     rows, columns = np.flatnonzero(drawn(picture)[:, 12]), np.flatnonzero(drawn(picture)[12])
     for places, size in ((rows, 17), (columns, 13)):
         lines = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
@@ -183,15 +183,15 @@ def test_one_displaced_voxel_bends_its_line_its_way(axis, step):
     scale, size, centre = 5, 15, 7
     field = shift((size, size))
     field[axis, centre, centre] = step
-    straight = pictures.render_grid(drawing.blank((size, size), scale), shift((size, size)), every=14)
+    straight = paint.render_grid(pixels.blank((size, size), scale), shift((size, size)), every=14)
     assert not drawn(straight)[25:50, 25:50].any()
-    bent = drawn(pictures.render_grid(drawing.blank((size, size), scale), field, every=7))
-    flat = drawn(pictures.render_grid(drawing.blank((size, size), scale), shift((size, size)), every=7))
+    bent = drawn(paint.render_grid(pixels.blank((size, size), scale), field, every=7))
+    flat = drawn(paint.render_grid(pixels.blank((size, size), scale), shift((size, size)), every=7))
     along = np.argwhere(bent & ~flat)
     reached = along[np.abs(along - centre * scale)[:, axis].argmax()]
     assert np.abs(reached[axis] - (centre + step + 0.5) * scale) <= 2
     assert np.abs(reached[1 - axis] - (centre + 0.5) * scale) <= 2
-    none = pictures.render_grid(drawing.blank((size, size), scale), field, every=7, stretch=0)
+    none = paint.render_grid(pixels.blank((size, size), scale), field, every=7, stretch=0)
     assert np.array_equal(drawn(none), flat)
 
 
@@ -199,7 +199,7 @@ def test_one_displaced_voxel_bends_its_line_its_way(axis, step):
 def test_an_arrow_goes_from_the_voxel_to_where_it_is_read(down, right):
     scale, centre = 6, 7
     field = shift((15, 15), down, right)
-    places = np.argwhere(drawn(pictures.render_arrows(drawing.blank((15, 15), scale), field, every=15)))
+    places = np.argwhere(drawn(paint.render_arrows(pixels.blank((15, 15), scale), field, every=15)))
     along = (places - (centre + 0.5) * scale) @ (down, right) / 4
     assert along.min() > -2 and abs(along.max() - 4 * scale) <= 2
     across = np.abs((places - (centre + 0.5) * scale) @ (right, down)) / 4
@@ -209,15 +209,15 @@ def test_an_arrow_goes_from_the_voxel_to_where_it_is_read(down, right):
 def test_lines_have_smooth_edges():
     field = shift((15, 15))
     field[0] = np.linspace(0, 3, 15)
-    picture = pictures.render_grid(drawing.blank((15, 15), 6), field)
+    picture = paint.render_grid(pixels.blank((15, 15), 6), field)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
 
 
 def test_labels_leave_the_background_and_have_safe_distinct_colours():
     labels = np.arange(24).reshape(4, 6)
-    base = pictures.render_image(np.zeros((4, 6)), scale=2)
-    assert np.array_equal(pictures.render_labels(base, np.zeros((4, 6), int)), base)
-    full = pictures.render_labels(base, labels, opacity=1)[::2, ::2].reshape(-1, 3)
+    base = paint.render_image(np.zeros((4, 6)), scale=2)
+    assert np.array_equal(paint.render_labels(base, np.zeros((4, 6), int)), base)
+    full = paint.render_labels(base, labels, opacity=1)[::2, ::2].reshape(-1, 3)
     assert (full[0] == 0).all() and len(np.unique(full[1:22], axis=0)) == 21
     assert np.array_equal(full[1], full[22])
 
@@ -225,8 +225,8 @@ def test_labels_leave_the_background_and_have_safe_distinct_colours():
 def test_contours_follow_the_border_inside_the_label():
     labels = np.zeros((9, 11), int)
     labels[3:7, 2:8] = 2
-    base = pictures.render_image(np.zeros((9, 11)), scale=4)
-    changed = (pictures.render_contours(base, labels, width=1) != base).any(-1)
+    base = paint.render_image(np.zeros((9, 11)), scale=4)
+    changed = (paint.render_contours(base, labels, width=1) != base).any(-1)
     expected = np.zeros((36, 44), bool)
     expected[12:28, 8:32] = True
     expected[13:27, 9:31] = False
@@ -234,11 +234,11 @@ def test_contours_follow_the_border_inside_the_label():
 
 
 def test_cross_hairs_leave_their_voxel_visible():
-    base = pictures.render_image(np.zeros((9, 11)), scale=5)
-    marked = pictures.render_point(base, (4, 0), (9, 11))
+    base = paint.render_image(np.zeros((9, 11)), scale=5)
+    marked = paint.render_point(base, (4, 0), (9, 11))
     assert np.array_equal(marked[20:25, 0:5], base[20:25, 0:5])
-    assert (marked[22, 20:] == drawing.POINT).all() and (marked[:10, 2] == drawing.POINT).all()
-    assert not (base == drawing.POINT).all(-1).any()  # the given picture stays as it was
+    assert (marked[22, 20:] == pixels.POINT).all() and (marked[:10, 2] == pixels.POINT).all()
+    assert not (base == pixels.POINT).all(-1).any()  # the given picture stays as it was
 
 
 # ---------------------------------------------------------------------------------------------- legends
@@ -246,27 +246,27 @@ def test_cross_hairs_leave_their_voxel_visible():
 
 def test_the_histogram_counts_folds_apart():
     values = np.array([[-0.5, 0.0, 1e-7, 1.0], [1.0, 1.0, 2.5, 99.0]])
-    picture = pictures.render_histogram(values, width=800, height=120)
-    fold = (picture[:120] == drawing.FOLD).all(-1)
+    picture = paint.render_histogram(values, width=800, height=120)
+    fold = (picture[:120] == pixels.FOLD).all(-1)
     assert (
         fold.any(0)[190:200].all() and not fold.any(0)[200:].any()
     )  # 0 lies in the bar that ends at 0, 10 pixels wide
-    bars = ~(picture[:120] == drawing.NIGHT).all(-1)
+    bars = ~(picture[:120] == pixels.NIGHT).all(-1)
     assert bars[60:].sum(0)[395] > bars[60:].sum(0)[205] > 0  # three voxels of 1 above one of 1e-7
     assert bars[60:].sum(0)[795] > 0  # beyond the axis: the last bar
-    log = pictures.render_histogram(values, width=800, height=120, logarithmic=True)
+    log = paint.render_histogram(values, width=800, height=120, logarithmic=True)
     assert (log != picture).any()
 
 
 def test_bars_run_from_the_first_to_the_last_colour():
-    bar = pictures.render_bar(drawing.DIFFERENCES, (-1, 1), width=255)
-    assert np.array_equal(bar[6, 1:-1], drawing.DIFFERENCES[1:-1])
-    assert (pictures.render_jacobian_bar(width=300)[6, 20] == drawing.FOLD).all()
+    bar = paint.render_bar(pixels.DIFFERENCES, (-1, 1), width=255)
+    assert np.array_equal(bar[6, 1:-1], pixels.DIFFERENCES[1:-1])
+    assert (paint.render_jacobian_bar(width=300)[6, 20] == pixels.FOLD).all()
 
 
 @pytest.mark.parametrize(("value", "limit"), [(0, 1), (0.011, 0.02), (1, 1), (1.01, 2), (7.2, 8), (9.3, 10), (14, 20)])
 def test_limits_are_round_and_enough(value, limit):
-    assert drawing.nice_limit(value) == pytest.approx(limit)
+    assert pixels.nice_limit(value) == pytest.approx(limit)
 
 
 # ---------------------------------------------------------------------------------------------- input
@@ -276,25 +276,25 @@ def test_tensors_and_arrays_of_any_leading_axes_are_one_plane():
     image = torch.rand(3, 1, 5, 7, requires_grad=True)
     expected = image[1, 0].detach().numpy()
     for given in (image[1, 0], image[1], image[1:2], image[1:2].detach().numpy()):
-        assert np.array_equal(drawing.plane(given), expected)
-    assert np.array_equal(drawing.plane(image, "image", 1), expected)
-    assert drawing.plane(image.bfloat16(), "image", 1).shape == (5, 7)
-    assert drawing.field_plane(torch.rand(3, 2, 5, 7), item=2).shape == (2, 5, 7)
+        assert np.array_equal(pixels.plane(given), expected)
+    assert np.array_equal(pixels.plane(image, "image", 1), expected)
+    assert pixels.plane(image.bfloat16(), "image", 1).shape == (5, 7)
+    assert pixels.field_plane(torch.rand(3, 2, 5, 7), item=2).shape == (2, 5, 7)
 
 
 @pytest.mark.parametrize(
     ("draw", "error", "words"),
     [
-        (lambda: drawing.plane(torch.rand(3, 1, 5, 7)), IndexError, "item from 0 to 2"),
-        (lambda: drawing.plane(torch.rand(3, 1, 5, 7), "image", 3), IndexError, "item from 0 to 2"),
-        (lambda: drawing.plane(torch.rand(1, 1, 5, 7, 6)), ValueError, "of a volume one plane"),
-        (lambda: drawing.plane(torch.rand(1, 2, 5, 7)), ValueError, "select one channel"),
-        (lambda: drawing.field_plane(torch.rand(1, 3, 5, 7)), ValueError, "displacement"),
-        (lambda: drawing.plane(np.array([[1.0, np.nan]])), ValueError, "1 NaN or infinite of 2"),
-        (lambda: drawing.label_plane(np.ones((2, 2))), TypeError, "integers"),
-        (lambda: pictures.render_difference(ramp((4, 5)), ramp((5, 4))), ValueError, "same height and width"),
-        (lambda: pictures.render_grid(drawing.blank((4, 5), 3), shift((4, 6))), ValueError, "whole scale"),
-        (lambda: pictures.render_image(ramp((4, 5)), limits=(1, 1)), ValueError, "must rise"),
+        (lambda: pixels.plane(torch.rand(3, 1, 5, 7)), IndexError, "item from 0 to 2"),
+        (lambda: pixels.plane(torch.rand(3, 1, 5, 7), "image", 3), IndexError, "item from 0 to 2"),
+        (lambda: pixels.plane(torch.rand(1, 1, 5, 7, 6)), ValueError, "of a volume one plane"),
+        (lambda: pixels.plane(torch.rand(1, 2, 5, 7)), ValueError, "select one channel"),
+        (lambda: pixels.field_plane(torch.rand(1, 3, 5, 7)), ValueError, "displacement"),
+        (lambda: pixels.plane(np.array([[1.0, np.nan]])), ValueError, "1 NaN or infinite of 2"),
+        (lambda: pixels.label_plane(np.ones((2, 2))), TypeError, "integers"),
+        (lambda: paint.render_difference(ramp((4, 5)), ramp((5, 4))), ValueError, "same height and width"),
+        (lambda: paint.render_grid(pixels.blank((4, 5), 3), shift((4, 6))), ValueError, "whole scale"),
+        (lambda: paint.render_image(ramp((4, 5)), limits=(1, 1)), ValueError, "must rise"),
     ],
 )
 def test_bad_input_is_refused_with_the_rule(draw, error, words):

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import data, folders, images, scans
+from regkit import data, images
+from regkit.images import folders
 
 SHAPE = (9, 7, 6)
 
 
 def store(folder, name, *, shape=SHAPE, labels=True, value=None):
-    grid = scans.Grid(shape, np.diag([1.5, 2.0, 2.5, 1]))
+    grid = images.Grid(shape, np.diag([1.5, 2.0, 2.5, 1]))
     drawn = data.shapes(1, dim=3, size=shape, seed=len(name) + ord(name[-1]))
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     image = drawn.images if value is None else torch.full_like(drawn.images, value)
-    images.write_image(folder / f"images/{name}.nii.gz", scans.Scan(image, grid, grid))
+    images.write_image(folder / f"images/{name}.nii.gz", images.Scan(image, grid, grid))
     if labels:
-        images.write_labels(folder / f"labels/{name}.nii.gz", scans.Scan(drawn.labels, grid, grid))
+        images.write_labels(folder / f"labels/{name}.nii.gz", images.Scan(drawn.labels, grid, grid))
     return drawn
 
 
@@ -47,8 +48,8 @@ def test_pairs_are_those_of_the_splits(folder):
     assert torch.equal(pair.fixed_labels, pairs[0].fixed_labels) and pair.moving.min() >= 0
     assert torch.allclose(pair.moving, again.images, atol=1e-6)
     assert len(list(pairs)) == 2
-    grid = scans.Grid(SHAPE, np.diag([1.5, 2.0, 2.5, 1]))
-    images.write_image(folder / "images/one.nii.gz", scans.Scan(100 + 300 * again.images, grid, grid))
+    grid = images.Grid(SHAPE, np.diag([1.5, 2.0, 2.5, 1]))
+    images.write_image(folder / "images/one.nii.gz", images.Scan(100 + 300 * again.images, grid, grid))
     scaled = folders.FolderPairs(folder)[0].moving
     assert torch.allclose(scaled, (again.images / np.percentile(again.images, 99.5)).clamp(0, 1), atol=1e-5)
     assert folders.FolderPairs(folder, "train", limit=2).names == [train.names[0], train.names[3]]

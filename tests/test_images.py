@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 import torch
 
-from regkit import images, scans
+from regkit import images
 
 SHAPE = (7, 6, 5)
 CODES = [
@@ -84,7 +84,7 @@ def test_a_marked_place_stays_where_it_is_in_all_orientations(tmp_path, codes):
 def test_another_grid_is_read_as_simpleitk_reads_it(tmp_path, codes):
     affine, shape = turned(codes, OBLIQUE, (15, 13, 11))
     path = save(tmp_path / "scan.nii", smooth(shape), affine)
-    to = scans.Grid((12, 9, 13), oblique((0.1, -0.3, 0.4), (0.7, 0.6, 1.2), (-9.0, 10.0, 33.0)))
+    to = images.Grid((12, 9, 13), oblique((0.1, -0.3, 0.4), (0.7, 0.6, 1.2), (-9.0, 10.0, 33.0)))
     ours = images.resample(images.read_image(path), to)
     images.write_image(tmp_path / "to.nii", ours)
     theirs = SimpleITK.Resample(SimpleITK.ReadImage(str(path)), SimpleITK.ReadImage(str(tmp_path / "to.nii")))
@@ -102,11 +102,11 @@ def test_labels_stay_labels(tmp_path):
     labels = np.random.RandomState(0).choice([0, 3, 41, 2035], SHAPE).astype(np.int32)
     scan = images.read_labels(save(tmp_path / "labels.nii.gz", labels))
     assert scan.is_labels and scan.tensor.dtype == torch.int64
-    shifted = scans.resample(scan, scan.grid.cropped((1, 0, -2), (4, 6, 5)))
+    shifted = images.resample(scan, scan.grid.cropped((1, 0, -2), (4, 6, 5)))
     expected = np.zeros((4, 6, 5), np.int64)
     expected[:, :, 2:] = labels[1:5, :, :3]
     assert np.array_equal(shifted.tensor[0, 0].numpy(), expected)
-    finer = scans.resample(scan, scan.grid.with_spacing(0.5))
+    finer = images.resample(scan, scan.grid.with_spacing(0.5))
     assert set(finer.tensor.unique().tolist()) == {0, 3, 41, 2035}
     images.write_labels(tmp_path / "out.nii", scan)
     out = nibabel.load(tmp_path / "out.nii")
@@ -144,7 +144,7 @@ def test_a_slice_is_a_scan_of_two_axes(tmp_path, shape, codes):
     images.write_image(tmp_path / "back.nii", images.to_original(scan))
     back = nibabel.load(tmp_path / "back.nii")
     assert back.shape == shape and np.allclose(back.get_fdata(), values, atol=1e-5)
-    finer = scans.resample(scan, scan.grid.with_space((15, 12)))
+    finer = images.resample(scan, scan.grid.with_space((15, 12)))
     assert tuple(finer.tensor.shape) == (1, 1, 15, 12)
 
 
@@ -155,7 +155,7 @@ def test_other_spacings_keep_the_extent_and_the_mean():
         assert np.allclose(edges[0], edges[1])  # the centres
         extent = np.array([g.spacing for g in (scan.grid, to)]) * [scan.grid.space, to.space]
         assert np.abs(extent[0] - extent[1]).max() <= max(to.spacing) / 2 + 1e-9
-        there = scans.resample(scan, to)
+        there = images.resample(scan, to)
         assert there.tensor.mean() == pytest.approx(scan.tensor.mean().item(), rel=0.05)
         assert there.original is scan.original
     assert to.space == (11, 40, 9)
@@ -163,44 +163,44 @@ def test_other_spacings_keep_the_extent_and_the_mean():
 
 
 def scan_of(values, affine=OBLIQUE):
-    grid = scans.Grid(values.shape, affine)
-    return scans.Scan(torch.as_tensor(values).reshape(1, 1, *grid.space), grid, grid)
+    grid = images.Grid(values.shape, affine)
+    return images.Scan(torch.as_tensor(values).reshape(1, 1, *grid.space), grid, grid)
 
 
 def test_larger_voxels_see_what_lies_between():
     values = np.zeros((33, 32, 16), np.float32)
     values[::2] = 1
-    coarse = scans.resample(scan_of(values), scan_of(values).grid.with_space((9, 8, 16))).tensor
+    coarse = images.resample(scan_of(values), scan_of(values).grid.with_space((9, 8, 16))).tensor
     assert (coarse - 0.5).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("space", [(9, 4, 5), (12, 9, 2), (8, 5, 6)])
 def test_crop_and_pad_go_back(space):
     scan = scan_of(smooth(SHAPE) + 5)
-    there = scans.crop_or_pad(scan, space)
-    back = scans.crop_or_pad(there, SHAPE)
+    there = images.crop_or_pad(scan, space)
+    back = images.crop_or_pad(there, SHAPE)
     assert there.grid.space == space and back.grid.is_same(scan.grid)
-    kept = scans.resample(there, scan.grid).tensor  # the same voxels by their places in space
+    kept = images.resample(there, scan.grid).tensor  # the same voxels by their places in space
     inside = kept != there.tensor.min()
     assert inside.sum() > 60 and torch.allclose(kept[inside], scan.tensor[inside])
     assert torch.allclose(back.tensor, kept)
-    assert all(size % 4 == 0 for size in scans.pad_to_multiple(scan, 4).grid.space)
-    assert torch.allclose(scans.to_original(scans.pad_to_multiple(scan, 4)).tensor, scan.tensor)
+    assert all(size % 4 == 0 for size in images.pad_to_multiple(scan, 4).grid.space)
+    assert torch.allclose(images.to_original(images.pad_to_multiple(scan, 4)).tensor, scan.tensor)
 
 
 def test_intensities_become_unit():
     values = np.linspace(-1000, 3000, np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     scan = scan_of(values)
-    window = scans.normalise(scan, window=(-160.0, 240.0)).tensor[0, 0].numpy()
+    window = images.normalise(scan, window=(-160.0, 240.0)).tensor[0, 0].numpy()
     assert np.allclose(window, np.clip((values + 160) / 400, 0, 1), atol=1e-6)
-    normal = scans.normalise(scan, percentiles=(10, 90)).tensor
+    normal = images.normalise(scan, percentiles=(10, 90)).tensor
     assert (normal == 0).float().mean() == pytest.approx(0.1, abs=0.02)
     assert (normal == 1).float().mean() == pytest.approx(0.1, abs=0.02)
     for bad, words in ((scan_of(np.full(SHAPE, 7.0, np.float32)), "must vary"), (scan_of(values > 0), "labels")):
         with pytest.raises(ValueError, match=words):
-            scans.normalise(bad)
+            images.normalise(bad)
     with pytest.raises(ValueError, match="window"):
-        scans.normalise(scan, window=(5.0, 5.0))
+        images.normalise(scan, window=(5.0, 5.0))
 
 
 def written(tmp_path, kind):
@@ -329,14 +329,14 @@ def test_what_does_not_fit_is_refused():
     volume, flat = scan_of(smooth(SHAPE)), scan_of(smooth((7, 6, 1)))
     across = scan_of(smooth((7, 1, 5)))
     with pytest.raises(ValueError, match="both be volumes or both slices"):
-        scans.resample(flat, volume)
+        images.resample(flat, volume)
     with pytest.raises(ValueError, match="parallel planes"):
-        scans.resample(flat, across)
+        images.resample(flat, across)
     with pytest.raises(ValueError, match="on the grid that a scan is resampled to"):
-        scans.resample(volume, volume, displacement=torch.zeros(1, 3, 4, 4, 4))
+        images.resample(volume, volume, displacement=torch.zeros(1, 3, 4, 4, 4))
     with pytest.raises(ValueError, match=r"tensor must be \(1, 1"):
         volume.with_tensor(torch.zeros(1, 1, 3, 3, 3))
     with pytest.raises(ValueError, match="different directions"):
-        scans.Grid(SHAPE, [[1, 1, 0, 0], [0, 1e-4, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        images.Grid(SHAPE, [[1, 1, 0, 0], [0, 1e-4, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     with pytest.raises(ValueError, match="finite"):
-        scans.Grid(SHAPE, np.full((4, 4), np.nan))
+        images.Grid(SHAPE, np.full((4, 4), np.nan))

@@ -6,8 +6,10 @@ import pytest
 import torch
 from test_sweeps import drive
 
-from regkit import images, intake, patients, scans, symptoms
-from regkit.views import intake_doctor
+from regkit import images
+from regkit.course import patients
+from regkit.course.lessons import t14_your_own_brain
+from regkit.tools import examine
 
 SHAPE = (31, 37, 29)
 AILMENTS = {  # of each prepared patient: the rules that are not green, and how bad they are
@@ -80,14 +82,14 @@ def test_the_pair_is_the_same_each_time(files, tmp_path):
 
 def test_of_a_good_pair_all_is_green_but_the_distance(files):
     for path, other in ((files.moving, files.fixed), (files.fixed, files.moving)):
-        seen = intake.examine(path, other)
+        seen = examine.examine(path, other)
         assert bad(seen) == {"overlap": "amber"} and seen.severity == "amber"
-        assert [finding.rule for finding in seen.findings] == ["a whole file", *symptoms.RULES]
+        assert [finding.rule for finding in seen.findings] == ["a whole file", *examine.RULES]
 
 
 @pytest.mark.parametrize("name", AILMENTS)
 def test_each_patient_has_its_own_symptom(prepared, files, name):
-    seen = intake.examine(prepared[name], files.fixed)
+    seen = examine.examine(prepared[name], files.fixed)
     assert bad(seen) == AILMENTS[name]
     assert all(bool(finding.advice) == (finding.severity != "green") for finding in seen.findings)
     assert (seen.scan is None) == (name == "cut short")
@@ -101,7 +103,7 @@ def test_all_patients_are_there(prepared):
 
 
 def test_a_head_that_is_well_is_green_without_another(tmp_path):
-    seen = intake.examine(store(tmp_path / "scan.nii.gz"))
+    seen = examine.examine(store(tmp_path / "scan.nii.gz"))
     assert bad(seen) == {} and seen.severity == "green"
     assert "LPS" in seen["axes"].found and seen["field of view"].found == "155 x 166 x 145 mm"
 
@@ -116,31 +118,31 @@ def test_voxel_sizes(tmp_path, size, severity):
         header = bytearray(path.read_bytes())
         header[76 + 4 * 3 : 76 + 4 * 4] = np.float32(0).tobytes()  # pixdim[3]
         path.write_bytes(header)
-    found = intake.examine(path)["voxel size"]
+    found = examine.examine(path)["voxel size"]
     assert found.severity == severity
 
 
 def test_thick_slices_are_noticed(tmp_path):
-    found = intake.examine(store(tmp_path / "a.nii", affine=np.diag([1.0, 1, 4.5, 1])))["voxel size"]
+    found = examine.examine(store(tmp_path / "a.nii", affine=np.diag([1.0, 1, 4.5, 1])))["voxel size"]
     assert found.severity == "amber" and "thick" in found.advice
 
 
 def test_headers_that_say_nothing_or_two_things(tmp_path):
     path = store(tmp_path / "a.nii", qform=0, sform=0)
-    found = intake.examine(path)["place in space"]
+    found = examine.examine(path)["place in space"]
     assert found.severity == "amber" and "neither" in found.found
     image = nibabel.load(store(tmp_path / "b.nii"))
     image.set_sform(np.diag([5.0, -4.5, 5.0, 1]), 1)
     nibabel.save(image, tmp_path / "c.nii")
-    found = intake.examine(tmp_path / "c.nii")["place in space"]
+    found = examine.examine(tmp_path / "c.nii")["place in space"]
     assert found.severity == "amber" and "300 mm apart" in found.found  # 2 x 5 mm x 30 voxels
-    assert intake.examine(tmp_path / "b.nii")["place in space"].found == "qform and sform, which agree"
+    assert examine.examine(tmp_path / "b.nii")["place in space"].found == "qform and sform, which agree"
 
 
 def test_sheared_axes_are_refused_as_itk_refuses_them(tmp_path):
     affine = np.diag([2.0, 2, 2, 1])
     affine[0, 1] = 1.0
-    assert intake.examine(store(tmp_path / "a.nii", affine=affine, qform=0))["axes"].severity == "red"
+    assert examine.examine(store(tmp_path / "a.nii", affine=affine, qform=0))["axes"].severity == "red"
 
 
 @pytest.mark.parametrize(
@@ -149,17 +151,17 @@ def test_sheared_axes_are_refused_as_itk_refuses_them(tmp_path):
 def test_a_scan_that_was_turned_is_found_and_left_and_right_are_not(files, tmp_path, turned):
     values, grid = images.read_array(files.fixed, None, np.float32)
     path = store(tmp_path / "a.nii", values[turned].astype(np.int16), grid.affine)
-    assert intake.examine(path, files.fixed)["same way up"].severity == "red"
+    assert examine.examine(path, files.fixed)["same way up"].severity == "red"
     mirrored = store(tmp_path / "b.nii", values[::-1].astype(np.int16), grid.affine)
-    assert intake.examine(mirrored, files.fixed)["same way up"].severity != "red"
+    assert examine.examine(mirrored, files.fixed)["same way up"].severity != "red"
 
 
 def test_values(tmp_path):
-    flat = intake.examine(store(tmp_path / "a.nii", np.full(SHAPE, 7, np.int16)))
+    flat = examine.examine(store(tmp_path / "a.nii", np.full(SHAPE, 7, np.int16)))
     assert flat["intensities"].severity == "red" and "must vary" not in flat["intensities"].found
     hounsfield = np.where(blob() > 0, blob(), -1000).astype(np.int16)
-    assert intake.examine(store(tmp_path / "b.nii", hounsfield))["intensities"].severity == "amber"
-    nothing = intake.examine(store(tmp_path / "c.nii", np.full(SHAPE, np.nan, np.float32)))
+    assert examine.examine(store(tmp_path / "b.nii", hounsfield))["intensities"].severity == "amber"
+    nothing = examine.examine(store(tmp_path / "c.nii", np.full(SHAPE, np.nan, np.float32)))
     assert nothing["finite values"].severity == "red" and "skull-stripped" not in bad(nothing)
 
 
@@ -167,18 +169,18 @@ def test_an_other_scan_that_is_no_use_is_told(files, tmp_path):
     store(tmp_path / "flat.nii", np.full(SHAPE, 7, np.int16))
     store(tmp_path / "slice.nii", blob()[:, :, 14:15])
     for name, words in (("nowhere.nii", "cannot be read"), ("flat.nii", "constant"), ("slice.nii", "and a slice")):
-        seen = intake.examine(files.fixed, tmp_path / name)
+        seen = examine.examine(files.fixed, tmp_path / name)
         assert bad(seen) == {"the other scan": "red"} and words in seen["the other scan"].found
-    seen = intake.examine(tmp_path / "flat.nii", files.fixed)  # its own fault, told once
+    seen = examine.examine(tmp_path / "flat.nii", files.fixed)  # its own fault, told once
     assert [finding.rule for finding in seen.findings if finding.severity == "red"] == ["intensities"]
 
 
 def test_the_fringe_of_a_brain_that_was_resampled_counts_as_empty(files, tmp_path):
     scan = images.read_image(files.fixed)
     turn = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, 0.1, -0.3))
-    tilted = scans.resample(scan, scans.Grid(scan.grid.shape, turn @ scan.affine))
+    tilted = images.resample(scan, images.Grid(scan.grid.shape, turn @ scan.affine))
     images.write_image(tmp_path / "tilted.nii", tilted)
-    counted = [intake.examine(path)["skull-stripped"].found for path in (files.fixed, tmp_path / "tilted.nii")]
+    counted = [examine.examine(path)["skull-stripped"].found for path in (files.fixed, tmp_path / "tilted.nii")]
     before, after = (float(words.split("; ")[1].split(" ml")[0]) for words in counted)
     assert before < after < 1.15 * before
 
@@ -210,10 +212,10 @@ def test_it_never_raises_and_the_doctor_shows_all_of_them(tmp_path, files):
     paths = {path.name: path for path in broken_files(tmp_path)}
     for path in paths.values():
         for other in (None, files.fixed, tmp_path / "nowhere.nii", tmp_path / "slice.nii"):
-            seen = intake.examine(path, other)
+            seen = examine.examine(path, other)
             assert seen.severity in ("amber", "red") and str(seen) and "<table" in seen._repr_html_()
             assert str(tmp_path) not in str(seen)
-    view = intake_doctor.doctor(paths, files.fixed)
+    view = t14_your_own_brain.doctor(paths, files.fixed)
     for name in paths:
         view.set(patient=name)
         assert name in view.caption.value
@@ -221,14 +223,14 @@ def test_it_never_raises_and_the_doctor_shows_all_of_them(tmp_path, files):
 
 
 def test_what_is_shown_in_html_is_escaped(tmp_path):
-    assert "&lt;b&gt;" in intake.examine(tmp_path / "<b>.nii")._repr_html_()
+    assert "&lt;b&gt;" in examine.examine(tmp_path / "<b>.nii")._repr_html_()
 
 
 # ---------------------------------------------------------------------------------------------- the doctor
 
 
 def test_every_control_draws_anew(prepared, files):
-    view = intake_doctor.doctor({name: prepared[name] for name in ("good", "far away")}, files.fixed)
+    view = t14_your_own_brain.doctor({name: prepared[name] for name in ("good", "far away")}, files.fixed)
     drive(view)
     assert all(control.description for control in view.controls.values())
     assert "image/png" in view._repr_mimebundle_() and "all is well" in view.caption.value
@@ -237,19 +239,19 @@ def test_every_control_draws_anew(prepared, files):
 
 
 def test_without_a_picture_there_are_no_sliders(prepared):
-    view = intake_doctor.doctor({"cut short": prepared["cut short"]})
+    view = t14_your_own_brain.doctor({"cut short": prepared["cut short"]})
     assert list(view.controls) == ["revealed", "axis_0", "axis_1", "axis_2"]
     assert view.scene.hidden(view.state) == {"axis_0", "axis_1", "axis_2"}
 
 
 def test_findings_can_be_hidden_and_the_files_names_do_not_tell(prepared, files):
-    view = intake_doctor.doctor({"one": prepared["flipped"]}, files.fixed)
+    view = t14_your_own_brain.doctor({"one": prepared["flipped"]}, files.fixed)
     shown = view.scene.render(view.state)
     view.set(revealed=False)
     hidden = view.scene.render(view.state)
     assert hidden.shape == shown.shape and "RED" not in view.caption.value and "Look" in view.caption.value
     same = (hidden == shown).all((0, 2))
-    assert same[: 2 * intake_doctor._SIDE].all() and not same.all() and (hidden[:, ~same] == 255).all()
+    assert same[: 2 * t14_your_own_brain._SIDE].all() and not same.all() and (hidden[:, ~same] == 255).all()
     assert not any(name.split()[0] in path.name for name, path in prepared.items())
 
 
@@ -263,11 +265,11 @@ def test_the_letters_are_where_the_body_is(tmp_path):
         values = np.zeros((30, 30, 30), np.int16)
         mark = tuple(slice(22, 27) if sign > 0 else slice(3, 8) for sign in signs)
         values[mark] = 100
-        scan = intake.examine(store(tmp_path / f"{codes}.nii", values, affine)).scan
-        drawn = intake_doctor._even(scan)
+        scan = examine.examine(store(tmp_path / f"{codes}.nii", values, affine)).scan
+        drawn = t14_your_own_brain._even(scan)
         assert np.argwhere(drawn > 0.5).mean(0) == pytest.approx([24, 24, 24], abs=1)
-        picture = intake_doctor._planes(drawn, {f"axis_{axis}": 83 for axis in range(3)})
-        sagittal = picture[: intake_doctor._SIDE, : intake_doctor._SIDE, 0]
+        picture = t14_your_own_brain._planes(drawn, {f"axis_{axis}": 83 for axis in range(3)})
+        sagittal = picture[: t14_your_own_brain._SIDE, : t14_your_own_brain._SIDE, 0]
         grey = (sagittal > 200) & (picture[: len(sagittal), : len(sagittal), 2] > 200)
         rows, columns = np.nonzero(grey[17:-17, 17:-17])
         assert rows.mean() < 70 and columns.mean() > 110  # up, and to the front
@@ -275,11 +277,11 @@ def test_the_letters_are_where_the_body_is(tmp_path):
 
 def test_a_doctor_needs_a_patient():
     with pytest.raises(ValueError, match="needs a file"):
-        intake_doctor.doctor({})
+        t14_your_own_brain.doctor({})
 
 
 def test_scans_are_drawn_in_true_proportions(tmp_path):
-    grid = scans.Grid((20, 20, 10), np.diag([2.0, 2, 8, 1]))
+    grid = images.Grid((20, 20, 10), np.diag([2.0, 2, 8, 1]))
     path = tmp_path / "thick.nii"
-    images.write_image(path, scans.Scan(torch.rand(1, 1, 20, 20, 10), grid, grid))
-    assert intake_doctor._even(intake.examine(path).scan).shape == (20, 20, 40)
+    images.write_image(path, images.Scan(torch.rand(1, 1, 20, 20, 10), grid, grid))
+    assert t14_your_own_brain._even(examine.examine(path).scan).shape == (20, 20, 40)

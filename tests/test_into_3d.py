@@ -5,8 +5,8 @@ import pytest
 import torch
 from nibabel import aff2axcodes, load
 
-from regkit import check
-from regkit.check.t12_into_3d_brains import _DEALT, _stored, _true
+from regkit.course import check
+from regkit.course.check.t12_into_3d_brains import _DEALT, _stored, _true
 from regkit.images import Grid, Scan, read_image, resample
 
 

@@ -8,7 +8,8 @@ import pytest
 import SimpleITK
 import torch
 
-from regkit import data, fields, images, itk, scans
+from regkit import data, fields, images
+from regkit.images import itk
 
 SHAPE = (21, 18, 15)
 CODES = ["".join(code) for order in itertools.permutations(("LR", "PA", "IS")) for code in itertools.product(*order)]
@@ -24,13 +25,13 @@ def grid_of(codes, angles, spacing, shape=SHAPE):
         into[int(canonical), axis] = sign
     sizes = np.array(SPACINGS[spacing])
     affine = nibabel.affines.from_matvec(turn @ into * sizes, (-31.0, 12.0, 44.0))
-    return scans.Grid(shape, affine)
+    return images.Grid(shape, affine)
 
 
 def smooth_scan(grid):
     places = np.indices(grid.shape).astype(np.float32)
     values = np.sin(0.25 * places[0]) + np.cos(0.2 * places[1] + 0.3) + np.sin(0.3 * places[2] + 0.1 * places[0])
-    return scans.Scan(torch.from_numpy(values)[None, None].float() + 3, grid, grid)
+    return images.Scan(torch.from_numpy(values)[None, None].float() + 3, grid, grid)
 
 
 def transform(path, dim=3):
@@ -101,7 +102,7 @@ def test_ants_warps_as_regkit_does(tmp_path, codes):
 
 @pytest.mark.parametrize("shape", [(19, 14), (19, 14, 1)])
 def test_planes_go_to_itk_too(tmp_path, shape):
-    grid = scans.Grid(shape, np.diag([1.5, 0.8, 1.0, 1]))
+    grid = images.Grid(shape, np.diag([1.5, 0.8, 1.0, 1]))
     field = data.smooth_displacement((19, 14), amplitude=2.0, smoothness=3.0, seed=2)
     itk.write_displacement(tmp_path / "field.nii", itk.Deformation(field, grid))
     assert torch.allclose(itk.read_displacement(tmp_path / "field.nii").displacement, field, atol=1e-3)
@@ -140,7 +141,7 @@ def test_bad_fields_are_refused(tmp_path):
     grid = grid_of("RAS", "straight", "even")
     with pytest.raises(ValueError, match="one displacement on its grid"):
         itk.Deformation(torch.zeros(1, 3, 4, 4, 4), grid)
-    sheared = scans.Grid(SHAPE, grid.affine @ (np.eye(4) + 0.2 * np.eye(4, k=1) * [[1], [0], [0], [0]]))
+    sheared = images.Grid(SHAPE, grid.affine @ (np.eye(4) + 0.2 * np.eye(4, k=1) * [[1], [0], [0], [0]]))
     with pytest.raises(ValueError, match="right angles"):
         itk.write_displacement(tmp_path / "a.nii", itk.Deformation(torch.zeros(1, 3, *SHAPE), sheared))
     images.write_image(tmp_path / "image.nii", smooth_scan(grid))

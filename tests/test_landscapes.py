@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from regkit import data
+from regkit import data, fields
+from regkit.course.lessons import t03_similarity_landscapes
+from regkit.course.lessons.t03_similarity_landscapes import Landscape, landscape_viewer
 from regkit.fields import warp
-from regkit.views import landscapes
-from regkit.views.landscape_view import Landscape, landscape_viewer
 
 SHAPE = (33, 37)
 
@@ -19,22 +19,22 @@ def image(seed=0):
 
 
 def test_a_shift_pulls_along_axis_1_and_a_turn_keeps_the_middle():
-    displacement = landscapes.rigid_displacement(SHAPE, right=3.0)
+    displacement = fields.rigid_displacement(SHAPE, right=3.0)
     assert torch.allclose(displacement[:, 1], torch.tensor(3.0)) and displacement[:, 0].abs().max() < 1e-5
-    turn = landscapes.rigid_displacement(SHAPE, degrees=90)
+    turn = fields.rigid_displacement(SHAPE, degrees=90)
     assert torch.allclose(turn[0, :, 16, 18], torch.zeros(2), atol=1e-5)
     assert torch.allclose(turn[0, :, 20, 18], torch.tensor([-4.0, 4.0]), atol=1e-5)  # (4, 0) goes to (0, 4)
 
 
 def test_a_sweep_finds_the_shift_that_undoes_another():
     fixed = image()
-    moving = warp(fixed, landscapes.rigid_displacement(SHAPE, right=-4.0))
+    moving = warp(fixed, fields.rigid_displacement(SHAPE, right=-4.0))
     places = [float(place) for place in range(-8, 9)]
-    curves = landscapes.sweep(moving, fixed, right=places)
+    curves = t03_similarity_landscapes.sweep(moving, fixed, right=places)
     for name, values in curves.items():
         assert places[int(np.argmin(values))] == 4, name
         assert len(values) == len(places)
-    assert len(landscapes.sweep(moving, fixed, degrees=(0, 5), right=places)["MSE"]) == 2 * len(places)
+    assert len(t03_similarity_landscapes.sweep(moving, fixed, degrees=(0, 5), right=places)["MSE"]) == 2 * len(places)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_sweep_finds_the_shift_that_undoes_another():
     ],
 )
 def test_capture_ranges_of_known_curves(values, expected):
-    assert landscapes.capture_range([-3, -2, -1, 0, 1, 2, 3], values) == expected
+    assert t03_similarity_landscapes.capture_range([-3, -2, -1, 0, 1, 2, 3], values) == expected
 
 
 def test_the_view_marks_the_loss_here_and_says_the_capture_range():
@@ -59,7 +59,7 @@ def test_the_view_marks_the_loss_here_and_says_the_capture_range():
     assert "MSE 0.000" in view.caption.value and "itself" in view.caption.value
     view.set(fixed="inverse")
     assert "no minimum at 0" in view.caption.value and view.errors == []
-    held = landscapes.sweep(moving, 1 - moving)["NCC"][0]
+    held = t03_similarity_landscapes.sweep(moving, 1 - moving)["NCC"][0]
     assert f"NCC {held:.3f}" in view.caption.value
 
 

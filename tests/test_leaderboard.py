@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import regkit
-from regkit import data, leaderboard, methods, models
+from regkit import data, models
 from regkit.__main__ import main
-from regkit.benchmarks import Benchmark
 from regkit.commands.leaderboard import MARKS, write
-from regkit.comparisons import Row
+from regkit.data.benchmarks import Benchmark
 from regkit.models import VoxelMorph
+from regkit.tools import leaderboard, methods
+from regkit.tools.compare import Row
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"encoder_channels": (4, 4), "decoder_channels": (4, 4, 4)}
@@ -39,13 +40,13 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def calls(monkeypatch):
     """The methods that are called to measure, one for each row."""
-    made, measure = [], leaderboard.comparisons.measure
+    made, measure = [], leaderboard.compare.measure
 
     def counted(method, pair, **options):
         made.append(method.name)
         return measure(method, pair, **options)
 
-    monkeypatch.setattr(leaderboard.comparisons, "measure", counted)
+    monkeypatch.setattr(leaderboard.compare, "measure", counted)
     return made
 
 
@@ -75,17 +76,17 @@ def test_rows_depend_on_the_steps_where_something_is_refined(place, calls, monke
 
 
 def test_it_can_be_interrupted(place, calls, monkeypatch):
-    counted = leaderboard.comparisons.measure
+    counted = leaderboard.compare.measure
 
     def impatient(method, pair, **options):
         if len(calls) == 3:
             raise KeyboardInterrupt
         return counted(method, pair, **options)
 
-    monkeypatch.setattr(leaderboard.comparisons, "measure", impatient)
+    monkeypatch.setattr(leaderboard.compare, "measure", impatient)
     assert main(["leaderboard", "--benchmark", "brains_3d"]) == 130
     assert [row.method for row in leaderboard.stored("brains_3d")] == ["none", "none", "affine"]
-    monkeypatch.setattr(leaderboard.comparisons, "measure", counted)
+    monkeypatch.setattr(leaderboard.compare, "measure", counted)
     assert len(leaderboard.measure("brains_3d", progress=False)) == 10 and len(calls) == 10
 
 
@@ -126,11 +127,11 @@ def test_a_network_that_does_not_beat_the_baseline_is_named():
 
 
 def test_the_command_writes_page_and_readme(place, monkeypatch, capsys):
-    monkeypatch.setattr(leaderboard.comparisons, "measure", lambda method, pair, clock: {"dice": 0.5, "seconds": 1.0})
+    monkeypatch.setattr(leaderboard.compare, "measure", lambda method, pair, clock: {"dice": 0.5, "seconds": 1.0})
     clone = place / "clone"
     (clone / "tutorials").mkdir(parents=True)
     (clone / "README.md").write_text(f"above\n{MARKS[0]}old\n{MARKS[1]}below\n")
-    monkeypatch.setattr("regkit.course.folder", lambda: clone / "tutorials")
+    monkeypatch.setattr("regkit.course.notebooks.folder", lambda: clone / "tutorials")
     assert main(["leaderboard", "--methods", "none", "affine"]) == 0
     assert "| affine | 0.500 ± 0.000 | 1.00 ± 0.00 |" in capsys.readouterr().out
     shown = (clone / "README.md").read_text()

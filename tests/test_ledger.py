@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from regkit import claims, laws, ledger, variants
 from regkit.__main__ import main
-from regkit.ledger import Claim, Finding
+from regkit.course import claims, studies
+from regkit.course.claims import Claim, Finding
 
 ROOT = Path(__file__).parent.parent
 METHODS = {"GradICON", "SITReg", "SPnet", "SACB-Net", "SM-GICNet"}
@@ -17,31 +17,31 @@ def made_up(monkeypatch):
     """Three seeds of two variants whose Dice overlaps, of one that is better in every seed, and none of a fourth."""
     dice = {"low": [0.5, 0.6, 0.7], "mixed": [0.55, 0.59, 0.8], "high": [0.7, 0.8, 0.9], "untrained": []}
     kept = {name: [{"metrics": {"dice": value}} for value in values] for name, values in dice.items()}
-    monkeypatch.setattr(ledger, "records", lambda study, variant: kept[variant])
-    monkeypatch.setattr(variants, "records", lambda study, variant: kept[variant])
+    monkeypatch.setattr(claims, "records", lambda study, variant: kept[variant])
+    monkeypatch.setattr(studies, "records", lambda study, variant: kept[variant])
 
 
 @pytest.mark.parametrize(
     ("judge", "holds"),
     [
-        (ledger.rises("study", "dice", "low", "high"), True),
-        (ledger.rises("study", "dice", "low", "mixed", "high"), True),
-        (ledger.rises("study", "dice", "low", "mixed"), False),  # the second seed says otherwise
-        (ledger.rises("study", "dice", "high", "low"), False),
-        (ledger.rises("study", "dice", "low", "high", factor=1.3), True),
-        (ledger.rises("study", "dice", "low", "high", factor=1.4), False),
-        (ledger.rises("study", "dice", "low", "untrained"), None),
-        (ledger.not_less("study", "dice", "low", "mixed"), True),
-        (ledger.not_less("study", "dice", "low", "high"), False),
-        (ledger.not_less("study", "dice", "low", "untrained"), None),
-        (ledger.within("study", "dice", "low", "mixed", least=0.5, most=0.8), True),
-        (ledger.within("study", "dice", "low", least=0.51), False),
-        (ledger.within("study", "dice", "untrained", least=0.51), None),
+        (claims.rises("study", "dice", "low", "high"), True),
+        (claims.rises("study", "dice", "low", "mixed", "high"), True),
+        (claims.rises("study", "dice", "low", "mixed"), False),  # the second seed says otherwise
+        (claims.rises("study", "dice", "high", "low"), False),
+        (claims.rises("study", "dice", "low", "high", factor=1.3), True),
+        (claims.rises("study", "dice", "low", "high", factor=1.4), False),
+        (claims.rises("study", "dice", "low", "untrained"), None),
+        (claims.not_less("study", "dice", "low", "mixed"), True),
+        (claims.not_less("study", "dice", "low", "high"), False),
+        (claims.not_less("study", "dice", "low", "untrained"), None),
+        (claims.within("study", "dice", "low", "mixed", least=0.5, most=0.8), True),
+        (claims.within("study", "dice", "low", least=0.51), False),
+        (claims.within("study", "dice", "untrained", least=0.51), None),
         (
-            ledger.every(ledger.rises("study", "dice", "low", "high"), ledger.within("study", "dice", "low", most=0.6)),
+            claims.every(claims.rises("study", "dice", "low", "high"), claims.within("study", "dice", "low", most=0.6)),
             False,
         ),
-        (ledger.every(ledger.within("study", "dice", "untrained"), ledger.within("study", "dice", "low")), None),
+        (claims.every(claims.within("study", "dice", "untrained"), claims.within("study", "dice", "low")), None),
     ],
 )
 def test_a_claim_holds_where_all_seeds_show_it(made_up, judge, holds):
@@ -54,7 +54,7 @@ def test_the_table_counts_and_keeps_what_does_not_hold():
         Claim("A", f"claim {held}", "Table 1", "2", ("x", "y"), lambda held=held: Finding("3", held))
         for held in (True, False, None)
     ]
-    text = ledger.table(rows)
+    text = claims.table(rows)
     assert "3 claims: 1 hold, 1 do not, 1 not trained yet" in text and "claim False" in text and "**no**" in text
     assert rows[0].command == "python -m regkit study x && python -m regkit study y"
 
@@ -62,7 +62,7 @@ def test_the_table_counts_and_keeps_what_does_not_hold():
 def test_the_ledger_has_every_method_and_most_claims_hold():
     findings = {claim: claim.judge() for claim in claims.CLAIMS}
     assert len(findings) >= 22 and {claim.method for claim in findings} == METHODS
-    assert all(name in variants.STUDIES for claim in findings for name in claim.studies)
+    assert all(name in studies.STUDIES for claim in findings for name in claim.studies)
     assert sum(finding.holds is True for finding in findings.values()) >= 18
     assert all(claim.remark for claim, finding in findings.items() if not finding.holds), "say what was tried"
     assert len({(claim.method, claim.words) for claim in findings}) == len(findings)
@@ -75,17 +75,17 @@ def test_the_file_that_is_shown_follows_from_the_results(tmp_path):
 
 
 def test_every_number_of_the_ledger_rests_on_three_seeds():
-    for study, choices in variants.VARIANTS.items():
+    for study, choices in studies.VARIANTS.items():
         for variant in choices:
-            assert len(variants.records(study, variant)) >= 3, (study, variant)
+            assert len(studies.records(study, variant)) >= 3, (study, variant)
 
 
 def test_laws_can_fail():
-    assert laws.symmetry("spnet").holds and not laws.symmetry("smgicnet").holds
-    assert not laws.evaluations("sitreg", most=2).holds
+    assert claims.symmetry("spnet").holds and not claims.symmetry("smgicnet").holds
+    assert not claims.evaluations("sitreg", most=2).holds
     assert (
-        laws.evaluations("sitreg").holds
-        and laws.memory().holds
-        and laws.translation().holds
-        and laws.control_limit().holds
+        claims.evaluations("sitreg").holds
+        and claims.memory().holds
+        and claims.translation().holds
+        and claims.control_limit().holds
     )

@@ -14,7 +14,8 @@ from parity.recipe import image_pair
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from regkit import losses, windows
+from regkit import losses
+from regkit._core import windows
 from regkit.fields import affine_displacement, identity
 
 SHAPES = [(11, 14), (9, 12, 10)]
@@ -124,11 +125,9 @@ def test_lncc_of_a_flat_region_is_nothing():
 def test_correlations_do_not_see_brightness_and_contrast(shape, similarity):
     """Exact where no border of zeros is inside a window; the local measures are therefore compared on padded images."""
     warped, fixed = (F.pad(image - 0.5, [9] * 2 * len(shape)) for image in images(shape))
-    options = {
-        "lncc": {"epsilon": 1e-14},
-        "lncc_gaussian": {"sigma": 2.0},
-        "adaptive_ncc": {"levels": 3},
-    }.get(similarity, {})
+    options = {"lncc": {"epsilon": 1e-14}, "lncc_gaussian": {"sigma": 2.0}, "adaptive_ncc": {"levels": 3}}.get(
+        similarity, {}
+    )
     measure = getattr(losses, similarity)
     changed = 50.0 * warped + (7.0 if similarity == "ncc" else 0.0)
     scale = 1.0 if similarity != "lncc_gaussian" else 100.0  # so that its fixed 1e-5 does not count
@@ -338,8 +337,7 @@ def test_similarities_are_those_of_gradicons_program(kind, name, dtype, suffix, 
 
 @pytest.mark.parametrize("kind", ["AB", "AC"])
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("official13", {"offset": 1}), ("paper8", {}), ("paper7", {"weighting": "parameter-free"})],
+    ("name", "options"), [("official13", {"offset": 1}), ("paper8", {}), ("paper7", {"weighting": "parameter-free"})]
 )
 def test_adaptive_terms_weights_and_values(kind, name, options):
     pair = fixture_pair(kind)
@@ -387,7 +385,7 @@ def plain_diffusion(displacement: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(7, 9), (2, 13), (5, 7, 6), (8, 3, 2)])
 @pytest.mark.parametrize("slab", [1, 100, 2**16])
 def test_diffusion_is_the_plain_formula(shape, slab, monkeypatch):
-    monkeypatch.setattr("regkit.penalties._SLAB_VOXELS", slab)
+    monkeypatch.setattr("regkit.losses._SLAB_VOXELS", slab)
     displacement = field(shape).requires_grad_()
     value, expected = losses.diffusion(displacement), plain_diffusion(displacement)
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)

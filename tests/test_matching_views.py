@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from test_sweeps import drive
 
-from regkit import check, studies, variants
+from regkit.course import check, studies
+from regkit.course.lessons import t10_sacbnet
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.course.lessons.t10_sacbnet import SHARES, render_arrow, render_cells
 from regkit.data import synthetic_pair
+from regkit.figures.pixels import NIGHT, POINT, blank
 from regkit.models import SACBNet
 from regkit.models.sacbnet import LEVELS
+from regkit.tools import compare
 from regkit.types import Pair
-from regkit.views import clustering, matching
-from regkit.views.ablations import AblationPanel
-from regkit.views.cells import SHARES, render_arrow, render_cells
-from regkit.views.drawing import NIGHT, POINT, blank
 
 SHAPE = (37, 29)  # padded to 48 x 32
 
@@ -31,11 +32,11 @@ def pair():
 
 
 def cluster_map(**options):
-    return clustering.cluster_map(network(**options), pair())
+    return t10_sacbnet.cluster_map(network(**options), pair())
 
 
 def microscope(**options):
-    return matching.matching_microscope(network(**options), pair())
+    return t10_sacbnet.matching_microscope(network(**options), pair())
 
 
 @pytest.mark.parametrize("make", [cluster_map, microscope])
@@ -50,7 +51,7 @@ def test_every_control_draws_anew_and_says_what_it_is(make):
 def test_every_level_has_a_stand_as_the_network_found_it():
     model, both = network(), pair()
     found = model(both.moving, both.fixed)
-    stood = matching.stands(model, both.moving, both.fixed)
+    stood = t10_sacbnet.stands(model, both.moving, both.fixed)
     assert tuple(stood.levels) == LEVELS and torch.equal(stood.displacement[..., :37, :29], found.displacement)
     for stand, match in zip(stood.levels.values(), found.matches, strict=True):
         assert torch.equal(stand.match.increment, match.increment) and stand.voxel == 48 // match.increment.shape[2]
@@ -64,9 +65,9 @@ def test_every_level_has_a_stand_as_the_network_found_it():
 
 def test_clusters_are_numbered_from_dark_to_bright_and_keep_their_attention():
     model = network(clusters=5)
-    stood = matching.stands(model, pair().moving, pair().fixed)
+    stood = t10_sacbnet.stands(model, pair().moving, pair().fixed)
     stand, block, image = stood.levels[2], model.blocks["2"], stood.fixed[0, 0].numpy()
-    shown = clustering.grouped(stand, block, "fixed", image)
+    shown = t10_sacbnet.grouped(stand, block, "fixed", image)
     small = F.avg_pool2d(stood.fixed, 2)[0, 0].numpy()
     means = [small[shown.index == number].mean() for number in range(5) if shown.sizes[number]]
     assert means == sorted(means) and sum(shown.sizes) == small.size
@@ -78,12 +79,12 @@ def test_clusters_are_numbered_from_dark_to_bright_and_keep_their_attention():
 
 def test_an_empty_cluster_is_shown_and_told():
     model, both = network(clusters=1), pair()
-    stand = matching.stands(model, both.moving, both.fixed).levels[3]
+    stand = t10_sacbnet.stands(model, both.moving, both.fixed).levels[3]
     clusters = stand.match.clusters
     object.__setattr__(clusters, "centroids", clusters.centroids.repeat(1, 2, 1))  # a second one, without voxels
-    shown = clustering.grouped(stand, model.blocks["3"], "moving", stand.moving[0, 0].numpy())
+    shown = t10_sacbnet.grouped(stand, model.blocks["3"], "moving", stand.moving[0, 0].numpy())
     assert shown.sizes == [12 * 8, 0] and not shown.index.any()
-    sheet = clustering._legend(shown, 0, 300)
+    sheet = t10_sacbnet._legend(shown, 0, 300)
     assert sheet.shape[1] == 300
 
 
@@ -109,7 +110,7 @@ def test_the_maps_have_the_colours_of_the_list():
     key, side = scene._key(view.state), "fixed"
     shown = scene._grouped(key, side)
     painted = scene._map(key, side)[:: 2 * scene._scale, :: 2 * scene._scale]  # a pixel a voxel of level 2
-    sheet = clustering._legend(shown, 0, 300)
+    sheet = t10_sacbnet._legend(shown, 0, 300)
     for number, size in enumerate(shown.sizes):
         listed = sheet[25, 69 * number + 5]  # a corner of its head
         assert size and (painted[shown.index == number] == listed).all()
@@ -151,7 +152,7 @@ def test_sharpness_goes_from_the_mean_of_all_to_the_best_alone():
     view.set(sharpness="0")
     assert "largest weight is 0.11" in view.caption.value
     assert view.scene._increment(view.state).abs().max() < 1e-6
-    most = [view.scene._softmax({**view.state, "sharpness": name}).max() for name in matching.SHARPNESS]
+    most = [view.scene._softmax({**view.state, "sharpness": name}).max() for name in t10_sacbnet.SHARPNESS]
     assert most == sorted(most) and most[-1] > most[0]
 
 
@@ -166,23 +167,23 @@ def test_places_outside_are_marked_and_told():
 
 def test_after_the_last_of_the_levels_it_is_what_the_network_goes_on_with():
     model, both = network(), pair()
-    view = matching.matching_microscope(model, both)
+    view = t10_sacbnet.matching_microscope(model, both)
     stood = view.scene.stands
     seen = view.scene._after(stood.levels[5], stood.levels[5].match.increment)
     assert np.allclose(seen, stood.levels[4].moving[0, 0], atol=1e-5)
 
 
 def test_reach_doubles_and_adds_one_more():
-    assert [matching.reach(level) for level in LEVELS] == [2, 6, 14, 30]
+    assert [t10_sacbnet.reach(level) for level in LEVELS] == [2, 6, 14, 30]
 
 
 def test_an_item_of_a_batch_and_no_volumes():
     one = pair()
     batch = Pair(torch.cat([one.fixed, one.moving]), torch.cat([one.moving, one.fixed]))
-    scene = matching.matching_microscope(network(), batch, item=1).scene
+    scene = t10_sacbnet.matching_microscope(network(), batch, item=1).scene
     assert torch.equal(scene.stands.fixed[..., :37, :29], one.fixed)
     volumes = synthetic_pair(3, size=(16, 17, 16))
-    for make in (clustering.cluster_map, matching.matching_microscope):
+    for make in (t10_sacbnet.cluster_map, t10_sacbnet.matching_microscope):
         with pytest.raises(ValueError, match="H, W"):
             make(network(), volumes)
         with pytest.raises(IndexError, match="received 2"):
@@ -194,15 +195,15 @@ def test_an_item_of_a_batch_and_no_volumes():
 
 def test_the_panel_of_the_shipped_study_shows_what_was_trained_and_offers_the_rest():
     both = synthetic_pair(2, seed=1, size=(64, 56))
-    view = AblationPanel(variants.STUDIES["sacbnet"], both, names=["blocks", "clusters", "mean"])
+    view = AblationPanel(studies.STUDIES["sacbnet"], both, names=["blocks", "clusters", "mean"])
     offered = {name: view.controls[name].options for name in ("blocks", "clusters", "mean")}
-    for variant, choice in variants.VARIANTS["sacbnet"].items():
+    for variant, choice in studies.VARIANTS["sacbnet"].items():
         values = {name: str(choice.get(name, options[0])) for name, options in offered.items()}
         assert all(values[name] in options for name, options in offered.items()), variant
         view.set(**values)
         with torch.no_grad():
-            found = variants.load("sacbnet", variant).model(both.moving, both.fixed)
-        overlap = studies.measure(both, found)["Dice"]
+            found = studies.load("sacbnet", variant).model(both.moving, both.fixed)
+        overlap = compare.measure(both, found)["Dice"]
         assert view.caption.value.count(f"Dice {overlap:.3g},") >= 1 and "not trained yet" not in view.caption.value
         assert ("Chosen (" in view.caption.value) == bool(choice)
     view.set(blocks="none", clusters="9", mean="both")

@@ -6,13 +6,14 @@ import torch
 from test_sweeps import drive
 from test_widgets import pixels
 
-from regkit import check, fields
+from regkit import fields
+from regkit.course import check
+from regkit.course.lessons import t09_sitreg
 from regkit.data import synthetic_pair
+from regkit.figures.pixels import POINT, integer_scale
 from regkit.models import SITReg
-from regkit.splines import control_bound, upsample_controls
+from regkit.models.sitreg import control_bound, upsample_controls
 from regkit.types import Pair
-from regkit.views import iterations, meetings
-from regkit.views.drawing import POINT, integer_scale
 
 SHAPE = (23, 18)
 TINY = {"channels": (4, 6, 6), "update_channels": (4, 8, 8)}
@@ -28,7 +29,7 @@ def network(seed=0, gain=20.0, **options):
 
 def meeting(**networks):
     pair = synthetic_pair(2, seed=1, size=SHAPE)
-    return meetings.meet(networks or {"SITReg": network(), "one-sided": network(update="one_sided")}, pair), pair
+    return t09_sitreg.meet(networks or {"SITReg": network(), "one-sided": network(update="one_sided")}, pair), pair
 
 
 def controls(share, seed=0):
@@ -38,7 +39,7 @@ def controls(share, seed=0):
 
 
 def inversion(**options):
-    return iterations.inversion_viewer({"0.5": controls(0.5), "0.99": controls(0.99)}, words="k", **options)
+    return t09_sitreg.inversion_viewer({"0.5": controls(0.5), "0.99": controls(0.99)}, words="k", **options)
 
 
 @pytest.mark.parametrize("make", [lambda: meeting()[0], inversion], ids=["meeting", "inversion"])
@@ -105,17 +106,17 @@ def test_where_two_grids_coincide_one_lies_on_the_other():
 def test_an_item_of_a_batch_meets():
     pair = synthetic_pair(2, seed=1, size=SHAPE)
     batch = Pair(pair.moving.repeat(2, 1, 1, 1), torch.cat([pair.moving, pair.fixed]))
-    scene = meetings.meet({"SITReg": network()}, batch, item=1).scene
+    scene = t09_sitreg.meet({"SITReg": network()}, batch, item=1).scene
     assert np.array_equal(scene.images[1], pair.fixed[0, 0])
 
 
 # ---------------------------------------------------------------------------------------------- iterations
 
 
-@pytest.mark.parametrize("solver", iterations.SOLVERS)
+@pytest.mark.parametrize("solver", t09_sitreg.SOLVERS)
 def test_iterations_end_where_invert_does_and_errors_are_those_of_the_composition(solver):
     displacement = controls(0.99)[:1]
-    taken = iterations.invert_step_by_step(displacement, solver=solver)
+    taken = t09_sitreg.invert_step_by_step(displacement, solver=solver)
     assert np.array_equal(taken[0].inverse, -displacement[0])
     for each in taken:
         error = fields.compose(displacement, torch.from_numpy(each.inverse)[None])
@@ -127,7 +128,7 @@ def test_iterations_end_where_invert_does_and_errors_are_those_of_the_compositio
 
 
 def test_a_map_that_folds_is_not_inverted():
-    taken = iterations.invert_step_by_step(6 * controls(0.99)[:1], most=9)
+    taken = t09_sitreg.invert_step_by_step(6 * controls(0.99)[:1], most=9)
     assert len(taken) == 10 and taken[-1].worst > 0.1
 
 
@@ -138,17 +139,17 @@ def test_the_caption_says_when_the_error_is_small_enough():
     assert f"are reached at n = {first}" in view.caption.value and f"{run[0].worst:.2g} voxels" in view.caption.value
     view.set(iteration=view.controls["iteration"].max)
     assert "(its last)" in view.caption.value
-    folded = iterations.inversion_viewer({"6": 6 * controls(0.99)}, words="k", item=0)
+    folded = t09_sitreg.inversion_viewer({"6": 6 * controls(0.99)}, words="k", item=0)
     assert "are never reached" in folded.caption.value
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda u: meetings.meet({}, synthetic_pair(2, size=SHAPE)), "there must be a network"),
-        (lambda u: iterations.inversion_viewer({}, words="k"), "start must name"),
-        (lambda u: iterations.inversion_viewer({"1": u}, words="k", start="2"), "received '2'"),
-        (lambda u: iterations.inversion_viewer({"1": u[:1] / 0}, words="k"), "finite"),
+        (lambda u: t09_sitreg.meet({}, synthetic_pair(2, size=SHAPE)), "there must be a network"),
+        (lambda u: t09_sitreg.inversion_viewer({}, words="k"), "start must name"),
+        (lambda u: t09_sitreg.inversion_viewer({"1": u}, words="k", start="2"), "received '2'"),
+        (lambda u: t09_sitreg.inversion_viewer({"1": u[:1] / 0}, words="k"), "finite"),
     ],
 )
 def test_bad_input_is_refused(make, words):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import regkit
-from regkit import data, fields, methods, models
+from regkit import data, fields, models
+from regkit.tools import methods
 
 
 @pytest.fixture(scope="module")

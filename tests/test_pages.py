@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from regkit import course
+from regkit.course import notebooks
 
 TUTORIAL = """# %% [markdown]
 # # A title
@@ -37,8 +37,8 @@ def page(tmp_path_factory):
     tutorials = tmp_path_factory.mktemp("course") / "tutorials"
     tutorials.mkdir()
     (tutorials / "00_first_light.py").write_text(TUTORIAL.replace("\\\\", "\\"))
-    course.build(tutorials)
-    written, index = course.publish(tutorials, tutorials.parent / "pages")
+    notebooks.build(tutorials)
+    written, index = notebooks.publish(tutorials, tutorials.parent / "pages")
     assert written.name in index.read_text()
     return written.read_text()
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from regkit.course.lessons import t02_warping_pulls
 from regkit.fields import warp
-from regkit.views import pulling
 
 SHAPE = (23, 31)
 
@@ -23,7 +23,7 @@ def shift(down, right, shape=SHAPE):
 
 
 def test_pull_goes_against_the_arrow_and_push_with_it():
-    view = pulling.arrow_viewer(blob())
+    view = t02_warping_pulls.arrow_viewer(blob())
     view.set(right=4.0, down=-3.0)
     peak = np.unravel_index(view.scene.result(view.state).argmax(), SHAPE)
     assert peak == (11 + 3, 15 - 4)
@@ -35,7 +35,7 @@ def test_pull_goes_against_the_arrow_and_push_with_it():
 
 def test_a_whole_shift_is_pushed_to_where_its_opposite_pulls_it_with_holes_at_the_border_only():
     image = torch.from_numpy(np.random.default_rng(0).random((1, 1, *SHAPE), dtype=np.float32))
-    pushed = pulling.push(image, shift(2, -5))
+    pushed = t02_warping_pulls.push(image, shift(2, -5))
     pulled = warp(image, -shift(2, -5))[0, 0].numpy()
     assert np.array_equal(np.isnan(pushed), (np.indices(SHAPE)[0] < 2) | (np.indices(SHAPE)[1] >= SHAPE[1] - 5))
     assert np.allclose(pushed[~np.isnan(pushed)], pulled[~np.isnan(pushed)], atol=1e-5)
@@ -44,11 +44,11 @@ def test_a_whole_shift_is_pushed_to_where_its_opposite_pulls_it_with_holes_at_th
 def test_push_counts_channels_along_their_axes_and_rounds_to_the_nearest_voxel():
     image = np.zeros(SHAPE, np.float32)
     image[4, 6] = 1
-    assert np.argwhere(pulling.push(image, shift(1.6, -2.4)) == 1).tolist() == [[6, 4]]
+    assert np.argwhere(t02_warping_pulls.push(image, shift(1.6, -2.4)) == 1).tolist() == [[6, 4]]
 
 
 def test_the_bump_fades_with_its_reach():
-    view = pulling.arrow_viewer(blob((21, 21)))
+    view = t02_warping_pulls.arrow_viewer(blob((21, 21)))
     view.set(mode="around the middle", right=5.0, down=0.0, reach=4)
     right = view.scene.field(view.state)[1]
     assert right[10, 10] == 5 and np.isclose(right[10, 14], 5 * np.exp(-0.5)) and right[0, 0] < 0.05
@@ -56,7 +56,7 @@ def test_the_bump_fades_with_its_reach():
 
 @pytest.mark.parametrize("mode", ["everywhere", "around the middle"])
 def test_every_control_changes_the_picture_where_it_is_used(mode):
-    view = pulling.arrow_viewer(blob())
+    view = t02_warping_pulls.arrow_viewer(blob())
     view.set(mode=mode)
     for name, control in view.controls.items():
         if name == "mode":
@@ -73,6 +73,6 @@ def test_every_control_changes_the_picture_where_it_is_used(mode):
 
 def test_volumes_and_nan_are_refused():
     with pytest.raises(ValueError, match="moving"):
-        pulling.arrow_viewer(np.zeros((2, 3, 4, 5)))
+        t02_warping_pulls.arrow_viewer(np.zeros((2, 3, 4, 5)))
     with pytest.raises(ValueError, match="finite"):
-        pulling.arrow_viewer(blob() * np.nan)
+        t02_warping_pulls.arrow_viewer(blob() * np.nan)

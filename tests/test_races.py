@@ -9,8 +9,8 @@ import torch
 from test_widgets import pixels
 
 from regkit import fields
+from regkit.course.lessons import t06_learning_to_register
 from regkit.types import Pair
-from regkit.views import races
 
 SHAPE = (13, 11)
 
@@ -26,7 +26,7 @@ def example():
 def started():
     pair, displacement = example()
     tortoise = [(0.1 * step, displacement * step / 10) for step in range(1, 11)]
-    return races.race(pair, {"hare": [(0.02, displacement / 2)], "tortoise": tortoise}, item=1)
+    return t06_learning_to_register.race(pair, {"hare": [(0.02, displacement / 2)], "tortoise": tortoise}, item=1)
 
 
 def test_before_the_start_all_have_the_moving_image_and_each_state_counts_from_its_time():
@@ -72,4 +72,4 @@ def test_every_tick_of_the_clock_draws_another_picture():
 def test_bad_input_is_refused(runs, words):
     pair, displacement = example()
     with pytest.raises(ValueError, match=words):
-        races.race(pair, runs(displacement))
+        t06_learning_to_register.race(pair, runs(displacement))

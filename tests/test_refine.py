@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from regkit import data, fields, losses, metrics, models, refine
+from regkit import data, fields, losses, metrics, models, optimise
 from regkit.types import Registration
 
 SHAPES = [(39, 44), (21, 18, 23)]
@@ -21,7 +21,7 @@ def test_a_field_is_refined_and_inverted(shape):
     half = 0.5 * pair.displacement
     start = Registration(half)
     kept = half.clone()
-    found = refine.refine_field(
+    found = optimise.refine_field(
         pair.moving, pair.fixed, start, similarity=losses.mse, weight=0.03, steps=20, halvings=(1, 0), progress=False
     )
     assert torch.equal(half, kept)
@@ -34,7 +34,9 @@ def test_a_field_is_refined_and_inverted(shape):
 
 def test_without_a_start_it_is_registration_by_optimisation(capsys):
     pair = pair_of(SHAPES[0])
-    found = refine.refine_field(pair.moving, pair.fixed, similarity=losses.mse, weight=0.03, steps=30, halvings=(1, 0))
+    found = optimise.refine_field(
+        pair.moving, pair.fixed, similarity=losses.mse, weight=0.03, steps=30, halvings=(1, 0)
+    )
     score = metrics.evaluate(found, pair)
     assert score["dice"] > score["dice_before"] + 0.05
     assert "refine: 100%" in capsys.readouterr().err
@@ -45,7 +47,7 @@ def test_weights_are_refined_on_a_copy(shape):
     pair = pair_of(shape)
     model = models.VoxelMorph(len(shape), encoder_channels=(8, 8), decoder_channels=(8, 8, 8)).eval()
     state = copy.deepcopy(model.state_dict())
-    found = refine.refine_weights(model, pair.moving, pair.fixed, steps=25, learning_rate=3e-3, progress=False)
+    found = optimise.refine_weights(model, pair.moving, pair.fixed, steps=25, learning_rate=3e-3, progress=False)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items()) and not model.training
     with torch.no_grad():
         before = model(pair.moving, pair.fixed)
@@ -60,11 +62,11 @@ def test_thin_volumes_are_registered_too(slices):
     moving, fixed = (
         image[..., None].expand(-1, -1, -1, -1, slices).contiguous() for image in (flat.moving, flat.fixed)
     )
-    found = refine.refine_field(moving, fixed, progress=False)
+    found = optimise.refine_field(moving, fixed, progress=False)
     assert losses.ncc(fields.warp(moving, found.displacement), fixed) < 0.7 * losses.ncc(moving, fixed)
 
 
 def test_other_grids_are_refused():
     pair = pair_of(SHAPES[0])
     with pytest.raises(ValueError, match="fixed and displacement must share one grid"):
-        refine.refine_field(pair.moving, pair.fixed, Registration(torch.zeros(1, 2, 5, 5)))
+        optimise.refine_field(pair.moving, pair.fixed, Registration(torch.zeros(1, 2, 5, 5)))

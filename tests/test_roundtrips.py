@@ -8,10 +8,10 @@ import torch
 from test_sweeps import drive
 
 from regkit import losses
+from regkit.course.lessons.t07_gradicon import round_trip_viewer
 from regkit.data import smooth_displacement
 from regkit.fields import compose, invert, jacobian_determinant, warp
 from regkit.types import Pair, Registration
-from regkit.views.roundtrips import round_trip_viewer
 
 SHAPE = (21, 17)
 

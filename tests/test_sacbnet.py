@@ -16,8 +16,14 @@ from parity.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import checkpoints, losses
-from regkit.clusters import (
+from regkit.fields import jacobian_determinant, upsample, warp
+from regkit.models import sacbnet
+from regkit.models.sacbnet import (
+    LEVELS,
+    SACB,
     Clusters,
+    SACBNet,
+    SACBRegistration,
     adaptive_convolution,
     k_means,
     k_means_as_released,
@@ -25,10 +31,9 @@ from regkit.clusters import (
     neighbours,
     offsets,
     pad,
+    scores,
+    soft_argmax,
 )
-from regkit.fields import jacobian_determinant, upsample, warp
-from regkit.models import sacbnet
-from regkit.models.sacbnet import LEVELS, SACB, SACBNet, SACBRegistration, scores, soft_argmax
 
 FIXTURE = Entries("sacbnet")
 SHAPES = {2: (37, 50), 3: (19, 15, 33)}
@@ -256,7 +261,7 @@ CALLS = [f"net_km_{image}{level}" for image, level in itertools.product(("moving
 
 @pytest.mark.parametrize("name", [*CALLS, *(f"blk_{kind}_km" for kind in BLOCKS)])
 def test_draws_are_the_authors(name, monkeypatch):
-    monkeypatch.setattr("regkit.clusters._converge", lambda points, rows, *rest: rows)
+    monkeypatch.setattr("regkit.models.sacbnet._converge", lambda points, rows, *rest: rows)
     rows, count = stored(f"{name}_init").numpy(), stored(f"{name}_index").numel()
     assert np.array_equal(k_means_as_released(torch.zeros(1, count), len(rows)), rows)
 
@@ -461,7 +466,7 @@ def test_k_means_states_its_rules():
 @pytest.mark.parametrize("values", [2**20, 1])
 def test_one_pass_equals_n_convolutions(dim, count, values, monkeypatch):
     """In value and in every gradient; also in slabs of a single plane."""
-    monkeypatch.setattr("regkit.clusters._SLAB_VALUES", {"cpu": values})
+    monkeypatch.setattr("regkit.models.sacbnet._SLAB_VALUES", {"cpu": values})
     arguments = random_convolution(dim, count)
     found, expected = adaptive_convolution(*arguments), n_convolutions(*arguments)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)

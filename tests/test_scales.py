@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_sweeps import drive
 
+from regkit.course.lessons import t07_gradicon
 from regkit.losses import adaptive_ncc, adaptive_ncc_terms
-from regkit.views import scales
 
 SHAPE = (48, 96)
 
@@ -25,7 +25,7 @@ def blob():
 
 
 def viewer():
-    return scales.scale_viewer({"line": line(), "blob": blob()})
+    return t07_gradicon.scale_viewer({"line": line(), "blob": blob()})
 
 
 def test_every_control_draws_anew_and_has_words():
@@ -42,14 +42,14 @@ def test_the_words_are_the_loss_of_the_shifted_image(weighting):
     moved = torch.roll(line(), 7, 3)  # to the right, as the view moves it
     parts = adaptive_ncc_terms(moved, line(), weighting=weighting)
     told = view.caption.value
-    for name, term, weight in zip(scales.SCALES, parts.terms[0], parts.weights[0], strict=True):
+    for name, term, weight in zip(t07_gradicon.SCALES, parts.terms[0], parts.weights[0], strict=True):
         assert f"{name} {term:.2f} x {weight:.2f}" in told
     assert f"{float(adaptive_ncc(moved, line(), weighting=weighting)):.3f}" in told
 
 
 def test_a_coarse_scale_sees_a_thin_line_from_further_away():
     terms, _ = viewer().scene._curve("line", "greedy")
-    first_lost = [int(np.argmax(terms[:, scale] > 0.95)) * scales.STEP for scale in range(5)]
+    first_lost = [int(np.argmax(terms[:, scale] > 0.95)) * t07_gradicon.STEP for scale in range(5)]
     assert first_lost == sorted(first_lost) and first_lost[0] < 5 and first_lost[-1] > 15
 
 
@@ -61,11 +61,11 @@ def test_the_weights_go_from_coarse_to_fine_and_add_up():
 
 def test_the_areas_are_as_tall_as_the_weights():
     weights = np.tile([0.1, 0.2, 0.3, 0.4, 0.0], (81, 1))
-    picture = scales._areas(weights, 0.0)
+    picture = t07_gradicon._areas(weights, 0.0)
     column = picture[:, 300]
-    height = scales._WEIGHTS[0] - scales._MARGINS[0] - scales._MARGINS[1]
+    height = t07_gradicon._WEIGHTS[0] - t07_gradicon._MARGINS[0] - t07_gradicon._MARGINS[1]
     for scale, weight in enumerate((0.1, 0.2, 0.3, 0.4)):
-        painted = (column == scales._paint(scale)).all(-1).sum()
+        painted = (column == t07_gradicon._paint(scale)).all(-1).sum()
         assert painted == pytest.approx(weight * height, abs=1)
 
 
@@ -80,5 +80,5 @@ def test_the_areas_are_as_tall_as_the_weights():
 )
 def test_bad_input_is_refused(images, words):
     with pytest.raises(ValueError) as refused:
-        scales.scale_viewer(images)
+        t07_gradicon.scale_viewer(images)
     assert words in str(refused.value)

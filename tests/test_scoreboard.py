@@ -12,18 +12,19 @@ from scipy import stats
 from test_sweeps import drive
 from test_widgets import pixels
 
-from regkit import check, comparisons, metrics
-from regkit.check.refereeing import TUNED_ON, protocol
-from regkit.check.t13_trust_but_verify import rig_pairs
-from regkit.claims import CLAIMS
-from regkit.comparisons import Row
+from regkit import metrics
+from regkit.course import check
+from regkit.course.check.refereeing import TUNED_ON, protocol
+from regkit.course.check.t13_trust_but_verify import rig_pairs
+from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
+from regkit.course.lessons import t13_trust_but_verify
+from regkit.course.studies import results
 from regkit.data import synthetic_pair
 from regkit.fields import warp_labels
-from regkit.ledger import Claim, Evidence, Finding, every, rises, within
-from regkit.methods import Method
+from regkit.tools import compare
+from regkit.tools.compare import Row
+from regkit.tools.methods import Method
 from regkit.types import Pair, Registration
-from regkit.variants import results
-from regkit.views import claims_board, columns, dots, scoreboard
 
 SHAPES = [(21, 26), (13, 17, 11)]
 
@@ -39,7 +40,7 @@ def case(shape):
 
     methods = [Method("none", lambda moving, fixed: Registration(torch.zeros_like(pairs[0].displacement)))]
     methods.append(Method("half", half))
-    rows = comparisons.compare(methods, pairs, progress=False)
+    rows = compare.compare(methods, pairs, progress=False)
     asked.clear()
     return rows, pairs, methods, asked
 
@@ -49,7 +50,7 @@ def case(shape):
 
 @pytest.mark.parametrize("values", [[0.31, 0.72], [0.0, 0.0], [-3.2, 4.1], [1e-7, 3e-7], [5.0], [900, 1100]])
 def test_a_scale_holds_its_values_between_few_round_ticks(values):
-    scale = dots.scale_for(values, 200, 20)
+    scale = t13_trust_but_verify.scale_for(values, 200, 20)
     assert scale.low <= min(values) and scale.high >= max(values) and 2 <= len(scale.ticks) <= 8
     assert scale.at(scale.low) == 200 and scale.at(scale.high) == pytest.approx(20)
     digits = f"{scale.step:e}".split("e")[0].rstrip("0.")
@@ -61,33 +62,35 @@ def test_a_scale_holds_its_values_between_few_round_ticks(values):
 @pytest.mark.parametrize("values", [[], [0.1, math.nan], [math.inf]])
 def test_a_scale_needs_finite_numbers(values):
     with pytest.raises(ValueError, match="finite numbers"):
-        dots.scale_for(values, 0, 1)
+        t13_trust_but_verify.scale_for(values, 0, 1)
 
 
 def test_a_dot_is_where_its_centre_is():
     sheet = np.zeros((31, 47, 3), np.uint8)
-    drawn = dots.draw_dots(sheet, np.array([(11.0, 30.0)]), 4, (255, 0, 0))
+    drawn = t13_trust_but_verify.draw_dots(sheet, np.array([(11.0, 30.0)]), 4, (255, 0, 0))
     rows, columns = np.nonzero(drawn[..., 0] > 128)
     assert abs(rows.mean() + 0.5 - 11) < 0.5 and abs(columns.mean() + 0.5 - 30) < 0.5 and sheet.max() == 0
     assert len(rows) == pytest.approx(math.pi * 16, abs=8)
-    assert np.array_equal(dots.draw_dots(sheet, np.zeros((0, 2)), 4, (255, 0, 0)), sheet)
+    assert np.array_equal(t13_trust_but_verify.draw_dots(sheet, np.zeros((0, 2)), 4, (255, 0, 0)), sheet)
 
 
 # ---------------------------------------------------------------------------------------------- the board
 
 
 def board(values, **options):
-    return columns.render_board(values, [0, 1, 2], "title", **options)
+    return t13_trust_but_verify.render_board(values, [0, 1, 2], "title", **options)
 
 
 def test_a_dot_moves_with_its_number_and_the_chosen_pair_is_orange():
     values = {"one": {0: 0.5, 1: 0.6, 2: 0.7}, "other": {0: 0.52, 1: 0.64, 2: 0.9}}
     plain, chosen = board(values, links=False), board(values, links=False, method="other", pair=1)
     assert plain.shape == (290, 880, 3) and plain.dtype == np.uint8
-    orange = (chosen == dots.ORANGE).all(-1)
-    assert not (plain == dots.ORANGE).all(-1).any() and orange[:, :440].any() and orange[:, 460:].any()
+    orange = (chosen == t13_trust_but_verify.ORANGE).all(-1)
+    assert not (plain == t13_trust_but_verify.ORANGE).all(-1).any() and orange[:, :440].any() and orange[:, 460:].any()
     higher = board({**values, "one": {**values["one"], 1: 0.8}}, links=False, method="other", pair=1)
-    before, after = (np.nonzero((each[:, :440] == dots.ORANGE).all(-1))[0].mean() for each in (chosen, higher))
+    before, after = (
+        np.nonzero((each[:, :440] == t13_trust_but_verify.ORANGE).all(-1))[0].mean() for each in (chosen, higher)
+    )
     assert after < before - 50
 
 
@@ -110,7 +113,7 @@ def test_links_are_drawn_between_neighbours_that_have_the_pair():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_control_draws_anew(shape):
     rows, pairs, methods, _ = case(shape)
-    view = scoreboard.scoreboard(rows, pairs, methods, upright=True)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods, upright=True)
     drive(view)
     assert all(control.description for control in view.controls.values())
     assert view.controls["pair"].continuous_update is False and "image/png" in view._repr_mimebundle_()
@@ -119,7 +122,7 @@ def test_every_control_draws_anew(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_case_is_what_the_method_finds_and_is_asked_for_once(shape):
     rows, pairs, methods, asked = case(shape)
-    view = scoreboard.scoreboard(rows, pairs, methods)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
     view.set(method="half", pair=2)
     for metric in view.scene.metrics:
         view.set(metric=metric)
@@ -133,7 +136,7 @@ def test_the_case_is_what_the_method_finds_and_is_asked_for_once(shape):
 
 def test_the_words_tell_the_place_among_the_methods():
     rows, pairs, methods, _ = case(SHAPES[0])
-    view = scoreboard.scoreboard(rows, pairs, methods)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
     view.set(method="half", metric="Dice")
     assert "By Dice 1 of 2 on this pair" in view.caption.value
     view.set(metric="HD95 (mm)")
@@ -142,7 +145,7 @@ def test_the_words_tell_the_place_among_the_methods():
     assert "By std log |J| 2 of 2" in view.caption.value
     missing = [row for row in rows if (row.method, row.pair) != ("half", 0)]
     missing.append(Row("half", 1, {"dice": math.nan}))
-    view = scoreboard.scoreboard(missing, pairs, methods)
+    view = t13_trust_but_verify.scoreboard(missing, pairs, methods)
     view.set(method="half", pair=0)
     assert "half was not measured on pair 0" in view.caption.value
     view.set(pair=1)
@@ -153,7 +156,7 @@ def test_the_words_tell_the_place_among_the_methods():
 
 def test_the_button_goes_to_the_least_determinant_within_the_labels():
     rows, pairs, methods, _ = case(SHAPES[1])
-    view = scoreboard.scoreboard(rows, pairs, methods)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
     view.set(method="half")
     view.controls["go"].click()
     place = tuple(view.state[f"axis_{axis}"] for axis in range(3))
@@ -166,8 +169,8 @@ def test_pairs_without_labels_show_the_difference():
     rows, pairs, methods, _ = case(SHAPES[0])
     bare = [Pair(pair.moving, pair.fixed) for pair in pairs]
     methods = [methods[0]]
-    view = scoreboard.scoreboard(rows, bare, methods)
-    assert view.controls["third"].options == (scoreboard.DIFFERENCE,)
+    view = t13_trust_but_verify.scoreboard(rows, bare, methods)
+    assert view.controls["third"].options == (t13_trust_but_verify.DIFFERENCE,)
     view.controls["go"].click()
     assert view.errors == []
 
@@ -175,7 +178,7 @@ def test_pairs_without_labels_show_the_difference():
 def test_outlines_are_where_labels_change():
     labels = np.zeros((6, 7), int)
     labels[2:4, 3:5] = 1
-    rim = scoreboard._rim(labels, 4)
+    rim = t13_trust_but_verify._rim(labels, 4)
     assert rim.shape == (24, 28) and rim.sum() == 4 * 8 - 1 and rim[8, 12:20].all() and rim[16, 12:20].all()
 
 
@@ -183,7 +186,7 @@ def test_a_scoreboard_needs_a_method_that_was_measured():
     rows, pairs, methods, _ = case(SHAPES[0])
     for bad in ([], [replace(methods[0], name="another")]):
         with pytest.raises(ValueError, match="methods that were measured"):
-            scoreboard.scoreboard(rows, pairs, bad)
+            t13_trust_but_verify.scoreboard(rows, pairs, bad)
 
 
 # ---------------------------------------------------------------------------------------------- the exercises
@@ -234,7 +237,7 @@ def made_up():
         Claim("B", "a law that has a very long name, too long for the list of all the claims", "in words", "none", (),
               lambda: Finding("nothing", None)),
     ]  # fmt: skip
-    return claims_board.claims_board(claims)
+    return t13_trust_but_verify.claims_board(claims)
 
 
 def test_every_control_of_the_claims_draws_anew():
@@ -278,12 +281,15 @@ def test_evidence_is_the_stored_numbers():
 
 
 def test_evidence_shows_a_dot_for_each_seed_and_the_bounds():
-    plain = claims_board.render_evidence(Evidence("spnet", "dice", ("reference",)))
-    bounded = claims_board.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
-    assert not (plain == dots.ORANGE).all(-1).any() and (bounded == dots.ORANGE).all(-1).any()
+    plain = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",)))
+    bounded = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
+    assert (
+        not (plain == t13_trust_but_verify.ORANGE).all(-1).any()
+        and (bounded == t13_trust_but_verify.ORANGE).all(-1).any()
+    )
     assert plain.shape[1] == bounded.shape[1] == 390
 
 
 def test_a_ledger_must_have_a_claim():
     with pytest.raises(ValueError, match="must have a claim"):
-        claims_board.claims_board([])
+        t13_trust_but_verify.claims_board([])

@@ -11,14 +11,12 @@ import torch
 from parity.entries import Entries
 from parity.recipe import fill, image_pair
 
-from regkit.algebra import _mixing_weights, fixed_point
+from regkit._core.inversion import _ImplicitInverse, _mixing_weights, fixed_point
+from regkit._core.sampler import read
 from regkit.checkpoints import load_official
-from regkit.fields import compose, identity, invert, jacobian_determinant, warp
-from regkit.grids import reads_inside
-from regkit.inversion import _ImplicitInverse
+from regkit.fields import compose, identity, invert, jacobian_determinant, reads_inside, warp
 from regkit.models import SITReg
-from regkit.sampler import read
-from regkit.splines import control_bound, spline_matrix, upsample_controls, worst_pattern
+from regkit.models.sitreg import control_bound, spline_matrix, upsample_controls, worst_pattern
 
 FIXTURE = Entries("sitreg")
 CONFIG = json.loads(str(FIXTURE["config"]))
@@ -184,12 +182,12 @@ def test_measured_properties_agree_with_the_authors_program(prefix):
 
 def as_theirs():
     """Their acceleration: 1e-4 is added to the products of residuals whatever the tolerance; ours adds its square."""
-    return mock.patch("regkit.algebra._mixing_weights", lambda gram, _: _mixing_weights(gram, 1e-2))
+    return mock.patch("regkit._core.inversion._mixing_weights", lambda gram, _: _mixing_weights(gram, 1e-2))
 
 
 def evaluations(displacement, tolerance):
     """How often an inversion reads the field."""
-    with mock.patch("regkit.inversion.read", wraps=read) as counted:
+    with mock.patch("regkit._core.inversion.read", wraps=read) as counted:
         invert(displacement, tolerance=tolerance)
     return counted.call_count
 

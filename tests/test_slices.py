@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_widgets import other_value, pixels
+from test_widgets import other_value
+from test_widgets import pixels as pixels_of
 
 from regkit import widgets
+from regkit.course.lessons import t05_diffeomorphisms
 from regkit.fields import compose, exponential, invert, jacobian_determinant, resize_displacement, warp, warp_labels
+from regkit.figures import paint, pixels, planes
 from regkit.types import Pair, Registration
-from regkit.views import compositions, drawing, pictures, quantities, volumes
+from regkit.widgets import panels
 
 SHAPES = [(13, 9), (9, 7, 12)]
 
@@ -41,11 +44,11 @@ def views(shape):
     pair, registration = example(shape)
     u = registration.displacement
     return {
-        "slices": widgets.slice_viewer(pair, registration, panels=list(quantities.PANELS)),
+        "slices": widgets.slice_viewer(pair, registration, panels=list(panels.PANELS)),
         "upright": widgets.slice_viewer(pair, registration, upright=True),
         "levels": widgets.level_scrubber(pair, registration),
         "times": widgets.time_scrubber(pair, u),
-        "composition": compositions.composition_inspector(u, {"minus u": -u, "u": u}),
+        "composition": t05_diffeomorphisms.composition_inspector(u, {"minus u": -u, "u": u}),
         "compare": widgets.compare(pair.moving, pair.fixed, warped=pair.fixed, fixed_labels=pair.fixed_labels),
         "field": widgets.field_viewer(u, pair.fixed, moving=pair.moving),
         "folds": widgets.jacobian_inspector(u, pair.fixed),
@@ -59,7 +62,7 @@ def views(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_voxel_is_found_in_each_plane_through_it(shape, upright):
     values = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape)
-    families = volumes.cuts(len(shape), upright=upright)
+    families = planes.cuts(len(shape), upright=upright)
     assert len(families) == (1 if len(shape) == 2 else 3) == len({cut.across for cut in families})
     for cut, place in itertools.product(families, itertools.islice(np.ndindex(shape), 0, None, 7)):
         plane = cut.plane(values, place)
@@ -70,7 +73,7 @@ def test_a_voxel_is_found_in_each_plane_through_it(shape, upright):
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_components_in_a_plane_point_from_voxel_to_voxel(shape, upright):
-    for cut in volumes.cuts(len(shape), upright=upright):
+    for cut in planes.cuts(len(shape), upright=upright):
         for step in itertools.product((-1, 0, 2), repeat=len(shape)):
             field = np.broadcast_to(np.reshape(step, (-1, *[1] * len(shape))), (len(shape), *shape))
             place = (3,) * len(shape)
@@ -80,10 +83,10 @@ def test_the_components_in_a_plane_point_from_voxel_to_voxel(shape, upright):
 
 
 def test_the_axes_of_a_plane_run_as_its_words_say():
-    (flat,), first = volumes.cuts(2), volumes.cuts(3)[0]
+    (flat,), first = planes.cuts(2), planes.cuts(3)[0]
     assert flat.directions == "axis 0 down, 1 right" and flat.axes == "axes 0, 1"
     assert first.words == "across axis 0" and first.directions == "axis 1 down, 2 right"
-    upright = volumes.cuts(3, upright=True)[0]
+    upright = planes.cuts(3, upright=True)[0]
     assert upright.directions == "axis 2 up, 1 right" and upright.axes == "axes 2, 1"
     ramp = np.broadcast_to(np.arange(5), (3, 4, 5))
     assert (np.diff(upright.plane(ramp, (0, 0, 0)), axis=0) == -1).all()  # axis 2 grows upwards
@@ -116,7 +119,7 @@ def test_every_control_redraws_or_says_something_else(shape, name):
 def test_a_view_is_what_render_gives_and_a_static_page_shows_it(shape, name):
     view = views(shape)[name]
     picture = view.render({})
-    assert picture.dtype == np.uint8 and np.array_equal(pixels(view), picture)
+    assert picture.dtype == np.uint8 and np.array_equal(pixels_of(view), picture)
     bundle = view._repr_mimebundle_()
     assert np.array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))), picture)
     assert 'aria-live="polite"' in view.caption.value and bundle["text/plain"]
@@ -125,7 +128,7 @@ def test_a_view_is_what_render_gives_and_a_static_page_shows_it(shape, name):
 def test_png_holds_the_pixels():
     for shape in [(1, 1), (5, 301), (64, 3)]:
         picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-        opened = Image.open(io.BytesIO(drawing.png(picture)))
+        opened = Image.open(io.BytesIO(pixels.png(picture)))
         assert opened.mode == "RGB" and np.array_equal(np.array(opened), picture)
 
 
@@ -135,7 +138,7 @@ def test_png_holds_the_pixels():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_words_tell_every_value_at_the_voxel(shape):
     pair, registration = example(shape)
-    view = widgets.slice_viewer(pair, registration, panels=list(quantities.PANELS))
+    view = widgets.slice_viewer(pair, registration, panels=list(panels.PANELS))
     place = tuple(range(3, 3 + len(shape)))
     view.set(**{f"axis_{axis}": index for axis, index in enumerate(place)})
     u = registration.displacement
@@ -164,12 +167,12 @@ def test_the_panels_of_a_plane_are_the_pictures_of_that_plane():
     view.set(planes="across axis 1", crosshair=False, axis_1=2)
     picture = view.render({})
     assert (determinant[:, 2] <= 0).any()
-    shown = pictures.render_jacobian(determinant[:, 2], scale=33)
+    shown = paint.render_jacobian(determinant[:, 2], scale=33)
     height, width = shown.shape[:2]
     assert np.array_equal(picture[38 : 38 + height, :width], shown)
     fixed = pair.fixed[0, 0].numpy()[:, 2]
-    limits = drawing.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
-    below = pictures.render_folds(pictures.render_image(fixed, limits=limits, scale=33), determinant[:, 2])
+    limits = pixels.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
+    below = paint.render_folds(paint.render_image(fixed, limits=limits, scale=33), determinant[:, 2])
     assert np.array_equal(picture[38 : 38 + height, -width:], below)
 
 
@@ -178,8 +181,8 @@ def test_a_checkerboard_shows_both_images_of_the_plane():
     view = widgets.slice_viewer(pair, registration, panels=["checkerboard"])
     view.set(planes="across axis 0", crosshair=False, axis_0=3)
     warped = warp(pair.moving, registration.displacement)[0, 0, 3].numpy()
-    limits = drawing.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
-    wanted = pictures.render_checkerboard(warped, pair.fixed[0, 0, 3].numpy(), limits=limits, scale=33)
+    limits = pixels.intensity_limits(pair.moving.numpy(), pair.fixed.numpy())
+    wanted = paint.render_checkerboard(warped, pair.fixed[0, 0, 3].numpy(), limits=limits, scale=33)
     assert np.array_equal(view.render({})[38:, : wanted.shape[1]], wanted)
 
 
@@ -206,8 +209,8 @@ def test_one_slider_moves_the_voxel_in_every_panel_and_paints_only_one_plane_ane
     pair, registration = example(SHAPES[1])
     view = widgets.slice_viewer(pair, registration, panels=["jacobian"])
     painted = []
-    render = pictures.render_jacobian
-    monkeypatch.setattr(pictures, "render_jacobian", lambda *a, **k: painted.append(1) or render(*a, **k))
+    render = paint.render_jacobian
+    monkeypatch.setattr(paint, "render_jacobian", lambda *a, **k: painted.append(1) or render(*a, **k))
     view.controls["axis_2"].value += 1
     assert len(painted) == 1
     view.controls["axis_2"].value -= 1
@@ -217,7 +220,7 @@ def test_one_slider_moves_the_voxel_in_every_panel_and_paints_only_one_plane_ane
 def test_colours_have_one_range_in_all_planes():
     pair, registration = example(SHAPES[1])
     view = widgets.slice_viewer(pair, registration, panels=["components"])
-    limit = drawing.displacement_limit(registration.displacement[0].numpy())
+    limit = pixels.displacement_limit(registration.displacement[0].numpy())
     assert {panel.limits for panel in view.scene.panels} == {(-limit, limit)}
     assert limit >= registration.displacement.norm(dim=1).max() > limit / 2
 
@@ -236,7 +239,7 @@ def test_a_volume_has_the_pictures_of_its_planes():
     flat = widgets.field_viewer(u[:, :2, ..., 5], fixed[..., 5])
     state = {"plane": "across axis 2", "axis_2": 5, "mode": "arrows", "every": 2}
     shown, wanted = viewer.render(state), flat.render({"mode": "arrows", "every": 2})
-    assert shown.shape == wanted.shape and ((shown == pictures.LINE).all(-1) == (wanted == pictures.LINE).all(-1)).all()
+    assert shown.shape == wanted.shape and ((shown == pixels.LINE).all(-1) == (wanted == pixels.LINE).all(-1)).all()
 
 
 def test_only_the_slider_across_the_plane_is_shown():
@@ -306,7 +309,9 @@ def test_a_slider_that_is_slow_to_follow_waits_until_it_is_let_go():
 def test_a_composition_in_planes_tells_its_numbers(shape):
     velocity = example(shape)[1].displacement
     u, z = exponential(velocity / 4), exponential(-velocity / 4)
-    view = compositions.composition_inspector(u, {"exp(-v)": z, "invert": invert(u)}, spacing=(2.0,) * len(shape))
+    view = t05_diffeomorphisms.composition_inspector(
+        u, {"exp(-v)": z, "invert": invert(u)}, spacing=(2.0,) * len(shape)
+    )
     error = compose(u, z).norm(dim=1)
     assert f"mean {error.mean():.3f}" in view.caption.value and f"at most {error.max():.3f}" in view.caption.value
     grid, *_, folds = view.scene.stage(view.state).panels
@@ -323,9 +328,9 @@ def test_odd_shapes_are_drawn(shape):
     image, u = torch.zeros(1, 1, *shape), torch.zeros(1, len(shape), *shape)
     pair, registration = Pair(image, image, image.long(), image.long()), Registration(u, u, levels=(u,))
     made = [
-        widgets.slice_viewer(pair, registration, panels=list(quantities.PANELS)),
+        widgets.slice_viewer(pair, registration, panels=list(panels.PANELS)),
         widgets.level_scrubber(pair, registration),
-        compositions.composition_inspector(u, {"u": u}),
+        t05_diffeomorphisms.composition_inspector(u, {"u": u}),
         *widgets.explore(pair, registration).views.values(),
     ]
     for view in made:

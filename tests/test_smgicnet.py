@@ -17,13 +17,12 @@ from parity.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import fields, losses, metrics
-from regkit.layers import crop
-from regkit.models import smgicnet_released as program
-from regkit.models.smgicnet import ENERGY_EPSILON, SMGICNet, SMGICRegistration
-from regkit.models.smgicnet_networks import disagreement, haar
-from regkit.official import load_official
-from regkit.regularity import _determinant
-from regkit.symmetry import swap
+from regkit.metrics import _determinant
+from regkit.models.layers import crop, swap
+from regkit.models.official import load_official
+from regkit.models.smgicnet import ENERGY_EPSILON, SMGICNet
+from regkit.models.smgicnet import released as program
+from regkit.models.smgicnet.networks import SMGICRegistration, disagreement, haar
 
 FIXTURE = Entries("smgicnet")
 CONFIG, PARAMETERS, USED = (json.loads(str(FIXTURE[name])) for name in ("config", "parameters", "used"))

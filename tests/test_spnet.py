@@ -13,8 +13,8 @@ from parity.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import fields, losses
+from regkit.models.official import load_official
 from regkit.models.spnet import SPNet, SPNetRegistration
-from regkit.official import load_official
 
 FIXTURE = Entries("spnet")
 DERIVED = {  # what each entry of the fixture changes, as the specification's table says

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from regkit import widgets
+from regkit.course.lessons import sweeps, t02_warping_pulls
 from regkit.data import synthetic_pair
 from regkit.types import Registration
-from regkit.views import pulling, static, sweeps
+from regkit.widgets import static
 
 PAIR = synthetic_pair(2, size=(21, 34))
 FIELD = PAIR.displacement
@@ -66,7 +67,7 @@ def test_every_mode_is_there_and_its_slider_runs_from_end_to_end(view):
 def test_sliders_and_choices_combine_and_every_combination_has_its_frame():
     image = torch.zeros(1, 1, 21, 34)
     image[..., 5:15, 7:20] = 1
-    view = pulling.arrow_viewer(image)
+    view = t02_warping_pulls.arrow_viewer(image)
     found = content(static.moving_html(view.scene, view.state))
     assert [control["kind"] for control in found["controls"]] == ["slider", "slider", "choice", "slider", "toggle"]
     assert not found["alone"] and set(keys(found)) == found["frames"].keys()

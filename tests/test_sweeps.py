@@ -9,8 +9,8 @@ import torch
 from test_widgets import other_value, pixels
 
 from regkit import fields
-from regkit.views import compositions, sweeps
-from regkit.views.drawing import FOLD
+from regkit.course.lessons import sweeps, t05_diffeomorphisms
+from regkit.figures.pixels import FOLD
 
 SHAPE = (21, 17)
 
@@ -31,7 +31,7 @@ def weight_slider():
 
 def inspector():
     _, bump = example()
-    return compositions.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+    return t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
 
 
 def drive(view):
@@ -95,7 +95,9 @@ def test_a_round_trip_is_told_without_images_and_millimetres():
     assert " mm" not in view.caption.value and "moving image" not in view.caption.value
     assert (
         "at (20.0, 22.0) mm"
-        in compositions.composition_inspector(example()[1], {"itself": example()[1]}, spacing=(2.0, 2.75)).caption.value
+        in t05_diffeomorphisms.composition_inspector(
+            example()[1], {"itself": example()[1]}, spacing=(2.0, 2.75)
+        ).caption.value
     )
     _, directions, _, trip = view.scene.stage(view.state).panels
     assert not np.array_equal(directions.legend(240), dataclasses.replace(directions, name="u").legend(240))
@@ -110,7 +112,7 @@ def test_a_round_trip_is_told_without_images_and_millimetres():
 def test_the_order_of_a_composition_is_the_order_of_the_maps():
     shift, stretch = torch.zeros(1, 2, *SHAPE), torch.zeros(1, 2, *SHAPE)
     shift[:, 0], stretch[:, 0] = 2.0, 0.5 * torch.arange(SHAPE[0])[:, None]
-    scene = compositions.composition_inspector(shift, {"stretch": stretch}).scene
+    scene = t05_diffeomorphisms.composition_inspector(shift, {"stretch": stretch}).scene
     at = 4  # φ(x) = x + 2, ψ(x) = 1.5 x: φ(ψ(4)) = 8, ψ(φ(4)) = 9
     assert scene.residuals["φ∘ψ", "stretch"][0, at, 0] == pytest.approx(8 - at)
     assert scene.residuals["ψ∘φ", "stretch"][0, at, 0] == pytest.approx(9 - at)
@@ -121,7 +123,7 @@ def test_an_item_of_a_batch_is_shown():
     bump[1] *= 3
     view = sweeps.sweep(moving, moving, {"a": bump}, words="t", item=1)
     assert np.array_equal(view.scene.stops["a"].displacement, bump[1].numpy())
-    shown = compositions.composition_inspector(bump, {"a": -bump}, item=1).scene
+    shown = t05_diffeomorphisms.composition_inspector(bump, {"a": -bump}, item=1).scene
     assert np.array_equal(shown.displacement, bump[1].numpy())
 
 
@@ -132,9 +134,9 @@ def test_an_item_of_a_batch_is_shown():
         (lambda m, u: sweeps.sweep(m, m, {"1": u}, words="λ", start="2"), "received .'2'."),
         (lambda m, u: sweeps.sweep(m, m, {"1": u}, words="λ", notes={"3": ""}), "received .'3'."),
         (lambda m, u: sweeps.sweep(m, m, {"1": u[..., 1:]}, words="λ"), "same height and width"),
-        (lambda m, u: compositions.composition_inspector(u, {}), "at least one displacement"),
-        (lambda m, u: compositions.composition_inspector(u, {"a": u[..., 1:]}), "same height and width"),
-        (lambda m, u: compositions.composition_inspector(u / 0, {"a": u}), "finite"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u, {}), "at least one displacement"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u, {"a": u[..., 1:]}), "same height and width"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u / 0, {"a": u}), "finite"),
     ],
 )
 def test_bad_input_is_refused(make, words):

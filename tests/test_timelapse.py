@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from regkit.course.lessons.timelapse import TimeLapse
 from regkit.data import ShapePairs
 from regkit.fields import warp
+from regkit.figures.paint import render_image
+from regkit.figures.pixels import plane
 from regkit.models import VoxelMorph
 from regkit.training import Recipe, train
-from regkit.views.drawing import plane
-from regkit.views.pictures import render_image
-from regkit.views.timelapse import TimeLapse
 
 PAIRS = ShapePairs(8, size=(21, 34))
 

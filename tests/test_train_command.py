@@ -12,11 +12,10 @@ import torch
 import regkit
 from regkit import training
 from regkit.__main__ import main
-from regkit.benchmarks import BENCHMARKS, Benchmark
 from regkit.checkpoints import describe
 from regkit.data import ShapePairs
-from regkit.images import write_image, write_labels
-from regkit.scans import Grid, Scan
+from regkit.data.benchmarks import BENCHMARKS, Benchmark
+from regkit.images import Grid, Scan, write_image, write_labels
 
 NARROW = ["--set", "encoder_channels=[4,4]", "decoder_channels=[4,4,4]", "similarity=lncc", "weight=0.5"]
 BRAINS = ["voxelmorph", "synthetic-brains", "--size", "33", "30", "--judge", "2", "--batch", "2", "--unaligned"]

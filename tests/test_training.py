@@ -18,7 +18,7 @@ from torch import nn
 
 from regkit.data import ShapePairs
 from regkit.fields import warp
-from regkit.layers import configured, conv
+from regkit.models.layers import configured, conv
 from regkit.training import History, Recipe, mode, seed_everything, steps, train
 from regkit.types import Dim, Registration
 

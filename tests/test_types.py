@@ -22,11 +22,7 @@ REFUSED = {
     "empty": (lambda: fields.warp(IMAGE[..., :0], FIELD), ValueError, r"not be empty, received shape \(1, 1, 5, 0\)"),
     "empty batch": (lambda: fields.warp(IMAGE[:0], FIELD), ValueError, r"not be empty, received shape \(0, 1, 5, 7\)"),
     "other grid": (lambda: fields.warp(IMAGE[..., :6], FIELD), ValueError, r"one grid, received \(5, 6\) and \(5, 7\)"),
-    "other dim": (
-        lambda: fields.warp(IMAGE[None], FIELD),
-        ValueError,
-        r"one grid, received \(1, 5, 7\) and \(5, 7\)",
-    ),
+    "other dim": (lambda: fields.warp(IMAGE[None], FIELD), ValueError, r"one grid, received \(1, 5, 7\) and \(5, 7\)"),
     "channels": (
         lambda: fields.warp(IMAGE, FIELD[:, :1]),
         ValueError,

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regkit import variants
 from regkit.__main__ import main
-from regkit.benchmarks import BENCHMARKS, Deferred
 from regkit.checkpoints import describe
+from regkit.course import studies
+from regkit.course.studies import FOLDER, SEEDS, STUDIES, VARIANTS, Study
 from regkit.data import ShapePairs
+from regkit.data.benchmarks import BENCHMARKS, Deferred
 from regkit.models import VoxelMorph
-from regkit.studies import Study, evaluate, stack
+from regkit.tools.compare import evaluate
 from regkit.training import Recipe
-from regkit.types import Pair
-from regkit.variants import FOLDER, SEEDS, STUDIES, VARIANTS
+from regkit.types import Pair, stack
 
 ALL = [(study, variant) for study, variants in VARIANTS.items() for variant in variants]
 FILES = sorted(FOLDER.rglob("*.json"))
@@ -68,7 +68,7 @@ def test_a_record_names_its_command_seed_and_log(path):
 def test_a_stored_model_still_reaches_its_numbers(name):
     if not (record := STUDIES[name].record({})):
         pytest.skip(f"{name} is not trained yet")
-    reached = evaluate(variants.load(name).model, STUDIES[name].held_out)
+    reached = evaluate(studies.load(name).model, STUDIES[name].held_out)
     assert reached == pytest.approx(record["metrics"], rel=0.02, abs=1e-3)  # other processors round otherwise
 
 
@@ -79,25 +79,25 @@ def test_a_variant_is_trained_once_and_its_numbers_are_spread_over_the_seeds(tmp
     monkeypatch.setitem(STUDIES, "tiny", tiny)
     monkeypatch.setitem(VARIANTS, "tiny", {"reference": {}, "velocity": {"output": "velocity"}})
     with pytest.raises(FileNotFoundError, match="python -m regkit study tiny"):
-        variants.load("tiny")
-    assert variants.results("tiny") == {} and variants.records("tiny") == []
+        studies.load("tiny")
+    assert studies.results("tiny") == {} and studies.records("tiny") == []
     assert main(["study", "tiny", "--variant", "velocity", "--seeds", "0", "1"]) == 0
     assert capsys.readouterr().out.count("tiny / velocity / seed") == 2
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(times) == 3  # two records, the first seed's weights
-    variants.train("tiny", "velocity", [0, 1])
+    studies.train("tiny", "velocity", [0, 1])
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    dice = variants.results("tiny", "velocity")["dice"]
-    found = [record["metrics"]["dice"] for record in variants.records("tiny", "velocity")]
+    dice = studies.results("tiny", "velocity")["dice"]
+    found = [record["metrics"]["dice"] for record in studies.records("tiny", "velocity")]
     assert len(found) == dice.seeds == 2 and dice.mean == pytest.approx(sum(found) / 2)
     assert dice.deviation == pytest.approx(abs(found[0] - found[1]) / 2**0.5) and str(dice).endswith("(2)")
-    assert variants.load("tiny", "velocity").model.configuration["output"] == "velocity"
+    assert studies.load("tiny", "velocity").model.configuration["output"] == "velocity"
 
 
 @pytest.mark.parametrize("names", [("nothing", None), ("spnet", "nothing")])
 def test_unknown_names_list_the_known_ones(names):
     with pytest.raises(ValueError, match="must be one of"):
-        variants.train(*names)
+        studies.train(*names)
 
 
 def test_an_interrupted_training_keeps_nothing(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_an_interrupted_training_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(STUDIES, "tiny", tiny)
     monkeypatch.setitem(VARIANTS, "tiny", {"reference": {}})
     with pytest.raises(KeyboardInterrupt, match="1 steps"):
-        variants.run("tiny", "reference", 0)
+        studies.run("tiny", "reference", 0)
 
 
 class Stopped:

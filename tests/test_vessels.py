@@ -7,9 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from regkit.fields import compose, invert, jacobian_determinant, warp, warp_labels
-from regkit.types import Pair
-from regkit.vessels import (
+from regkit.data.vessels import (
     Branch,
     VesselPairs,
     _part,
@@ -19,6 +17,8 @@ from regkit.vessels import (
     grow_tree,
     random_deformation,
 )
+from regkit.fields import compose, invert, jacobian_determinant, warp, warp_labels
+from regkit.types import Pair
 
 SHAPE = (41, 53)
 

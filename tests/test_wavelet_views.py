@@ -9,13 +9,14 @@ import torch
 from test_sweeps import drive
 from test_widgets import pixels
 
-from regkit import benchmarks, check, fields, metrics, variants
-from regkit.data import synthetic_pair
+from regkit import fields, metrics
+from regkit.course import check, studies
+from regkit.course.lessons import t11_smgicnet
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.data import benchmarks, synthetic_pair
+from regkit.figures.pixels import INK, POINT, colour
 from regkit.models import SMGICNet
 from regkit.types import Pair
-from regkit.views import growing, wavelets
-from regkit.views.ablations import AblationPanel
-from regkit.views.drawing import INK, POINT, colour
 
 SHAPE = (37, 44)
 SWITCHES = ("levels", "symmetric", "attention", "gradient_inverse")
@@ -36,7 +37,7 @@ def pair(batch=1):
 
 
 def stack(**options):
-    return wavelets.level_stack(network(**options), pair())
+    return t11_smgicnet.level_stack(network(**options), pair())
 
 
 def shift(voxels):
@@ -46,7 +47,7 @@ def shift(voxels):
 def grow(item=0, batch=2):
     networks = {"reference": network(), "one level": network(levels=1), "other": network(seed=2)}
     stops = {str(voxels): shift(voxels) for voxels in (0, 2, 5)}
-    return growing.growing_displacement(networks, pair(batch), stops, words="shifted by (voxels)", item=item)
+    return t11_smgicnet.growing_displacement(networks, pair(batch), stops, words="shifted by (voxels)", item=item)
 
 
 # ---------------------------------------------------------------------------------------------- the level stack
@@ -79,7 +80,7 @@ def test_each_control_of_growing_displacements_draws_anew():
 @pytest.mark.parametrize("options", [{}, {"levels": 1}, {"levels": 2, "symmetric": False}, {"attention": False}])
 def test_rungs_are_the_registrations_levels(options):
     model, given = network(**options), pair()
-    scene = wavelets.level_stack(model, given).scene
+    scene = t11_smgicnet.level_stack(model, given).scene
     for call, images in zip(scene.calls, ((given.moving, given.fixed), (given.fixed, given.moving)), strict=True):
         with torch.no_grad():
             found = model(*images)
@@ -95,10 +96,10 @@ def test_rungs_are_the_registrations_levels(options):
 
 def test_what_the_first_level_reads_is_the_low_band_and_the_last_one_the_warped_image():
     given = pair()
-    rungs = wavelets.level_stack(network(), given).scene.calls[0]
+    rungs = t11_smgicnet.level_stack(network(), given).scene.calls[0]
     low = torch.nn.functional.avg_pool2d(given.moving[..., :32, :40], 8)
     assert np.allclose(rungs[0].moving[:4, :5], low[0, 0], atol=1e-6)
-    known = wavelets.full_size(torch.from_numpy(rungs[2].total)[None], SHAPE, 0)  # already at full size
+    known = t11_smgicnet.full_size(torch.from_numpy(rungs[2].total)[None], SHAPE, 0)  # already at full size
     assert np.allclose(rungs[3].moving, fields.warp(given.moving, known)[0, 0], atol=1e-5)
     assert [rung.detail is None for rung in rungs] == [True, False, False, True]
 
@@ -114,7 +115,7 @@ def test_the_caption_tells_sizes_gates_and_the_overlap():
         found = network()(given.fixed, given.moving).displacement
     overlap = metrics.dice(fields.warp_labels(given.fixed_labels, found), given.moving_labels)
     assert f"Dice {np.mean(list(overlap.values())):.3f} so far" in view.caption.value
-    unlabelled = wavelets.level_stack(network(), replace(given, moving_labels=None, fixed_labels=None))
+    unlabelled = t11_smgicnet.level_stack(network(), replace(given, moving_labels=None, fixed_labels=None))
     assert "Dice" not in unlabelled.caption.value
 
 
@@ -125,8 +126,8 @@ def test_a_gate_has_the_colours_of_its_key_whatever_the_image(gate):
     rung = scene._rung(state)
     scale = scene._scale(rung)
     painted = scene._third(rung, state)[24:]  # below the title
-    values = rung.gates[gate].repeat(scale * wavelets._SKIPS[gate], 0).repeat(scale * wavelets._SKIPS[gate], 1)
-    expected = colour(values, wavelets._GATES, (0, 1))[: painted.shape[0], : painted.shape[1]]
+    values = rung.gates[gate].repeat(scale * t11_smgicnet._SKIPS[gate], 0).repeat(scale * t11_smgicnet._SKIPS[gate], 1)
+    expected = colour(values, t11_smgicnet._GATES, (0, 1))[: painted.shape[0], : painted.shape[1]]
     same, outline = (painted == expected).all(-1), (painted == INK).all(-1)
     assert (same | outline).all() and 0.01 < outline.mean() < 0.3
 
@@ -162,7 +163,7 @@ def test_the_chart_marks_the_stop_and_can_show_what_is_lost():
         columns.append(np.flatnonzero((pixels(view) == POINT).all(-1).any(0)).mean())
     assert columns == sorted(columns) and len(set(columns)) == 3
     scene = view.scene
-    curves = scene._curves({**view.state, "chart": growing.CHARTS[1]})
+    curves = scene._curves({**view.state, "chart": t11_smgicnet.CHARTS[1]})
     assert curves.keys() == {"one level", "other"}
     assert curves["other"][0] == pytest.approx(scene.dice("reference")[0] - scene.dice("other")[0])
 
@@ -174,21 +175,21 @@ def test_bad_input_is_refused(networks, stops, labels):
     given = pair() if labels else replace(pair(), moving_labels=None)
     chosen = {str(seed): network(seed) for seed in range(networks)}
     with pytest.raises(ValueError, match="needs two networks"):
-        growing.growing_displacement(chosen, given, stops, words="t")
+        t11_smgicnet.growing_displacement(chosen, given, stops, words="t")
     with pytest.raises(ValueError, match=r"same|grid|shape"):
-        growing.growing_displacement({"a": network(), "b": network()}, pair(), {"0": shift(0)[..., 1:]}, words="t")
+        t11_smgicnet.growing_displacement({"a": network(), "b": network()}, pair(), {"0": shift(0)[..., 1:]}, words="t")
 
 
 # ---------------------------------------------------------------------------------------------- the stored study
 
 
 def test_the_ablation_panel_shows_the_shipped_study_and_says_what_was_not_trained():
-    study = variants.STUDIES["smgicnet"]
+    study = studies.STUDIES["smgicnet"]
     shown = benchmarks.BENCHMARKS["brains_unaligned"].held_out[3]
     view = AblationPanel(study, shown, SWITCHES)
     assert set(SWITCHES) < set(view.controls)
     assert "Reference: Dice" in view.caption.value and "not trained" not in view.caption.value
-    stored = {name: choice for name, choice in variants.VARIANTS["smgicnet"].items() if choice.keys() <= set(SWITCHES)}
+    stored = {name: choice for name, choice in studies.VARIANTS["smgicnet"].items() if choice.keys() <= set(SWITCHES)}
     for choice in stored.values():
         view.set(**{name: str(value) if name == "levels" else value for name, value in choice.items()})
         assert "not trained yet" not in view.caption.value

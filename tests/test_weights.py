@@ -7,8 +7,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from regkit import checkpoints, losses, methods, metrics
+from regkit import checkpoints, losses, metrics
 from regkit.fields import warp, warp_labels
+from regkit.tools import methods
 from regkit.types import Pair
 
 pytest.importorskip("nilearn", reason="synthetic brains need the course extra")
@@ -21,7 +22,7 @@ LARGEST, ALL = 6e6, 60e6  # bytes of one file, of all
 @pytest.fixture(scope="module", params=[True, False], ids=["aligned", "unaligned"])
 def pair(request) -> Pair:
     """Two subjects that no network has seen, on a grid that none was trained on."""
-    from regkit.brains import BrainPairs
+    from regkit.data.brains import BrainPairs
 
     return BrainPairs(2, dim=3, size=(62, 80, 58), motion="large", aligned=request.param, split="test", seed=5)[0]
 

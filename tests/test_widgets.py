@@ -14,8 +14,10 @@ from PIL import Image
 
 from regkit import widgets
 from regkit.fields import jacobian_determinant, warp
+from regkit.figures import paint
+from regkit.figures import pixels as drawing
 from regkit.types import Pair, Registration
-from regkit.views import drawing, pictures, scenes
+from regkit.widgets import live, scene, volumes
 
 SHAPE = (21, 17)
 
@@ -97,10 +99,10 @@ def test_the_toggle_shows_moving_before_and_warped_after():
     view = widgets.compare(pair.moving, pair.fixed, warped=pair.fixed)
     view.set(position=1.0)
     scale = drawing.integer_scale(SHAPE)
-    assert np.array_equal(pixels(view), pictures.render_image(pair.fixed, scale=scale))
+    assert np.array_equal(pixels(view), paint.render_image(pair.fixed, scale=scale))
     assert view.caption.value.count("Warped") == 1
     view.set(warped=False)
-    assert np.array_equal(pixels(view), pictures.render_image(pair.moving, scale=scale))
+    assert np.array_equal(pixels(view), paint.render_image(pair.moving, scale=scale))
     assert "Moving" in view.caption.value
     assert "warped" not in widgets.compare(pair.moving, pair.fixed).controls
 
@@ -182,7 +184,7 @@ def test_an_error_in_a_callback_is_shown_and_kept_and_goes_away():
 
 def test_an_error_behind_a_button_is_shown_and_kept(monkeypatch):
     view = views()["folds"]
-    monkeypatch.setattr(scenes.Folds, "press", lambda *_: 1 / 0)
+    monkeypatch.setattr(volumes.Folds, "press", lambda *_: 1 / 0)
     view.controls["next_fold"].click()
     assert "ZeroDivisionError" in view.alert.value and len(view.errors) == 1
 
@@ -202,7 +204,7 @@ def test_every_control_has_a_description_and_is_reached_by_the_keyboard():
 
 
 def test_every_kind_of_control_becomes_a_widget():
-    made = {kind: widgets._widget.dispatch(kind) for kind in typing.get_args(scenes.Control)}
+    made = {kind: live._widget.dispatch(kind) for kind in typing.get_args(scene.Control)}
     assert len(set(made.values())) == len(made) == 5
 
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 from test_sweeps import drive
 
-from regkit import benchmarks, check, fields, variants
-from regkit.check.t08_spnet import _BOUGHT, WORDS
-from regkit.data import smooth_displacement, synthetic_pair
+from regkit import fields
+from regkit.course import check, studies
+from regkit.course.check.t08_spnet import _BOUGHT, WORDS
+from regkit.course.lessons import t08_spnet
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.data import benchmarks, smooth_displacement, synthetic_pair
 from regkit.metrics import inverse_consistency
 from regkit.models import SITReg, SPNet, VoxelMorph
 from regkit.types import Pair
-from regkit.views import returns, witnesses
-from regkit.views.ablations import AblationPanel
 
 SHAPE = (27, 22)
 
@@ -37,7 +38,7 @@ def pair_of(shape=SHAPE):
 
 def two_views():
     networks = {"averaged": network(), "each its own": network(average=False)}
-    return witnesses.two_witnesses(networks, pair_of()), returns.there_and_back(networks, pair_of())
+    return t08_spnet.two_witnesses(networks, pair_of()), t08_spnet.there_and_back(networks, pair_of())
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["witnesses", "returns"])
@@ -55,7 +56,7 @@ def test_every_control_draws_anew_and_says_what_it_is(which):
 @pytest.mark.parametrize("shape", [SHAPE, (13, 18, 9)])
 def test_the_velocity_is_half_the_difference_of_the_answers(shape):
     model, pair = network(len(shape)), pair_of(shape)
-    levels = witnesses.ask(model, pair.moving, pair.fixed)
+    levels = t08_spnet.ask(model, pair.moving, pair.fixed)
     with torch.no_grad():
         found = model(pair.moving, pair.fixed)
     assert len(levels) == 4 and [each.shape for each in levels][-1] == shape
@@ -68,17 +69,17 @@ def test_the_velocity_is_half_the_difference_of_the_answers(shape):
 
 def test_exchanging_the_images_exchanges_the_answers():
     model, pair = network(), pair_of()
-    there, back = witnesses.ask(model, pair.moving, pair.fixed), witnesses.ask(model, pair.fixed, pair.moving)
+    there, back = t08_spnet.ask(model, pair.moving, pair.fixed), t08_spnet.ask(model, pair.fixed, pair.moving)
     for one, other in zip(there, back, strict=True):
         assert torch.allclose(one.there, other.back, atol=1e-5) and torch.allclose(one.used, -other.used, atol=1e-5)
-    kept = witnesses.ask(network(average=False), pair.moving, pair.fixed)
+    kept = t08_spnet.ask(network(average=False), pair.moving, pair.fixed)
     assert all(torch.equal(each.used, each.there) for each in kept)
 
 
 def test_the_words_tell_how_far_the_answers_are_apart():
     view = two_views()[0]
     pair = pair_of()
-    level = witnesses.ask(network(), pair.moving, pair.fixed)[-1]
+    level = t08_spnet.ask(network(), pair.moving, pair.fixed)[-1]
     apart = (level.there + level.back).norm(dim=1)
     assert f"disagree by {apart.mean():.2f} on average, {apart.max():.2f} at most" in view.caption.value
     view.set(swapped=True, level=1)
@@ -88,9 +89,9 @@ def test_the_words_tell_how_far_the_answers_are_apart():
 def test_one_network_needs_no_choice_and_an_item_is_shown():
     pair = pair_of()
     batch = Pair(pair.moving.repeat(2, 1, 1, 1), torch.cat([pair.moving, pair.fixed]))
-    view = witnesses.two_witnesses({"one": network()}, batch, item=1)
+    view = t08_spnet.two_witnesses({"one": network()}, batch, item=1)
     assert "network" not in view.controls and torch.equal(view.scene.pair.fixed, pair.fixed)
-    assert witnesses.two_witnesses({"one": network()}, batch, item=0).scene.calls["one"][0][-1].used.abs().max() == 0
+    assert t08_spnet.two_witnesses({"one": network()}, batch, item=0).scene.calls["one"][0][-1].used.abs().max() == 0
 
 
 # ---------------------------------------------------------------------------------------------- there and back
@@ -98,7 +99,7 @@ def test_one_network_needs_no_choice_and_an_item_is_shown():
 
 def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
     model, pair = network(average=False), pair_of()
-    view = returns.there_and_back({"one": model}, pair)
+    view = t08_spnet.there_and_back({"one": model}, pair)
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
     error = fields.compose(back, there)[0]
@@ -114,7 +115,7 @@ def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
 
 def test_a_voxel_passes_the_places_of_the_exponential():
     model, pair = network(), pair_of()
-    scene = returns.there_and_back({"one": model}, pair).scene
+    scene = t08_spnet.there_and_back({"one": model}, pair).scene
     journey = scene._travel("one", 0.6, "asking again, (B, A)", 7, "aligned")
     with torch.no_grad():
         velocity = model(pair.moving, pair.fixed).velocity
@@ -123,7 +124,7 @@ def test_a_voxel_passes_the_places_of_the_exponential():
 
 
 def test_backwards_in_time_the_images_change_places():
-    view = returns.there_and_back({"one": network()}, pair_of())
+    view = t08_spnet.there_and_back({"one": network()}, pair_of())
     forwards, backwards = (view.scene._journey({**view.state, "time": time}) for time in (1.0, -1.0))
     assert np.allclose(forwards.there[-1], backwards.back[-1], atol=1e-4)
     view.set(time=-0.5)
@@ -133,19 +134,19 @@ def test_backwards_in_time_the_images_change_places():
 
 
 def test_who_is_asked_once_has_an_inverse_but_not_when_asked_again():
-    view = returns.there_and_back({"one way": network(bidirectional=False)}, pair_of())
+    view = t08_spnet.there_and_back({"one way": network(bidirectional=False)}, pair_of())
     again = np.abs(view.scene._journey(view.state).error).mean()
     view.set(back="the inverse it gave")
     assert np.abs(view.scene._journey(view.state).error).mean() < again / 10
     averaged = two_views()[1].scene
-    ways = [averaged._travel("averaged", 1.0, back, 7, "aligned").error for back in returns._BACK]
+    ways = [averaged._travel("averaged", 1.0, back, 7, "aligned").error for back in t08_spnet._BACK]
     assert np.allclose(*ways, atol=1e-4)
 
 
 def test_squarings_and_the_released_sampler_open_the_gap():
     velocity = smooth_displacement(SHAPE, amplitude=2, smoothness=3)
-    scene = returns.there_and_back({"one": network()}, pair_of()).scene
-    scene = replace(scene, found={"one": returns.Velocities(velocity, -velocity, -velocity)})
+    scene = t08_spnet.there_and_back({"one": network()}, pair_of()).scene
+    scene = replace(scene, found={"one": t08_spnet.Velocities(velocity, -velocity, -velocity)})
     again = "asking again, (B, A)"
     gaps = {
         setting: np.abs(scene._travel("one", 1.0, again, *setting).error).mean()
@@ -163,7 +164,7 @@ def test_the_button_goes_to_the_voxel_farthest_from_home():
     assert size[view.state["row"], view.state["column"]] == size[bright].max() and view.errors == []
 
 
-@pytest.mark.parametrize("make", [witnesses.two_witnesses, returns.there_and_back])
+@pytest.mark.parametrize("make", [t08_spnet.two_witnesses, t08_spnet.there_and_back])
 def test_there_must_be_a_network(make):
     with pytest.raises(ValueError, match="there must be a network"):
         make({}, pair_of())
@@ -171,11 +172,11 @@ def test_there_must_be_a_network(make):
 
 def test_networks_without_two_answers_or_a_velocity_are_refused():
     with pytest.raises(ValueError, match="bidirectional=True"):
-        witnesses.two_witnesses({"one": network(bidirectional=False)}, pair_of())
+        t08_spnet.two_witnesses({"one": network(bidirectional=False)}, pair_of())
     for model in (network(integrate=False), SITReg(2, affine="none"), VoxelMorph(2, output="displacement")):
         with pytest.raises(ValueError, match="must give a velocity"):
-            returns.there_and_back({"one": model}, pair_of((32, 48)))
-    view = returns.there_and_back({"baseline": VoxelMorph(2, output="velocity")}, pair_of((32, 48)))
+            t08_spnet.there_and_back({"one": model}, pair_of((32, 48)))
+    view = t08_spnet.there_and_back({"baseline": VoxelMorph(2, output="velocity")}, pair_of((32, 48)))
     assert torch.equal(view.scene.found["baseline"].inverse, -view.scene.found["baseline"].there)
 
 
@@ -187,7 +188,7 @@ SWITCHES = ["integrate", "image_encoding", "feature_warping", "symmetric", "bidi
 @pytest.fixture(scope="module")
 def panel():
     pair = benchmarks.BENCHMARKS["brains"].held_out[3]
-    return AblationPanel(variants.STUDIES["spnet"], pair, names=SWITCHES), pair
+    return AblationPanel(studies.STUDIES["spnet"], pair, names=SWITCHES), pair
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -198,7 +199,7 @@ def test_a_switch_shows_its_stored_result_at_once(panel, switch):
         start = time.perf_counter()
         view.set(**{switch: value})
         seconds.append(time.perf_counter() - start)
-    model = variants.load("spnet", next(n for n, c in variants.VARIANTS["spnet"].items() if c == {switch: False})).model
+    model = studies.load("spnet", next(n for n, c in studies.VARIANTS["spnet"].items() if c == {switch: False})).model
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
     gap = inverse_consistency(there, back)
@@ -220,7 +221,7 @@ def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel)
 
 def test_stored_weights_load_quickly():
     start = time.perf_counter()
-    variants.load("spnet")
+    studies.load("spnet")
     assert time.perf_counter() - start < 1
 
 
@@ -231,7 +232,7 @@ def test_what_a_switch_buys_is_what_the_stored_results_say():
     steps = {"MIE": ("w/o MIE", "reference"), "FW": ("w/o FW", "reference"), "BE": ("SS", "SS+BE")}
     steps["BA"] = ("SS+BE", "reference")
     for switch, names in steps.items():
-        without, whole = (variants.results("spnet", name) for name in names)
+        without, whole = (studies.results("spnet", name) for name in names)
         consistent = without["exchange_error"].mean > 3 * whole["exchange_error"].mean
         accurate = whole["dice"].mean > without["dice"].mean + 0.02
         assert (

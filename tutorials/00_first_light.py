@@ -32,7 +32,7 @@ import torch.nn.functional as F
 
 import regkit
 from regkit import check, course, data, figures, metrics, models, training, widgets
-from regkit.views import timelapse
+from regkit.course.lessons import timelapse
 
 course.begin(seconds={"fast": 15, "full": 120})
 

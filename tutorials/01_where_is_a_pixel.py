@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from nibabel.affines import apply_affine
 
 from regkit import check, course, fields
-from regkit.views import places
+from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
 course.begin(seconds={"fast": 6, "full": 6})
 
@@ -149,7 +149,7 @@ for align_corners in (True, False):
     # The last axis comes first.
     x = normalised(column, 96, align_corners)
     y = normalised(row, 128, align_corners)
-    assert x == places.to_normalized(column, 96, align_corners=align_corners)
+    assert x == lesson.to_normalized(column, 96, align_corners=align_corners)
     grid = torch.tensor([[[[x, y]]]], dtype=plane.dtype)
     sampled = F.grid_sample(plane, grid, align_corners=align_corners).squeeze()
     assert torch.isclose(sampled, by_hand, atol=1e-6)
@@ -177,7 +177,7 @@ print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, 
 #   (upwards). Move along axis 0 only, and watch them. Then along axis 1: why do *two* of them change?
 
 # %%
-viewer = places.place_viewer(volume, scan.affine, number=12)
+viewer = lesson.place_viewer(volume, scan.affine, number=12)
 viewer
 
 # %% [markdown]

@@ -31,7 +31,7 @@ import torch
 
 import regkit
 from regkit import check, course, fields
-from regkit.views import pulling
+from regkit.course.lessons import t02_warping_pulls as lesson
 
 course.begin(seconds={"fast": 7, "full": 7})
 
@@ -183,7 +183,7 @@ assert (fields.identity((64, 64)) + back).min() >= 0 and (
 
 # %%
 assert torch.allclose(pulled, regkit.warp(letter, back)[0, 0], atol=1e-4)
-assert np.array_equal(pushed.numpy(), pulling.push(letter, out), equal_nan=True)
+assert np.array_equal(pushed.numpy(), lesson.push(letter, out), equal_nan=True)
 
 # %% [markdown]
 # ## Which way does the image go?
@@ -195,7 +195,7 @@ assert np.array_equal(pushed.numpy(), pulling.push(letter, out), equal_nan=True)
 # * Choose *around the middle*, so that the arrows fade outwards, and *push instead*. On which side do the holes appear?
 
 # %%
-viewer = pulling.arrow_viewer(letter)
+viewer = lesson.arrow_viewer(letter)
 viewer
 
 # %% [markdown]
@@ -206,7 +206,7 @@ viewer
 squared = ((fields.identity((64, 64)) - 31.5) ** 2).sum(1)
 fading = torch.zeros(1, 2, 64, 64)
 fading[:, 1] = 12 * torch.exp(-squared / (2 * 16**2))  # 12 voxels in the middle, fading over 16
-behind, in_front = np.hsplit(np.isnan(pulling.push(letter, fading)), 2)
+behind, in_front = np.hsplit(np.isnan(lesson.push(letter, fading)), 2)
 print(f"holes: {behind.sum()} behind, {in_front.sum()} in front")
 assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum()
 

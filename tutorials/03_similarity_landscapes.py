@@ -31,9 +31,13 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, fields, layers, losses
-from regkit.views.landscape_view import landscape_viewer
-from regkit.views.landscapes import SIMILARITIES, capture_range, sweep
+from regkit import check, course, fields, losses
+from regkit.course.lessons.t03_similarity_landscapes import (
+    SIMILARITIES,
+    capture_range,
+    landscape_viewer,
+    sweep,
+)
 
 course.begin(seconds={"fast": 9, "full": 9})
 
@@ -364,7 +368,7 @@ for level in range(4):
     values = sweep(a, b, right=places, similarities={"LNCC": losses.lncc})["LNCC"]
     low, high = capture_range(places, values)
     reach[level] = min(-low, high) * 2**level  # the nearer end, in voxels of the full image
-    a, b = layers.average_pool(a), layers.average_pool(b)
+    a, b = fields.average_pool(a), fields.average_pool(b)
 
 figure, axes = plt.subplots(figsize=(5.5, 3), layout="compressed")
 axes.bar(

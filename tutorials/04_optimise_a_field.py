@@ -31,7 +31,7 @@ import torch
 
 import regkit
 from regkit import check, course, fields, figures, metrics, optimise, widgets
-from regkit.views import sweeps
+from regkit.course.lessons import sweeps
 
 course.begin(seconds={"fast": 16, "full": 36})
 

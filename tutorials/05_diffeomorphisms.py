@@ -28,7 +28,8 @@ import torch
 
 import regkit
 from regkit import check, course, fields, figures, metrics, optimise
-from regkit.views import compositions, sweeps
+from regkit.course.lessons import sweeps
+from regkit.course.lessons import t05_diffeomorphisms as lesson
 
 course.begin(seconds={"fast": 16, "full": 21})
 
@@ -196,7 +197,7 @@ inverses = {
     "exp(-v)": regkit.exponential(-velocity),
     "invert(u)": regkit.invert(u, method="newton"),  # the fastest of its solvers
 }
-inspector = compositions.composition_inspector(u, inverses)
+inspector = lesson.composition_inspector(u, inverses)
 inspector
 
 # %% [markdown]

@@ -32,7 +32,8 @@ import torch.nn.functional as F
 
 import regkit
 from regkit import check, course, figures, losses, metrics, optimise, training
-from regkit.views import races, timelapse
+from regkit.course.lessons import t06_learning_to_register as lesson
+from regkit.course.lessons import timelapse
 
 course.begin(seconds={"fast": 60, "full": 135})
 
@@ -225,7 +226,7 @@ runs = {
         start=looked_once.velocity, since=time.perf_counter() - network_seconds
     ),
 }
-track = races.race(
+track = lesson.race(
     pair,
     {
         name: [(seconds, found.displacement) for seconds, found in states]

@@ -30,8 +30,10 @@ import matplotlib.pyplot as plt
 import torch
 
 import regkit
-from regkit import benchmarks, check, course, fields, losses, metrics, training, variants, vessels
-from regkit.views import ripples, roundtrips, scales
+from regkit import check, course, fields, losses, metrics, training
+from regkit.course import studies
+from regkit.course.lessons import t07_gradicon as lesson
+from regkit.data import benchmarks, vessels
 
 course.begin(seconds={"fast": 50, "full": 150})
 
@@ -186,7 +188,7 @@ for name, (regkits, by_hand) in same.items():
 #    what does the fold cost?
 
 # %%
-dial = ripples.ripple_dial()
+dial = lesson.ripple_dial()
 dial
 
 # %% [markdown]
@@ -369,7 +371,7 @@ assert most_folds["GradICON, weight 0.2"] < 0.2
 # with $|E|$, the distance from home. (One network more was trained beforehand, without any penalty.)
 
 # %%
-stored = variants.load("gradicon", "no regularizer")
+stored = studies.load("gradicon", "no regularizer")
 chosen = {"no penalty": stored.model, **networks}
 answers = {name: answer(network) for name, network in chosen.items()}
 warped = regkit.warp(test.moving, answers["GradICON, weight 0.2"].displacement)
@@ -378,7 +380,7 @@ border = torch.ones(32, 32)
 border[1:-1, 1:-1] = 0
 whole = (border * (test.moving + test.fixed)).amax((1, 2, 3)) < 0.1  # both outlines are in view
 shown = int((whole * gain.mean((1, 2, 3))).argmax())
-trip_viewer = roundtrips.round_trip_viewer(test, answers, item=shown, limit=6.0)
+trip_viewer = lesson.round_trip_viewer(test, answers, item=shown, limit=6.0)
 trip_viewer
 
 # %%
@@ -449,7 +451,7 @@ print("equation 7 by hand is regkit's")
 # broad bush, and so they see farther.
 
 # %%
-viewer = scales.scale_viewer({"a thin line": thin, "vessels": tree})
+viewer = lesson.scale_viewer({"a thin line": thin, "vessels": tree})
 viewer
 
 # %%
@@ -459,7 +461,7 @@ weights = {  # greedy
 }
 for shift, each in weights.items():
     told = ", ".join(
-        f"{name} {weight:.2f}" for name, weight in zip(scales.SCALES, each, strict=True)
+        f"{name} {weight:.2f}" for name, weight in zip(lesson.SCALES, each, strict=True)
     )
     print(f"{shift:2d} voxels: {told}")
 assert weights[12].argmax() == 4 and weights[1][4] < 0.5, "the coarsest leads, then hands over"
@@ -522,7 +524,7 @@ labels = {
     "weak ICON": "ICON, 64",
     "no regularizer": "no penalty",
 }
-kept = {name: variants.results("gradicon", name) for name in labels}
+kept = {name: studies.results("gradicon", name) for name in labels}
 print(
     "mean ± standard deviation (seeds)   MSE one way              folds (%)        voxels from home"
 )
@@ -548,7 +550,7 @@ assert best["inverse_error"].mean > kept["ICON"]["inverse_error"].mean
 # And the promise of one weight? The same 0.2 on shapes drawn twice as fine, 64 × 64 voxels, with the same chain:
 
 # %%
-finer = variants.results("gradicon_finer")
+finer = studies.results("gradicon_finer")
 print(f"64 x 64: MSE {finer['mse']}, folds {finer['folds']} %")
 assert finer["mse"].mean < best["mse"].mean + 0.005 and finer["folds"].mean < 0.05
 
@@ -562,7 +564,7 @@ assert finer["mse"].mean < best["mse"].mean + 0.005 and finer["folds"].mean < 0.
 # %%
 held_out = benchmarks.BENCHMARKS["vessels"].held_out
 one = held_out[2]
-found = answer(variants.load("gradicon_vessels").model, one).displacement
+found = answer(studies.load("gradicon_vessels").model, one).displacement
 pictures = {"A": one.moving, "B": one.fixed, "A warped": regkit.warp(one.moving, found)}
 error = (found - one.displacement).norm(dim=1)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="compressed")
@@ -589,7 +591,7 @@ rows = {  # three networks each, unless another number is given
 }
 off = {}
 for words, name in rows.items():
-    reached = variants.results("gradicon_vessels", name)
+    reached = studies.results("gradicon_vessels", name)
     off[words] = reached["field_error"].mean
     print(f"{words:28s}{reached['field_error']!s:40s}{reached['folds']}")
 assert off["adaptive"] < 0.95 * off["adaptive, two networks"] < 0.95 * off["adaptive, one network"]

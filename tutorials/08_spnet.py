@@ -31,9 +31,13 @@ import torch
 from torch import nn
 
 import regkit
-from regkit import benchmarks, check, course, fields, metrics, studies, training, variants
+from regkit import check, course, fields, metrics, training, types
+from regkit.course import studies
+from regkit.course.lessons import ablations
+from regkit.course.lessons import t08_spnet as lesson
+from regkit.data import benchmarks
 from regkit.models import SPNet
-from regkit.views import ablations, returns, witnesses
+from regkit.tools import compare
 
 course.begin(seconds={"fast": 35, "full": 100})
 
@@ -47,11 +51,11 @@ course.begin(seconds={"fast": 35, "full": 100})
 # We ask each twice, for (A, B) and for (B, A), and carry a straight grid from B to A and home again.
 
 # %%
-test = studies.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
+test = types.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
 pair = benchmarks.BENCHMARKS["brains"].held_out[3]
 A, B = pair.moving, pair.fixed
-alone = variants.load("spnet", "SS+BE").model  # each direction keeps its own answer
-spnet = variants.load("spnet").model  # the answers are averaged
+alone = studies.load("spnet", "SS+BE").model  # each direction keeps its own answer
+spnet = studies.load("spnet").model  # the answers are averaged
 
 
 def ask(network, moving, fixed):
@@ -230,7 +234,7 @@ my_prediction = "more than ten voxels"
 # ## Two witnesses
 
 # %%
-scrubber = witnesses.two_witnesses({"SPnet": spnet, "SS+BE (no average)": alone}, pair)
+scrubber = lesson.two_witnesses({"SPnet": spnet, "SS+BE (no average)": alone}, pair)
 scrubber
 
 # %% [markdown]
@@ -240,12 +244,12 @@ scrubber
 # other network, *SS+BE*, uses each report as it is; there they had to agree, more or less.
 
 # %%
-last = witnesses.ask(spnet, A, B)[-1]
+last = lesson.ask(spnet, A, B)[-1]
 disagree = (last.there + last.back).norm(dim=1).mean().item()
 print(f"the two reports are {disagree:.1f} voxels apart, their mean is", end=" ")
 print(f"{last.used.norm(dim=1).mean():.1f} voxels long. You said: {my_prediction}")
 assert disagree > 8 and last.used.norm(dim=1).mean() < 3
-again = witnesses.ask(alone, A, B)[-1]
+again = lesson.ask(alone, A, B)[-1]
 assert (again.there + again.back).norm(dim=1).mean() < 1.5
 
 # %% [markdown]
@@ -276,9 +280,9 @@ assert torch.allclose(ask(network, A, B).displacement, before, atol=1e-2)
 # ## There and back again
 
 # %%
-asked_once = variants.load("spnet", "SS").model  # only for (A, B); exp(-v) is its way back
+asked_once = studies.load("spnet", "SS").model  # only for (A, B); exp(-v) is its way back
 networks = {"SS+BE (no average)": alone, "SS (asked once)": asked_once, "SPnet": spnet}
-traveller = returns.there_and_back(networks, pair)
+traveller = lesson.there_and_back(networks, pair)
 traveller
 
 # %% [markdown]
@@ -315,7 +319,7 @@ for name, network in networks.items():
 
 # %%
 train = regkit.brains.BrainPairs(32, size=(64, 56), motion="large", aligned=True)
-eight = studies.stack([benchmarks.BENCHMARKS["brains"].held_out[i] for i in range(8)])
+eight = types.stack([benchmarks.BENCHMARKS["brains"].held_out[i] for i in range(8)])
 STEPS = training.steps(fast=40, full=300)
 EVERY = STEPS // 10
 curves, losses = {}, {}
@@ -412,7 +416,7 @@ assert lost[False] > 2 * lost[True] > 0
 released = SPNet(**{**spnet.configuration, "geometry": "released"}).eval()
 released.load_state_dict(spnet.state_dict())
 dice = {
-    name: studies.evaluate(network, [test])["dice"]
+    name: compare.evaluate(network, [test])["dice"]
     for name, network in (("aligned", spnet), ("released", released))
 }
 print(f"the same weights: Dice {dice['aligned']:.3f} aligned, {dice['released']:.3f} with the slip")
@@ -448,7 +452,7 @@ assert dice["released"] < dice["aligned"] - 0.02
 SWITCHES = ["integrate", "image_encoding", "feature_warping"]
 SWITCHES += ["symmetric", "bidirectional", "average"]
 another = benchmarks.BENCHMARKS["brains"].held_out[4]
-panel = ablations.AblationPanel(variants.STUDIES["spnet"], another, names=SWITCHES)
+panel = ablations.AblationPanel(studies.STUDIES["spnet"], another, names=SWITCHES)
 panel
 
 # %% [markdown]
@@ -485,7 +489,7 @@ check.bought(my_purchases)
 # between two studies is no refutation.
 
 # %%
-trained = {name: variants.results("spnet", name) for name in variants.VARIANTS["spnet"]}
+trained = {name: studies.results("spnet", name) for name in studies.VARIANTS["spnet"]}
 trained = {name: reached for name, reached in trained.items() if reached}
 print(f"{'':22s} {'Dice':20s} {'exchange error (voxels)':26s} folds (%)")
 for name, reached in trained.items():
@@ -541,7 +545,7 @@ changes = {"SS+BE, averaged now": (alone, True), "SPnet, not averaged": (spnet, 
 for name, (network, average) in changes.items():
     swapped[name] = SPNet(**{**network.configuration, "average": average}).eval()
     swapped[name].load_state_dict(network.state_dict())
-reached = {name: studies.evaluate(network, [test]) for name, network in swapped.items()}
+reached = {name: compare.evaluate(network, [test]) for name, network in swapped.items()}
 for name, numbers in reached.items():
     exchanged = numbers["exchange_error"]
     print(f"{name:22s} Dice {numbers['dice']:.3f}, exchange error {exchanged:.3f} voxels")
@@ -558,13 +562,13 @@ assert reached["SPnet, not averaged"]["dice"] < 0.4
 # %% tags=["instructor"]
 widgets = (scrubber, traveller, panel)
 assert [error for view in widgets for error in view.errors] == []
-MODELS = {name: variants.load("spnet", name).model for name in ("reference", "w/o MIE", "w/o FW")}
+MODELS = {name: studies.load("spnet", name).model for name in ("reference", "w/o MIE", "w/o FW")}
 MODELS |= {"SS": asked_once, "SS+BE": alone}
-shown = {name: studies.evaluate(network, [another])["dice"] for name, network in MODELS.items()}
+shown = {name: compare.evaluate(network, [another])["dice"] for name, network in MODELS.items()}
 assert abs(shown["reference"] - shown["w/o MIE"]) < 0.02  # the panel's pair answers as all do
 assert shown["reference"] > shown["w/o FW"] + 0.02
 assert shown["reference"] > shown["SS+BE"] + 0.02 > shown["SS"] + 0.04
-first = {name: studies.evaluate(MODELS[name], [pair])["dice"] for name in ("reference", "w/o MIE")}
+first = {name: compare.evaluate(MODELS[name], [pair])["dice"] for name in ("reference", "w/o MIE")}
 assert abs(first["reference"] - first["w/o MIE"] - 0.035) < 0.005
 
 # %% [markdown]

@@ -33,21 +33,12 @@ import torch
 from torch import nn
 
 import regkit
-from regkit import (
-    benchmarks,
-    check,
-    course,
-    fields,
-    figures,
-    metrics,
-    splines,
-    studies,
-    symmetry,
-    training,
-    variants,
-)
-from regkit.models import SITReg
-from regkit.views import iterations, meetings, sweeps
+from regkit import check, course, fields, figures, metrics, training, types
+from regkit.course import studies
+from regkit.course.lessons import sweeps
+from regkit.course.lessons import t09_sitreg as lesson
+from regkit.data import benchmarks
+from regkit.models import SITReg, layers, sitreg
 
 course.begin(seconds={"fast": 40, "full": 105})
 
@@ -149,12 +140,12 @@ my_prediction = "all"
 
 # %%
 SPACING = 16  # voxels between control values
-bound = splines.control_bound(SPACING, 2)
-worst = splines.worst_pattern(SPACING, 2).float()  # 6 x 6 arrows of +1 and -1
+bound = sitreg.control_bound(SPACING, 2)
+worst = sitreg.worst_pattern(SPACING, 2).float()  # 6 x 6 arrows of +1 and -1
 image = regkit.data.shapes(4, size=96).images[3:4]
 shares = [0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.01, 1.1, 1.25, 1.5]
 steps = {
-    f"{share:g}": splines.upsample_controls(share * bound * worst, (96, 96), SPACING)
+    f"{share:g}": sitreg.upsample_controls(share * bound * worst, (96, 96), SPACING)
     for share in shares
 }
 fold_o_meter = sweeps.sweep(image, image, steps, words="k, share of the bound", start="0.99")
@@ -173,7 +164,7 @@ print(
 assert least["0.99"] > 0 > least["1.01"]
 
 signs = torch.randint(0, 2, (200, 2, 6, 6)) * 2.0 - 1  # two hundred other patterns of ±1
-others = splines.upsample_controls(0.99 * bound * signs, (96, 96), SPACING)
+others = sitreg.upsample_controls(0.99 * bound * signs, (96, 96), SPACING)
 tried = regkit.jacobian_determinant(others).min().item()
 print(f"200 random patterns at k = 0.99: least |J| {tried:+.3f}")
 assert tried > 0
@@ -207,7 +198,7 @@ arrows = torch.rand(1, 2, 8, 8, generator=generator) * 2 - 1
 
 def random_step(share):
     """64 x 64 voxels from 8 x 8 random arrows, at most `share` of the bound long."""
-    return splines.upsample_controls(share * splines.control_bound(8, 2) * arrows, (64, 64), 8)
+    return sitreg.upsample_controls(share * sitreg.control_bound(8, 2) * arrows, (64, 64), 8)
 
 
 u = random_step(0.99)
@@ -223,7 +214,7 @@ print(f"left after 12 iterations: {fields.compose(u, z).abs().max():.1e} voxels"
 
 # %%
 strengths = {f"{share:g}": random_step(share) for share in (0.25, 0.5, 0.75, 0.99, 1.5, 2, 3)}
-inverter = iterations.inversion_viewer(strengths, words="k, share of the bound", start="0.99")
+inverter = lesson.inversion_viewer(strengths, words="k, share of the bound", start="0.99")
 inverter
 
 # %% [markdown]
@@ -239,14 +230,14 @@ inverter
 # %%
 needed = {}
 for share in (0.5, 0.99, 1.5):
-    for solver in iterations.SOLVERS:
-        taken = iterations.invert_step_by_step(random_step(share), solver=solver)
+    for solver in lesson.SOLVERS:
+        taken = lesson.invert_step_by_step(random_step(share), solver=solver)
         needed[share, solver] = next(n for n, now in enumerate(taken) if now.worst < 0.01)
 print({f"k = {share}, {solver}": count for (share, solver), count in needed.items()})
 assert needed[0.5, "plain"] < needed[0.99, "plain"] <= 7
 assert needed[0.99, "Anderson"] <= needed[0.99, "plain"]
 assert needed[1.5, "Anderson"] < 0.6 * needed[1.5, "plain"]
-largest = max(step.worst for step in iterations.invert_step_by_step(strengths["3"])[-5:])
+largest = max(step.worst for step in lesson.invert_step_by_step(strengths["3"])[-5:])
 assert largest > 0.5, "a map that folds has no inverse to be found"
 
 # %% [markdown]
@@ -322,8 +313,8 @@ any_network = nn.Sequential(
 def step(a, b):
     """u(a, b): 8 x 8 control values, limited, as a displacement."""
     control = torch.tanh(20 * any_network(torch.cat([a, b], 1)))
-    limit = 0.99 * splines.control_bound(8, 2)
-    return splines.upsample_controls(limit * control, (64, 64), 8)
+    limit = 0.99 * sitreg.control_bound(8, 2)
+    return sitreg.upsample_controls(limit * control, (64, 64), 8)
 
 
 def update(a, b):
@@ -348,8 +339,8 @@ assert u_ab.norm(dim=1).mean() > 1  # there was something to undo
 # %%
 with torch.no_grad():
     both = torch.cat([step(A, B), step(B, A)])
-    factors = symmetry.two_sided(both, regkit.invert)
-    regkit_ab, regkit_ba = symmetry.composed(*factors).chunk(2)
+    factors = sitreg.two_sided(both, regkit.invert)
+    regkit_ab, regkit_ba = sitreg.composed(*factors).chunk(2)
 assert torch.allclose(u_ab, regkit_ab, atol=0.03) and torch.allclose(u_ba, regkit_ba, atol=0.03)
 print(f"by hand and by regkit: {(u_ab - regkit_ab).abs().max():.4f} voxels apart, at most")
 
@@ -372,9 +363,9 @@ with torch.no_grad():
     for level in network.stages(A, B):
         v_ab, v_ba = level.step.chunk(2)  # what the network says at this level
         i_ab, i_ba = regkit.invert(v_ab), regkit.invert(v_ba)
-        L = symmetry.composed(L, v_ab, i_ba)  # L ∘ U(a, b)
-        R = symmetry.composed(R, v_ba, i_ab)  # R ∘ U(b, a)
-        R_inverse = symmetry.composed(v_ab, i_ba, R_inverse)
+        L = sitreg.composed(L, v_ab, i_ba)  # L ∘ U(a, b)
+        R = sitreg.composed(R, v_ba, i_ab)  # R ∘ U(b, a)
+        R_inverse = sitreg.composed(v_ab, i_ba, R_inverse)
 f_ab = fields.compose(L, R_inverse)
 
 found = register(network, A, B)
@@ -454,7 +445,7 @@ assert trained["inverse consistency"] < 0.25
 assert reached["SITReg"] > {"fast": 0.92, "full": 0.94}[training.mode()] and before < 0.6
 
 # %%
-meeting = meetings.meet({"SITReg": network}, pair)
+meeting = lesson.meet({"SITReg": network}, pair)
 meeting
 
 # %% [markdown]
@@ -526,7 +517,7 @@ for name, options in {
     broken[name] = SITReg(**{**network.configuration, **options}).eval()
     broken[name].load_state_dict(network.state_dict())
 broken["minus"] = copy.deepcopy(network)
-broken["minus"].factors = lambda step: (step, -symmetry.swap(step))  # v, and minus the other v
+broken["minus"].factors = lambda step: (step, -layers.swap(step))  # v, and minus the other v
 
 measured = {name: laws(each) for name, each in broken.items()}
 for name, kept in measured.items():
@@ -540,7 +531,7 @@ for name in ("one-sided", "B stays"):
 assert all(kept["no folds"] > 0 for kept in measured.values())
 
 # %%
-comparison = meetings.meet(broken, pair)
+comparison = lesson.meet(broken, pair)
 comparison
 
 # %% [markdown]
@@ -592,9 +583,9 @@ check.one_law_less(my_update)
 # Before you run it: which of the last three has *learnt* the law that it was not given?
 
 # %%
-brains = studies.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
+brains = types.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
 trained_on_brains = {
-    name: variants.load("sitreg", name).model for name in variants.VARIANTS["sitreg"]
+    name: studies.load("sitreg", name).model for name in studies.VARIANTS["sitreg"]
 }
 kept = {name: laws(each, brains) for name, each in trained_on_brains.items()}
 overlap = {name: dice(each, brains) for name, each in trained_on_brains.items()}
@@ -616,7 +607,7 @@ assert all(0.02 < kept[name]["symmetry"] < 3 for name in ("one-sided", "towards 
 assert all(numbers["inverse consistency"] < 0.2 for numbers in kept.values())
 assert kept["reference"]["no folds"] > 0
 assert max(overlap.values()) - min(overlap.values()) < 0.1 and overlap["reference"] > 0.75
-print({name: str(variants.results("sitreg", name)["dice"]) for name in overlap})
+print({name: str(studies.results("sitreg", name)["dice"]) for name in overlap})
 
 # %% [markdown]
 # (Dice again, mean ± standard deviation; in brackets: trainings from how many seeds.) What is left of the round trips
@@ -632,7 +623,7 @@ beyond = []
 with torch.no_grad():
     stages = list(trained_on_brains["no limit"].stages(brains.moving, brains.fixed))
 for level, stage in zip(reversed(range(len(stages))), stages, strict=True):
-    beyond.append((stage.control.abs().max() / splines.control_bound(2**level, 2)).item())
+    beyond.append((stage.control.abs().max() / sitreg.control_bound(2**level, 2)).item())
     least = regkit.jacobian_determinant(stage.step).min().item()
     print(
         f"level {level}: up to {beyond[-1]:.1f} times the bound; least |J| of the step {least:.2f}"
@@ -645,7 +636,7 @@ assert max(beyond) > 1.2
 # have to look at every pair.
 
 # %%
-in_brains = meetings.meet(trained_on_brains, brains, item=3)
+in_brains = lesson.meet(trained_on_brains, brains, item=3)
 in_brains
 
 # %% [markdown] tags=["instructor"]

@@ -31,22 +31,12 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import (
-    benchmarks,
-    check,
-    clusters,
-    course,
-    fields,
-    figures,
-    layers,
-    metrics,
-    studies,
-    training,
-    variants,
-    widgets,
-)
-from regkit.models import SACBNet, sacbnet
-from regkit.views import ablations, clustering, matching
+from regkit import check, course, fields, figures, metrics, training, types, widgets
+from regkit.course import studies
+from regkit.course.lessons import ablations
+from regkit.course.lessons import t10_sacbnet as lesson
+from regkit.data import benchmarks
+from regkit.models import SACBNet, layers, sacbnet
 
 course.begin(seconds={"fast": 30, "full": 70})
 
@@ -58,8 +48,8 @@ course.begin(seconds={"fast": 30, "full": 70})
 # labels in its training.
 
 # %%
-brains = studies.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
-network = variants.load("sacbnet").model
+brains = types.stack(benchmarks.BENCHMARKS["brains"].held_out)  # 32 pairs
+network = studies.load("sacbnet").model
 SHOWN = 1  # the pair in the pictures
 one = slice(SHOWN, SHOWN + 1)
 moving, fixed = brains.moving[one], brains.fixed[one]
@@ -170,7 +160,7 @@ with torch.no_grad():
     points = local_means(p).flatten(2)[0]
 
 index, centroids = cluster_by_hand(points, 7)
-by_regkit = clusters.k_means(points, 7, tolerance=0)
+by_regkit = sacbnet.k_means(points, 7, tolerance=0)
 assert torch.equal(index, by_regkit.index)
 assert torch.allclose(centroids, by_regkit.centroids, atol=1e-5)
 print("voxels in each cluster:", index.bincount().tolist())
@@ -211,7 +201,7 @@ with torch.no_grad():
     a, b = block.attention(centroids), block.bias(centroids)
     y = adapt_by_hand(p, block.weight, a, b, index.view(32, 28))
     block_by_hand = level_2 + F.leaky_relu(y, 0.1)
-    given = clusters.Clusters(index.view(1, 32, 28), centroids[None])
+    given = sacbnet.Clusters(index.view(1, 32, 28), centroids[None])
     block_by_regkit = block(level_2, given).features
 assert torch.allclose(block_by_hand, block_by_regkit, atol=1e-4)
 print(
@@ -226,7 +216,7 @@ print(
 # the number of clusters.
 
 # %%
-map_of_brains = clustering.cluster_map(network, brains, item=SHOWN)
+map_of_brains = lesson.cluster_map(network, brains, item=SHOWN)
 map_of_brains
 
 # %% [markdown]
@@ -245,7 +235,7 @@ map_of_brains
 # %%
 moved = {}
 for seed in (1, 2, 3):
-    reseeded = register(clustering.regrouped(network, 7, seed))
+    reseeded = register(lesson.regrouped(network, 7, seed))
     moved[seed] = (reseeded.displacement - found.displacement).norm(dim=1).mean().item()
 print({f"seed {seed}": f"{change:.3f} voxels" for seed, change in moved.items()})
 assert all(0.005 < change < 0.2 for change in moved.values())
@@ -299,7 +289,7 @@ assert recovered[0.1].abs().max() < 0.2
 # network has to learn it. Play with it under the microscope:
 
 # %%
-microscope = matching.matching_microscope(network, brains, item=SHOWN)
+microscope = lesson.matching_microscope(network, brains, item=SHOWN)
 microscope
 
 # %% [markdown]
@@ -355,7 +345,7 @@ for match, by_network in zip(found.matches, found.levels, strict=False):
     reached = fields.upsample(composed, alignment="corners")  # twice the size, twice as long
 
 largest = [2 * level.abs().max().item() for level in found.levels[:4]]
-bounds = [matching.reach(level) for level in sacbnet.LEVELS]
+bounds = [lesson.reach(level) for level in sacbnet.LEVELS]
 figure, axes = plt.subplots(figsize=(7, 2.6), layout="compressed")
 axes.barh(["level 5", "to 4", "to 3", "to 2"], bounds, color="#cccccc", label="reach")
 axes.barh(
@@ -390,9 +380,9 @@ stepper
 
 # %%
 counts = (1, 2, 3, 5, 7, 9, 11)
-regrouped = {count: register(clustering.regrouped(network, count)) for count in counts}
+regrouped = {count: register(lesson.regrouped(network, count)) for count in counts}
 by_count = {count: dice(each) for count, each in regrouped.items()}
-without = dice(register(variants.load("sacbnet", "no block").model))
+without = dice(register(studies.load("sacbnet", "no block").model))
 print(f"you said: {my_prediction}")
 print({f"N = {count}": f"{value:.3f}" for count, value in by_count.items()})
 
@@ -514,7 +504,7 @@ print(f"held-out shapes: Dice {unregistered:.3f} before, {learnt:.3f} after")
 assert unregistered < 0.6 and learnt > {"fast": 0.85, "full": 0.92}[training.mode()]
 
 # %%
-map_of_shapes = clustering.cluster_map(small, shapes, item=0)
+map_of_shapes = lesson.cluster_map(small, shapes, item=0)
 map_of_shapes
 
 # %% [markdown]
@@ -553,7 +543,7 @@ check.plain_convolution(my_plain)
 # cluster, and give all 64 images one and the same centroid.
 
 # %%
-single = variants.load("sacbnet", "1 cluster").model
+single = studies.load("sacbnet", "1 cluster").model
 own = register(single)
 frozen = {}
 for level, match in zip(sacbnet.LEVELS, own.matches, strict=True):
@@ -564,7 +554,7 @@ for level, match in zip(sacbnet.LEVELS, own.matches, strict=True):
     )
     assert attention.std(0).mean() < 0.01
     alike = centroids.mean(0, keepdim=True).expand_as(centroids)
-    frozen[level] = clusters.Clusters(match.clusters.index, alike)
+    frozen[level] = sacbnet.Clusters(match.clusters.index, alike)
 
 plain = register(single, clusters=frozen)
 apart = (plain.displacement - own.displacement).norm(dim=1).mean().item()
@@ -586,10 +576,10 @@ assert apart < 0.02 and abs(dice(plain) - dice(own)) < 0.003
 # neighbours, and not by the neighbourhood's mean in each channel; *both means*: by both.) Dice on 32 held-out pairs:
 
 # %%
-names = list(variants.VARIANTS["sacbnet"])
-results = {name: variants.results("sacbnet", name) for name in names}
+names = list(studies.VARIANTS["sacbnet"])
+results = {name: studies.results("sacbnet", name) for name in names}
 weights = {
-    name: sum(each.numel() for each in variants.load("sacbnet", name).model.parameters())
+    name: sum(each.numel() for each in studies.load("sacbnet", name).model.parameters())
     for name in names
 }
 reference = results["reference"]["dice"]
@@ -605,7 +595,7 @@ for name, reached in results.items():
 
 figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="compressed")
 for row, name in enumerate(names):
-    for record in variants.records("sacbnet", name):
+    for record in studies.records("sacbnet", name):
         axes.plot(record["metrics"]["dice"], row, "o", color="#0072b2", alpha=0.6)
     axes.plot(
         [results[name]["dice"].mean] * 2, [row - 0.3, row + 0.3], color="#d55e00", linewidth=2
@@ -622,7 +612,7 @@ axes.grid(alpha=0.3)
 
 def lead_over(name):
     """Reference minus this variant, seed by seed."""
-    both = (variants.records("sacbnet", each) for each in ("reference", name))
+    both = (studies.records("sacbnet", each) for each in ("reference", name))
     return [a["metrics"]["dice"] - b["metrics"]["dice"] for a, b in zip(*both, strict=True)]
 
 
@@ -652,7 +642,7 @@ assert abs(np.mean(clusters_bring)) < 0.02 and np.mean(clusters_bring) < 0.75 * 
 
 # %%
 panel = ablations.AblationPanel(
-    variants.STUDIES["sacbnet"],
+    studies.STUDIES["sacbnet"],
     benchmarks.BENCHMARKS["brains"].held_out[SHOWN],
     names=["blocks", "clusters", "mean"],
 )

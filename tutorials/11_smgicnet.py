@@ -33,21 +33,13 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import (
-    benchmarks,
-    brains,
-    check,
-    course,
-    fields,
-    losses,
-    metrics,
-    studies,
-    training,
-    variants,
-)
-from regkit.models import SMGICNet, smgicnet_networks
-from regkit.views import growing, wavelets
-from regkit.views.ablations import AblationPanel
+from regkit import check, course, fields, losses, metrics, training, types
+from regkit.course import studies
+from regkit.course.lessons import t11_smgicnet as lesson
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.data import benchmarks, brains
+from regkit.models import SMGICNet
+from regkit.models.smgicnet import networks as smgicnet_networks
 
 course.begin(seconds={"fast": 35, "full": 75})
 
@@ -62,9 +54,9 @@ course.begin(seconds={"fast": 35, "full": 75})
 
 # %%
 unaligned = benchmarks.BENCHMARKS["brains_unaligned"].held_out
-test = studies.stack(unaligned)  # 32 pairs
+test = types.stack(unaligned)  # 32 pairs
 shown = 11
-stored = {name: variants.load("smgicnet", name).model for name in variants.VARIANTS["smgicnet"]}
+stored = {name: studies.load("smgicnet", name).model for name in studies.VARIANTS["smgicnet"]}
 
 
 def register(network, moving, fixed):
@@ -206,7 +198,7 @@ print(f"A to B and back by exp(v), exp(-v): {home.mean():.3f} voxels off, {home.
 assert home.mean() < 0.1
 
 # %%
-stack = wavelets.level_stack(network, pair)
+stack = lesson.level_stack(network, pair)
 stack
 
 # %% [markdown]
@@ -223,7 +215,7 @@ stack
 # %%
 steps_up = []
 for level, displacement in enumerate(register(network, test.moving, test.fixed).levels):
-    steps_up.append(dice(wavelets.full_size(displacement, (64, 56), 3 - level)))
+    steps_up.append(dice(lesson.full_size(displacement, (64, 56), 3 - level)))
 print("Dice after each level:", [f"{value:.3f}" for value in steps_up])
 assert all(a < b for a, b in zip([before, *steps_up], steps_up, strict=False))
 
@@ -286,11 +278,11 @@ curves = []
 
 def look(step, history):
     if (step + 1) % (STEPS // 6) == 0:
-        few = studies.stack(unaligned[:16])
+        few = types.stack(unaligned[:16])
         for_now = register(small.eval(), few.moving, few.fixed).levels
         small.train()
         curve = [
-            dice(wavelets.full_size(u, (64, 56), 3 - level), few) for level, u in enumerate(for_now)
+            dice(lesson.full_size(u, (64, 56), 3 - level), few) for level, u in enumerate(for_now)
         ]
         curves.append((step + 1, *curve))
 
@@ -326,7 +318,7 @@ assert by_level[-1][-1] > before + {"fast": 0.04, "full": 0.15}[training.mode()]
 # %%
 names = list(stored)
 measures = {"dice": "mean Dice", "exchange_error": "round trip φ_AB∘φ_BA (voxels)", "mse": "MSE"}
-table = {name: variants.results("smgicnet", name) for name in names}
+table = {name: studies.results("smgicnet", name) for name in names}
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True, layout="compressed")
 for panel, (measure, label) in zip(axes, measures.items(), strict=True):
     values = [table[name][measure] for name in names]
@@ -345,7 +337,7 @@ assert score["one level"] < 0.45 and score["two levels"] < score["reference"] - 
 assert score["not symmetric"] < score["reference"] - 0.05
 assert max(row["folds"].mean for row in table.values()) < 0.2
 others = {
-    name: variants.results(study, variant)["dice"]
+    name: studies.results(study, variant)["dice"]
     for name, study, variant in (
         ("VoxelMorph", "voxelmorph_unaligned", "reference"),
         ("SITReg without its affine step", "sitreg_unaligned", "no affine"),
@@ -374,7 +366,7 @@ assert neither["dice"].mean < plain["dice"].mean - 0.03
 
 # %%
 switches = ["levels", "symmetric", "attention", "gradient_inverse"]
-panel = AblationPanel(variants.STUDIES["smgicnet"], pair, switches)
+panel = AblationPanel(studies.STUDIES["smgicnet"], pair, switches)
 panel
 
 # %% [markdown]
@@ -414,7 +406,7 @@ assert metrics.folds(fields_of["reference"]).percent < 0.05
 # each brain was turned by up to 20° and shifted by up to 2.4 voxels along each axis; two differ by up to twice that.
 
 # %%
-aligned = studies.stack(benchmarks.BENCHMARKS["brains"].held_out[:16])
+aligned = types.stack(benchmarks.BENCHMARKS["brains"].held_out[:16])
 compared = ("one level", "two levels", "not symmetric", "no attention")
 networks = {
     name: stored[name] for name in ("reference", *compared, "no gradient inverse consistency")
@@ -433,14 +425,12 @@ def shift(voxels):
 
 
 turns = {f"{degrees}": turn(degrees) for degrees in (0, 10, 20, 30, 40, 50)}
-turning = growing.growing_displacement(
-    networks, aligned, turns, words="turned by (degrees)", item=3
-)
+turning = lesson.growing_displacement(networks, aligned, turns, words="turned by (degrees)", item=3)
 turning
 
 # %%
 shifts = {f"{voxels}": shift(voxels) for voxels in (0, 2, 4, 6, 8, 10)}
-shifting = growing.growing_displacement(
+shifting = lesson.growing_displacement(
     networks, aligned, shifts, words="shifted by (voxels)", item=3
 )
 shifting

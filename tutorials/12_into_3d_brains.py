@@ -38,24 +38,15 @@ from nibabel.affines import apply_affine
 from torch import nn
 
 import regkit
-from regkit import (
-    anatomy,
-    appearance,
-    brains,
-    check,
-    course,
-    images,
-    losses,
-    methods,
-    metrics,
-    training,
-    widgets,
-)
+from regkit import check, course, images, losses, metrics, training, widgets
+from regkit.data import anatomy, brains
+from regkit.figures.pixels import LABELS
 from regkit.images import Grid, Scan
-from regkit.measuring import measured
 from regkit.models import SPNet
+from regkit.tools import methods
+from regkit.tools.methods import measured
 from regkit.types import Pair, Registration
-from regkit.views.drawing import LABELS
+from regkit.widgets import live
 
 course.begin(seconds={"fast": 50, "full": 120})
 folder = Path(tempfile.mkdtemp())  # all files of this notebook
@@ -69,7 +60,7 @@ folder = Path(tempfile.mkdtemp())  # all files of this notebook
 SIZE = (64, 80, 64)
 template = anatomy.anatomy(SIZE)
 generator = torch.Generator().manual_seed(20)
-intensities = appearance.random_intensities(generator)
+intensities = brains.random_intensities(generator)
 someone = brains.subject(template, generator, motion="large", intensities=intensities)
 head = someone.image[0, 0].numpy()  # axes to the right, to the front and up
 
@@ -251,7 +242,7 @@ draw(panels[1, 0], clean[0, 0, :, :, 32], "a random contrast")
 draw(panels[1, 1], head[:, :, 32], "and its scanner's faults")
 for seed, panel in zip((18, 3), panels[1, 2:], strict=True):
     other = torch.Generator().manual_seed(seed)
-    drawn = appearance.random_intensities(other)
+    drawn = brains.random_intensities(other)
     another = brains.subject(template, other, motion="large", intensities=drawn, labels=False)
     draw(panel, another.image[0, 0, :, :, 32], "somebody else")
 bar = figure.colorbar(shown, ax=panels[:, 3], ticks=range(len(anatomy.STRUCTURES)))
@@ -622,7 +613,7 @@ def look(with_affines):
         inside = np.argwhere(both.moving[0, 0].numpy() > 0.2)
         centre_of_head = inside.mean(0).round().astype(int).tolist()
         views[name].set(**{f"axis_{axis}": index for axis, index in enumerate(centre_of_head)})
-    return widgets.Tabs(views)
+    return live.Tabs(views)
 
 
 four_files = look({})

@@ -34,22 +34,13 @@ from IPython.display import Markdown
 from scipy import stats
 
 import regkit
-from regkit import (
-    benchmarks,
-    check,
-    comparisons,
-    course,
-    fields,
-    leaderboard,
-    methods,
-    metrics,
-    studies,
-    training,
-    variants,
-)
-from regkit.anatomy import STRUCTURES
-from regkit.comparisons import Row
-from regkit.views import claims_board, scoreboard
+from regkit import check, course, fields, metrics, training, types
+from regkit.course import studies
+from regkit.course.lessons import t13_trust_but_verify as lesson
+from regkit.data import benchmarks
+from regkit.data.anatomy import STRUCTURES
+from regkit.tools import compare, leaderboard, methods
+from regkit.tools.compare import Row
 from regkit.widgets import slice_viewer
 
 course.begin(seconds={"fast": 25, "full": 50})
@@ -63,9 +54,9 @@ course.begin(seconds={"fast": 25, "full": 50})
 # %%
 held_out = benchmarks.BENCHMARKS["brains_unaligned"].held_out
 pairs = [held_out[number] for number in range(32)]
-batch = studies.stack(pairs)
-A = variants.load("smgicnet").model
-B = variants.load("smgicnet", "no gradient inverse consistency").model  # you will know why
+batch = types.stack(pairs)
+A = studies.load("smgicnet").model
+B = studies.load("smgicnet", "no gradient inverse consistency").model  # you will know why
 
 
 def register(network):
@@ -332,7 +323,7 @@ def signed_rank_by_hand(gains):
 rows = [Row("A", number, {"dice": value}) for number, value in enumerate(dice_A)]
 rows += [Row("B", number, {"dice": value}) for number, value in enumerate(dice_B)]
 p, effect = signed_rank_by_hand(gains)
-assert np.isclose(p, comparisons.chance(rows, "A", "B", "dice"))
+assert np.isclose(p, compare.chance(rows, "A", "B", "dice"))
 said = "nothing yet" if my_prediction is ... else my_prediction
 print(f"p = {p:.5f}: luck does that once in {1 / p:.0f} comparisons. You said: {said}")
 print(f"effect size {effect:.2f}; Dice gains {np.median(gains):.3f} in the median", end=" ")
@@ -399,7 +390,7 @@ for name, count in found.items():
     print(f"{name:12s} {100 * count / STUDIES:3.0f} % of the studies 'find' a difference")
 assert found["as they are"] > 0.2 * STUDIES and found["Holm"] < 0.1 * STUDIES
 assert holm([0.01, 0.04, 0.03]).tolist() == [0.03, 0.06, 0.06]
-assert np.allclose(holm(p_values), comparisons.holm(p_values))
+assert np.allclose(holm(p_values), compare.holm(p_values))
 
 # %% [markdown]
 # ## The scoreboard
@@ -426,7 +417,7 @@ measured.sort(key=lambda row: -dice_of(row.method).mean())  # the best first
 plain = [row for row in measured if "refinement" not in row.method]
 COLUMNS = ("dice", "hd95", "assd", "folds_percent", "jacobian_std_log", "inverse_consistency")
 shown = [Row(r.method, r.pair, {k: r.values[k] for k in COLUMNS if k in r.values}) for r in plain]
-Markdown(comparisons.as_markdown(shown))
+Markdown(compare.as_markdown(shown))
 
 # %% [markdown]
 # (*Inverse consistency* here: the way back is the one that the method itself gives. A dash: it gives none.)
@@ -436,7 +427,7 @@ REFINED = False  # True: what each network reaches with refinement (below)
 chosen = [row for row in measured if ("refinement" in row.method) == REFINED]
 here = [name for name in leaderboard.rivals()[::-1] if any(row.method == name for row in chosen)]
 can_be_asked = [leaderboard.make(name) for name in here]
-board = scoreboard.scoreboard(chosen, volumes, can_be_asked, upright=True)
+board = lesson.scoreboard(chosen, volumes, can_be_asked, upright=True)
 board
 
 # %% [markdown]
@@ -459,7 +450,7 @@ board
 by_dice = list(dict.fromkeys(row.method for row in plain))
 networks = [name for name in by_dice if name in methods.NETWORKS]
 for name in sorted(networks)[-training.steps(fast=1, full=6) :]:
-    again = comparisons.measure(leaderboard.make(name), volumes[1])
+    again = compare.measure(leaderboard.make(name), volumes[1])
     for number, places in (("dice", 0.002), ("hd95", 0.05), ("jacobian_std_log", 0.005)):
         assert abs(again[number] - values[name, 1][number]) < places, (name, number)
     print(f"{name}, pair 1: Dice {again['dice']:.4f}, stored {values[name, 1]['dice']:.4f}")
@@ -470,7 +461,7 @@ for name in sorted(networks)[-training.steps(fast=1, full=6) :]:
 
 # %%
 against = [(one, other) for i, one in enumerate(networks) for other in networks[i + 1 :]]
-p_values = [comparisons.chance(plain, *both, "dice") for both in against]
+p_values = [compare.chance(plain, *both, "dice") for both in against]
 for (one, other), p_two, corrected in zip(against, p_values, holm(p_values), strict=True):
     gain = np.median(dice_of(one) - dice_of(other))
     told = "" if corrected < 0.05 else "not told apart"
@@ -598,7 +589,7 @@ assert on_these.mean() > 0.003 > -0.003 > elsewhere.mean() and tried.mean() < 0
 
 # %%
 seeds = {
-    name: [record["metrics"]["dice"] for record in variants.records("smgicnet", variant)]
+    name: [record["metrics"]["dice"] for record in studies.records("smgicnet", variant)]
     for name, variant in (("A", "reference"), ("B", "no gradient inverse consistency"))
 }
 for number, (one, other) in enumerate(zip(seeds["A"], seeds["B"], strict=True)):
@@ -629,7 +620,7 @@ my_claims = {18: ..., 24: ..., 27: ...}  # True or False
 my_claims = {18: True, 24: False, 27: False}
 
 # %%
-ledger = claims_board.claims_board()
+ledger = lesson.claims_board()
 assert len(ledger.scene.claims) == 33
 ledger
 
@@ -726,7 +717,7 @@ def referee(rows, tuned_on, tries):
     gain = np.median([ours[pair]["dice"] - theirs[pair]["dice"] for pair in theirs])
     if max(values["folds_percent"] for values in ours.values()) > 1:
         return False
-    return gain > 0 and comparisons.chance(fair, "candidate", "reference", "dice") < 0.05 / tries
+    return gain > 0 and compare.chance(fair, "candidate", "reference", "dice") < 0.05 / tries
 
 
 my_protocol = referee

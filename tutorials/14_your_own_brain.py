@@ -38,14 +38,17 @@ import SimpleITK
 import torch
 from IPython.display import HTML
 
-from regkit import check, course, fields, images, intake, itk, losses, metrics, patients, training
+from regkit import check, course, fields, images, losses, metrics, training
 from regkit.__main__ import main
-from regkit.methods import make_method
-from regkit.refine import refine_field
-from regkit.reports import framed
-from regkit.scan_pairs import register_scans
+from regkit.course import patients
+from regkit.course.lessons.t14_your_own_brain import doctor
+from regkit.images import itk
+from regkit.optimise import refine_field
+from regkit.tools import examine
+from regkit.tools.methods import make_method
+from regkit.tools.register import register_scans
+from regkit.tools.report import framed
 from regkit.types import Pair
-from regkit.views.intake_doctor import doctor
 from regkit.widgets import slice_viewer
 
 course.begin(seconds={"fast": 30, "full": 40})
@@ -118,11 +121,11 @@ my_prediction = -5
 # skull, do the two scans lie in the same place, the same way up? It never raises: a bad file is what it is for.
 
 # %%
-seen = intake.examine(MOVING, FIXED)
+seen = examine.examine(MOVING, FIXED)
 seen
 
 # %%
-seen_fixed = intake.examine(FIXED, MOVING)
+seen_fixed = examine.examine(FIXED, MOVING)
 seen_fixed
 
 # %%
@@ -155,7 +158,7 @@ waiting_room
 # When you have seen them all:
 
 # %%
-lights = {name: intake.examine(path, synthetic.fixed) for name, path in prepared.items()}
+lights = {name: examine.examine(path, synthetic.fixed) for name, path in prepared.items()}
 for number, (name, seen) in enumerate(lights.items()):
     bad = [f"{f.severity}: {f.rule}" for f in seen.findings if f.severity != "green"]
     print(f"{number} {name:15s} {', '.join(bad) or 'all is well'}")

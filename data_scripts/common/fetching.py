@@ -18,7 +18,7 @@ import requests
 from tqdm.auto import tqdm
 
 from data_scripts.common.errors import DatasetError
-from regkit.files import write_atomically
+from regkit._core.files import write_atomically
 
 CHECKSUMS = "checksums.json"
 ATTEMPTS = 5  # how often a connection may break
@@ -134,13 +134,7 @@ def fetch(source: Source, folder: Path, *, progress: bool = True) -> Path:
     failures = []
     for address in source.addresses:
         try:
-            pooch.retrieve(
-                address,
-                known,
-                source.name,
-                folder,
-                downloader=Resuming(part, progress=progress),
-            )
+            pooch.retrieve(address, known, source.name, folder, downloader=Resuming(part, progress=progress))
             break
         except (DatasetError, requests.RequestException) as error:
             failures.append(f"{address}: {error}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_scripts.common.datasets import SPLITS, Entries, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
-from regkit.files import write_atomically
+from regkit._core.files import write_atomically
 from regkit.images import read_image, read_labels, write_image, write_labels
 
 DATASET, SPLIT = "dataset.json", "splits.json"

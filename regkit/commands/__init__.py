@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 Run = Callable[[argparse.Namespace], int]
+
 _TOLD = (ValueError, OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError, ImportError)
 
 

@@ -14,14 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regkit.benchmarks import BENCHMARKS
+from regkit._core.files import whole_folder
 from regkit.commands import add_device, plainly
-from regkit.comparisons import as_csv, as_markdown, compare, summary_as_csv
-from regkit.files import whole_folder
-from regkit.folders import FolderPairs
-from regkit.methods import METHODS, Method, load_method, make_method, with_affine, with_refinement
-from regkit.protocols import protocol
-from regkit.tables import follow, named_protocols, table
+from regkit.data.benchmarks import BENCHMARKS
+from regkit.images.folders import FolderPairs
+from regkit.tools.compare import as_csv, as_markdown, compare, summary_as_csv
+from regkit.tools.methods import METHODS, Method, load_method, make_method, with_affine, with_refinement
+from regkit.tools.tables import follow, named_protocols, protocol, table
 from regkit.types import Pair, check_option
 
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regkit import course, leaderboard
+from regkit._core.files import whole_folder, write_atomically
 from regkit.commands import plainly
-from regkit.comparisons import as_csv, as_markdown
-from regkit.files import whole_folder, write_atomically
-from regkit.scan_comparisons import ScanFiles, compare_scans
+from regkit.course import notebooks
+from regkit.tools import leaderboard
+from regkit.tools.compare import ScanFiles, as_csv, as_markdown, compare_scans
 from regkit.types import check_option
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
@@ -52,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
     for name in [chosen.benchmark] if chosen.benchmark else leaderboard.NAMES:
         rows = leaderboard.measure(name, chosen.methods, again=chosen.again)
         print(f"{name}\n\n{leaderboard.table(rows)}\n{leaderboard.verdict(rows)}\n")
-    for path in write(course.folder()):
+    for path in write(notebooks.folder()):
         print(f"wrote {path}")
     return 0
 

@@ -23,17 +23,14 @@ from statistics import fmean
 from typing import Any
 
 from regkit import losses, metrics
+from regkit._core.files import whole_folder
 from regkit.commands import add_device, plainly
 from regkit.fields import warp
-from regkit.files import whole_folder
-from regkit.images import read_image, read_labels, volumes, write_image, write_labels
-from regkit.itk import check_grid, write_displacement
-from regkit.measuring import measured
-from regkit.methods import METHODS, Method, load_method, make_method, with_refinement
-from regkit.reports import page
-from regkit.scan_comparisons import check_label_grids
-from regkit.scan_pairs import ScanRegistration, register_scans
-from regkit.scans import Scan, normalise, resample
+from regkit.images import Scan, normalise, read_image, read_labels, resample, volumes, write_image, write_labels
+from regkit.images.itk import check_grid, write_displacement
+from regkit.tools.methods import METHODS, Method, load_method, make_method, measured, with_refinement
+from regkit.tools.register import ScanRegistration, check_label_grids, register_scans
+from regkit.tools.report import page
 
 _ABSENT = "-"
 

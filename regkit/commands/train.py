@@ -20,12 +20,12 @@ from typing import Any, get_args
 import torch
 
 from regkit import checkpoints, models
-from regkit.benchmarks import BENCHMARKS
-from regkit.brains import BrainPairs, Contrast, Motion, brain_source
 from regkit.commands import add_device, plainly
-from regkit.folders import FolderPairs
-from regkit.methods import NETWORKS, make_method
-from regkit.studies import evaluate
+from regkit.data.benchmarks import BENCHMARKS
+from regkit.data.brains import BrainPairs, Contrast, Motion, brain_source
+from regkit.images.folders import FolderPairs
+from regkit.tools.compare import evaluate
+from regkit.tools.methods import NETWORKS, make_method
 from regkit.training import Precision, Recipe, Schedule, Source, train
 from regkit.types import Pair, check_option
 

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regkit import losses
-from regkit.fields import identity, sample, scale_components, unit_to_voxels, warp
-from regkit.grids import linear_upsample
-from regkit.layers import average_pool, batch_norm, check_inputs, configured, conv, conv_transposed, crop
+from regkit.fields import average_pool, identity, linear_upsample, sample, scale_components, unit_to_voxels, warp
+from regkit.models.layers import batch_norm, check_inputs, configured, conv, conv_transposed, crop
 from regkit.types import Coordinates, Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
+
 _WEIGHTS = {"none": 0.0, "icon": 1024.0, "gradicon": 0.2}
+
 _SIMILARITIES: dict[str, Callable[..., Tensor]] = {
     "mse": losses.mse,
     "ncc": losses.ncc,

@@ -14,15 +14,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regkit.fields import compose, exponential, identity, sample, scale_components, upsample, warp
-from regkit.layers import average_pool, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple
+from regkit.fields import average_pool, compose, exponential, identity, sample, scale_components, upsample, warp
 from regkit.losses import diffusion, level_window, lncc
-from regkit.symmetry import swap
+from regkit.models.layers import check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
+
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
+
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
+
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from regkit import losses
 from regkit.fields import exponential, warp
-from regkit.layers import check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
+
 _SIMILARITIES: dict[str, Callable[..., Tensor]] = {"mse": losses.mse, "lncc": losses.lncc}
 
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from harness import compare
 from torch import Tensor
 
-from regkit.clusters import adaptive_convolution, offsets, pad
-from regkit.models.sacbnet import SACBNet, scores, soft_argmax
+from regkit.models.sacbnet import SACBNet, adaptive_convolution, offsets, pad, scores, soft_argmax
 
 CHANNELS = 16
 
@@ -82,10 +81,7 @@ def compare_convolutions(shape: tuple[int, ...]) -> None:
 
 def compare_matching(shape: tuple[int, ...]) -> None:
     floats = [torch.randn(1, CHANNELS, *shape).requires_grad_() for _ in range(2)]
-    forms = {
-        "regkit": lambda moving, fixed: soft_argmax(scores(moving, fixed)),
-        "unfolded (authors)": unfolded_match,
-    }
+    forms = {"regkit": lambda moving, fixed: soft_argmax(scores(moving, fixed)), "unfolded (authors)": unfolded_match}
     for mode, way in (("forward", without_gradient), ("training", with_gradient)):
         ways = {name: way(form, floats) for name, form in forms.items()}
         compare(f"matching {shape}, {mode}", ways, goal="4x faster", volume=floats[0][0, 0].numel())

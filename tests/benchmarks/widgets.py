@@ -12,6 +12,7 @@ import torch
 from regkit import widgets
 from regkit.fields import identity, resize, resize_displacement
 from regkit.types import Pair, Registration
+from regkit.widgets import live
 
 CHANGES = 60
 SETTINGS = {
@@ -33,7 +34,7 @@ def folding_volume(shape: tuple[int, ...]) -> tuple[Pair, Registration]:
     return Pair(moving, fixed), Registration(0.5 * resize_displacement(coarse, shape))
 
 
-def change_times(view: widgets.View, shape: Sequence[int]) -> list[float]:
+def change_times(view: live.View, shape: Sequence[int]) -> list[float]:
     """Seconds of each change, slider after slider; the sum of what the kernel does until the picture is sent."""
     times = []
     for change in range(CHANGES + 3):

@@ -4,12 +4,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-
-from regkit.data import ShapePairs, smooth_displacement
-from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
-from regkit.figures import JACOBIAN_LIMITS
 from regkit.models.smgicnet_networks import haar
-from regkit.optimise import optimise_field
 from regkit.views.drawing import JACOBIANS, Picture, displacement_limit, png, stack
 from regkit.views.pictures import (
     render_arrows,
@@ -23,6 +18,11 @@ from regkit.views.pictures import (
     render_jacobian,
     render_overlay,
 )
+
+from regkit.data import ShapePairs, smooth_displacement
+from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
+from regkit.figures import JACOBIAN_LIMITS
+from regkit.optimise import optimise_field
 
 SCALE = 3
 SIZE = (56, 56)

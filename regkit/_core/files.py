@@ -1,0 +1,111 @@
+"""Files that are whole or absent, and tensors that are read without unpickling: what all checkpoints share."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PACKAGE = Path(__file__).parent.parent  # regkit/
+State = Mapping[str, Tensor]
+
+
+def write_atomically(path: Path | str, content: bytes) -> None:
+    """Put a file in place in one move: whatever happens, the path holds the old content or all of the new.
+
+    Raises:
+        OSError: the folder is missing, the disk full, ...; the old file is as it was.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """A folder to write files in that are moved to `path` when the block has ended, and thrown away if it fails.
+
+    Raises:
+        OSError: the folder cannot be made or written to; at once, before the block begins.
+    """
+    path = Path(path)
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".part", dir=path) as beside:
+            yield Path(beside)
+            for file in sorted(Path(beside).iterdir()):
+                os.replace(file, path / file.name)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                path.rmdir()
+        raise
+
+
+def read_tensors(path: Path | str) -> dict[str, Any]:
+    """What torch.save wrote, on the CPU: a dict of tensors and plain values; a file that would run code is refused.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
+    """
+    stream = io.BytesIO(Path(path).read_bytes())
+    try:
+        content = torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(
+            f"a checkpoint must be a whole file of tensors and plain values, received {path} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); make or fetch it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"a checkpoint must be a dict, received {type(content).__name__} in {path}; save a state_dict."
+        )
+    return content
+
+
+def fill(model: nn.Module, state: State, origin: str) -> None:
+    """Make `state` the model's weights and buffers, in the state's dtypes.
+
+    Raises:
+        ValueError: a name is missing or left over, or a shape differs; lists them. The model is unchanged.
+    """
+    own = model.state_dict()
+    check_used_once(own.keys(), state.keys(), (f"{type(model).__name__}'s", f"{origin}'s"))
+    shapes = {name: (tuple(own[name].shape), tuple(state[name].shape)) for name in own}
+    different = [f"{name}: {wanted} and {given}" for name, (wanted, given) in shapes.items() if wanted != given]
+    if different:
+        raise ValueError(
+            f"weights must have the shapes of the model, received for {type(model).__name__} and {origin}: "
+            f"{_listed(different)}; make the model with the arguments that the weights were made with."
+        )
+    model.load_state_dict(state, assign=True)
+
+
+def check_used_once(wanted: Any, given: Any, names: tuple[str, str]) -> None:
+    """Raise unless two collections hold the same keys; says what is left over on both sides."""
+    missing, surplus = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing or surplus:
+        raise ValueError(
+            f"every key must be used exactly once, left over are {names[0]} {_listed(missing)} and {names[1]} "
+            f"{_listed(surplus)}; check the constructor's arguments, or the table of names."
+        )
+
+
+def _listed(lines: list[str], most: int = 12) -> str:
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return f"[{', '.join(lines[:most])}]{more}"

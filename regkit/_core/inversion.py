@@ -1,0 +1,186 @@
+"""The inverse of a map, as a layer: found by iteration, differentiated by the implicit function theorem."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regkit._core.grid import identity, slabs, solve
+from regkit._core.sampler import map_jacobian, read, spread
+from regkit.types import Coordinates, Displacement, at_least_float32, check_displacement, check_finite, choose, spatial
+
+
+class Solution(NamedTuple):
+    """What a solver found: the value, and the largest error that is left in each item of the batch, (B,)."""
+
+    value: Tensor
+    left: Tensor
+
+
+def fixed_point(
+    function: Callable[[Tensor], Tensor], start: Tensor, tolerance: float, max_iterations: int, memory: int
+) -> Solution:
+    """y = F(x) with max|y - x| < tolerance, by Anderson acceleration of x <- F(x); each batch item for itself.
+
+    The next x is the combination Σ α_j y_j of the latest `memory` values whose residuals r_j = y_j - x_j nearly cancel:
+    min |Σ α_j r_j|² + tolerance² |α|² with Σ α_j = 1. Two evaluations come before the first test, `max_iterations` are
+    the most; memory=1 is the plain iteration. An item keeps its value from when it is done.
+    Source: Walker and Ni, 2011; the numbers are those of SITReg's deformation inversion layer.
+    """
+    batch, shape = start.shape[0], (-1, *[1] * (start.dim() - 1))
+    values: list[Tensor] = []
+    residuals: list[Tensor] = []
+    gram = start.new_zeros(batch, memory, memory, dtype=torch.float64)  # r_i · r_j
+    done = torch.zeros(batch, dtype=torch.bool, device=start.device)
+    point, solution = start, Solution(start, start.new_zeros(batch))
+    for count in range(max_iterations):
+        value = function(point)
+        residual = value - point
+        left = residual.flatten(1).abs().amax(1)
+        solution = Solution(
+            torch.where(done.view(shape), solution.value, value), torch.where(done, solution.left, left)
+        )
+        done = (solution.left < tolerance) & (count > 0)
+        if done.all():
+            break
+        slot = count % memory  # the oldest makes room
+        values[slot : slot + 1], residuals[slot : slot + 1] = [value], [residual]
+        products = torch.stack([(residual * other).flatten(1).sum(1) for other in residuals], 1).double()
+        gram[:, slot, : len(values)] = gram[:, : len(values), slot] = products
+        weights = _mixing_weights(gram[:, : len(values), : len(values)], tolerance).to(value.dtype)
+        point = weights[:, 0].view(shape) * values[0]
+        for j in range(1, len(values)):
+            point.addcmul_(weights[:, j].view(shape), values[j])
+    return solution
+
+
+def _mixing_weights(gram: Tensor, tolerance: float) -> Tensor:
+    """α that minimises αᵀ G α + tolerance² |α|² with Σ α_j = 1: proportional to (G + tolerance² I)⁻¹ 1; (B, count)."""
+    regular = gram + tolerance**2 * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    weights = torch.linalg.solve_ex(regular, torch.ones_like(gram[:, :, :1]))[0][:, :, 0]
+    return weights / weights.sum(1, keepdim=True)
+
+
+_EASY_STEPS, _EASY_ERROR = 3, 0.25  # first steps in which errors below this, in voxels, are left to the plain step
+
+
+def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
+    """z <- -u(x + z), accelerated over the whole field."""
+
+    def pull(inverse: Tensor) -> Tensor:
+        return read(displacement, inverse, relative=True).neg_()
+
+    return fixed_point(pull, -displacement, tolerance, max_iterations, memory)
+
+
+def _newton(displacement: Tensor, tolerance: float, max_iterations: int) -> Solution:
+    """y(x) with φ(y) = x, each voxel by itself, a slab at a time; z = y - x."""
+    inverse, left = torch.empty_like(displacement), displacement.new_zeros(len(displacement))
+    grid = identity(spatial(displacement), like=displacement)
+    for item, part in itertools.product(range(len(displacement)), slabs(displacement[:1])):
+        own, goal = displacement[item : item + 1], grid[:, :, part]
+        points = goal.reshape(1, len(goal[0]), -1, *[1] * (goal.dim() - 3))  # (1, dim, N, 1[, 1])
+        start = points - own[:, :, part].reshape_as(points)
+        found, remains = _newton_points(own, points, start, tolerance, max_iterations)
+        inverse[item : item + 1, :, part] = (found - points).view_as(goal)
+        left[item] = torch.maximum(left[item], remains.amax())
+    return Solution(inverse, left)
+
+
+def _newton_points(
+    displacement: Tensor, goal: Coordinates, start: Coordinates, tolerance: float, max_iterations: int
+) -> Solution:
+    """y <- y - (I + Du(y))⁻¹ e with e = y + u(y) - x, for the points where |e| is not yet small; at first y - e may do.
+
+    displacement: (1, dim, *space). goal x, start y: (1, dim, N, 1[, 1]), voxels.
+    """
+    found, position = start.clone(), start
+    places = torch.arange(start.shape[2], device=start.device)
+    for count in itertools.count(1):
+        error = position + read(displacement, position, relative=False) - goal
+        size = error.abs().flatten(2).amax((0, 1))  # (N,)
+        wrong = (~(size < tolerance)).nonzero()[:, 0]
+        if len(wrong) == 0 or count == max_iterations:
+            break
+        places = places[wrong]
+        position, error, goal = (part[:, :, wrong] for part in (position, error, goal))
+        hard = (size[wrong] > (_EASY_ERROR if count <= _EASY_STEPS else 0)).nonzero()[:, 0]
+        jacobian = map_jacobian(displacement, position[:, :, hard])
+        error[:, :, hard] = solve(jacobian.unbind(2), error[:, :, hard])
+        position = position - error
+        found[:, :, places] = position
+    return Solution(found, size)
+
+
+_SOLVERS: dict[str, Callable[[Tensor, float, int], Solution]] = {
+    "anderson": _anderson,
+    "plain": partial(_anderson, memory=1),
+    "newton": _newton,
+}
+
+
+class _ImplicitInverse(torch.autograd.Function):
+    """The inverse z as a function of u: with φ_u(x + z) = x, dz = -(I + Du(x + z))⁻¹ du(x + z). Keeps u and z."""
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(displacement, inverse)
+        return inverse.view_as(inverse)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        displacement, inverse = ctx.saved_tensors
+        target = identity(spatial(displacement), like=displacement)
+        solution = torch.empty_like(displacement)
+        for part in slabs(displacement):
+            rows = map_jacobian(displacement, target[:, :, part] + inverse[:, :, part]).unbind(1)
+            solution[:, :, part] = solve(rows, -gradient[:, :, part])  # (I + Du(x + z))ᵀ w = -g
+        return spread(solution, displacement, inverse), None
+
+
+def invert(
+    displacement: Displacement,
+    *,
+    tolerance: float = 1e-2,
+    max_iterations: int = 50,
+    method: Literal["anderson", "plain", "newton"] = "anderson",
+) -> Displacement:
+    """The inverse map's displacement: z with z(x) = -u(x + z(x)), so compose(u, z) = 0.
+
+    displacement: (B, dim, *space), voxels, of a map without folds. Returns float32 or finer. Each item of the batch
+    is solved for itself. The gradient is that of the exact solution; only `displacement` and the result are kept.
+    tolerance: the last step |z + u(x + z)| is smaller, in voxels. max_iterations: evaluations of u at most; where they
+    do not suffice a RuntimeWarning says what error is left. method: "anderson" is SITReg's, "plain" the same without
+    acceleration; "newton" is the fastest: it solves a small linear system at the voxels that three plain steps leave.
+
+    Raises:
+        TypeError, ValueError: not a displacement, NaN, options out of range.
+    Source: deformation inversion layer (SITReg, section 3.3); Anderson acceleration: Walker and Ni, 2011.
+    """
+    check_displacement(displacement)
+    check_finite(displacement, "displacement")
+    if tolerance <= 0 or max_iterations < 2:
+        raise ValueError(
+            f"tolerance must be positive and max_iterations at least 2, received {tolerance}, {max_iterations}; "
+            f"1e-2 voxel and 50 are usual."
+        )
+    solver = choose("method", method, _SOLVERS)
+    displacement = at_least_float32(displacement)
+    with torch.no_grad():
+        inverse, errors = solver(displacement, tolerance, max_iterations)
+    left = float(errors.max())
+    if not left < tolerance:
+        warnings.warn(
+            f"the inverse was not reached: {left:.3g} voxel is left after {max_iterations} iterations where "
+            f"{tolerance:g} was asked; most often the map folds (see jacobian_determinant), or raise max_iterations.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return _ImplicitInverse.apply(displacement, inverse)

@@ -1,0 +1,142 @@
+"""The sampler: the only file that knows torch's grid_sample, its normalised units and its reversed order of axes.
+
+Positions come in voxels, (B, dim, *out). `interpolate` reads an image there, in any of the modes, with gradients to
+image and positions; the others are what the inverse of a map is made of. fields.py states the convention.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from regkit._core.grid import identity, ramps, slabs
+from regkit.types import check_finite, check_option, spatial
+
+Interpolation = Literal["linear", "nearest", "cubic"]
+
+Padding = Literal["border", "zeros"]
+
+_MODES = {"linear": 0, "nearest": 1}
+
+_PADDINGS = {"zeros": 0, "border": 1}
+
+_BORDER = (_MODES["linear"], _PADDINGS["border"])
+
+
+def _grid(field: Tensor, shape: Sequence[int], relative: bool, part: slice = slice(None)) -> Tensor:
+    """Positions as the sampler wants them: (B, *out, dim), axes reversed, corners of the image's `shape` at -1 and 1.
+
+    relative: the field counts from its own voxels. part: only these planes of its first axis.
+    """
+    starts = ramps(spatial(field), like=field)
+    starts[0], field = starts[0][part], field[:, :, part]
+    dim = field.shape[1]
+    grid = field.new_empty(field.shape[0], *field.shape[2:], dim)
+    for axis, (start, size) in enumerate(zip(starts, shape, strict=True)):
+        scale = 2 / max(size - 1, 1)
+        torch.add(start * (scale * relative) - 1, field[:, axis], alpha=scale, out=grid[..., dim - 1 - axis])
+    return grid
+
+
+def _write_voxel_slope(slope: Tensor, shape: Sequence[int], out: Tensor) -> None:
+    """Write a derivative by the sampler's positions (B, *out, dim) as one by voxels, into `out` (B, dim, *out)."""
+    for axis, size in enumerate(shape):
+        torch.mul(slope[..., len(shape) - 1 - axis], 2 / max(size - 1, 1), out=out[:, axis])
+
+
+def _backward(gradient: Tensor, image: Tensor, grid: Tensor, codes: tuple[int, int], mask: list[bool]) -> Any:
+    if image.dim() == 4:
+        return torch.ops.aten.grid_sampler_2d_backward(gradient, image, grid, *codes, True, mask)
+    if mask[0] and not image.is_cuda:  # a voxel's channels side by side: a processor spreads them a fifth faster
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+    return torch.ops.aten.grid_sampler_3d_backward(gradient, image, grid, *codes, True, mask)
+
+
+def read(image: Tensor, field: Tensor, relative: bool, codes: tuple[int, int] = _BORDER) -> Tensor:
+    """image[field(x)] or image[x + field(x)], a few planes at a time."""
+    result = image.new_empty(field.shape[0], image.shape[1], *field.shape[2:])
+    for part in slabs(field):
+        grid = _grid(field, spatial(image), relative, part)
+        result[:, :, part] = torch.grid_sampler(image, grid, *codes, True)
+    return result
+
+
+def map_jacobian(displacement: Tensor, positions: Tensor) -> Tensor:
+    """∂φ_i/∂x_j at any positions, of the displacement as it is interpolated: (B, dim, *out) to (B, dim, dim, *out)."""
+    dim, shape = displacement.shape[1], spatial(displacement)
+    grid = _grid(positions, shape, relative=False)
+    jacobian = positions.new_empty(len(positions), dim, *positions.shape[1:])
+    ones = torch.ones_like(positions[:, :1])
+    for i, component in enumerate(displacement.split(1, 1)):
+        _, slope = _backward(ones, component, grid, _BORDER, [False, True])
+        _write_voxel_slope(slope, shape, jacobian[:, i])
+        jacobian[:, i, i] += 1
+    return jacobian
+
+
+def spread(values: Tensor, image: Tensor, field: Tensor) -> Tensor:
+    """The adjoint of `read(image, field, relative=True)` in the image: values go to the voxels they were read from."""
+    grid = _grid(field, spatial(image), relative=True)
+    return _backward(values, image, grid, _BORDER, [True, False])[0]
+
+
+class _Read(torch.autograd.Function):
+    """`read` that keeps image and field only: the sampler's grid is made again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, field: Tensor, relative: bool, codes: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(image, field)
+        ctx.relative, ctx.codes = relative, codes
+        return read(image, field, relative, codes)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, field = ctx.saved_tensors
+        to_image, to_field = None, torch.empty_like(field) if ctx.needs_input_grad[1] else None
+        mask = list(ctx.needs_input_grad[:2])
+        for part in [slice(None)] if mask[0] else slabs(field):  # the image's gradient is gathered in one go
+            grid = _grid(field, spatial(image), ctx.relative, part)
+            to_image, slope = _backward(gradient[:, :, part], image, grid, ctx.codes, mask)
+            if to_field is not None:
+                _write_voxel_slope(slope, spatial(image), to_field[:, :, part])
+        return to_image if mask[0] else None, to_field, None, None
+
+
+def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
+    """Keys' cubic convolution (1981, a = -1/2), exact for quadratics: a sum over the 4^dim voxels around."""
+    base = positions.detach().floor()
+    t = positions - base
+    taps = [  # the weights of the voxels at -1, 0, 1 and 2 from the base
+        ((-t + 2) * t - 1) * t / 2,
+        ((3 * t - 5) * t * t + 2) / 2,
+        ((-3 * t + 4) * t + 1) * t / 2,
+        (t - 1) * t * t / 2,
+    ]
+    result = image.new_zeros(())
+    for steps in itertools.product(range(4), repeat=positions.shape[1]):
+        voxel = torch.stack([base[:, axis] + (step - 1) for axis, step in enumerate(steps)], 1)
+        weight = math.prod(taps[step][:, axis, None] for axis, step in enumerate(steps))
+        result = result + weight * _Read.apply(image, voxel, False, (_MODES["nearest"], _PADDINGS[padding]))
+    return result
+
+
+def interpolate(image: Tensor, field: Tensor, *, relative: bool, mode: Interpolation, padding: Padding) -> Tensor:
+    """image[field(x)], or image[x + field(x)] if relative, in the image's dtype; computed in float32 or finer."""
+    check_option("mode", mode, get_args(Interpolation))
+    check_option("padding", padding, get_args(Padding))
+    if not image.is_cuda:  # on a GPU the check would wait; there the models check once, at their entry
+        check_finite(image, "image")
+        check_finite(field, "displacement" if relative else "coordinates")
+    working = torch.promote_types(torch.promote_types(image.dtype, field.dtype), torch.float32)
+    batch = max(image.shape[0], field.shape[0])
+    source, field = (part.to(working).expand(batch, *part.shape[1:]) for part in (image, field))
+    if mode == "cubic":
+        positions = field + identity(spatial(field), like=field) if relative else field
+        return _cubic(source, positions, padding).to(image.dtype)
+    return _Read.apply(source, field, relative, (_MODES[mode], _PADDINGS[padding])).to(image.dtype)

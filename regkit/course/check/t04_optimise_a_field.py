@@ -1,0 +1,149 @@
+"""The exercise of tutorial 04: a registration whose picture is right and whose map folds."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from scipy.ndimage import binary_dilation, label
+from torch import Tensor
+
+from regkit import data
+from regkit.course.check.exercise import Exercise
+from regkit.fields import difference, identity, jacobian_determinant
+from regkit.types import Displacement, Pair
+
+_BUMPS = (  # centre (row, column), width and (down, right) height, voxels: in flat parts of the picture
+    ((28.0, 26.0), 2.2, (4.2, 4.3)),
+    ((51.0, 40.0), 2.2, (-4.1, 3.7)),
+    ((10.0, 56.0), 1.9, (4.3, -1.8)),
+)
+
+_MOST = 1.2  # times as many voxels as fold may be marked: other differences than the central ones move the edge
+
+_LEAST = 2 / 3  # of the folded voxels must be marked, for the same reason not all of them
+
+
+@functools.cache
+def beautiful_picture() -> tuple[Pair, Displacement]:
+    """A pair, and a displacement (1, 2, 64, 64) that lays moving onto fixed and folds where no edge shows it."""
+    pair = data.synthetic_pair(dim=2, seed=0, motion=0.1)
+    assert pair.displacement is not None  # a synthetic pair knows its truth
+    displacement = pair.displacement.clone()
+    places = identity(tuple(displacement.shape[2:]))[0]
+    for centre, width, height in _BUMPS:
+        distance = (places - torch.tensor(centre)[:, None, None]).norm(dim=0)
+        displacement += torch.tensor(height)[:, None, None] * torch.exp(-((distance / width) ** 2) / 2)
+    return pair, displacement
+
+
+def _folds() -> Tensor:
+    return jacobian_determinant(beautiful_picture()[1])[0, 0] <= 0
+
+
+def _slopes() -> list[list[Tensor]]:
+    """∂u_i/∂x_j as [i][j]."""
+    displacement = beautiful_picture()[1]
+    return [[difference(displacement, axis)[0, component] for axis in range(2)] for component in range(2)]
+
+
+def _without_identity() -> Tensor:
+    (a, b), (c, d) = _slopes()
+    return a * d - b * c <= 0
+
+
+def _diagonal_only() -> Tensor:
+    (a, _), (_, d) = _slopes()
+    return (1 + a) * (1 + d) <= 0
+
+
+def _axes_swapped() -> Tensor:
+    (a, b), (c, d) = _slopes()
+    return (1 + b) * (1 + c) - a * d <= 0
+
+
+def _shrinking() -> Tensor:
+    return jacobian_determinant(beautiful_picture()[1])[0, 0] < 1
+
+
+def _mask(answer: Any) -> Tensor:
+    mask = torch.as_tensor(answer)
+    mask = mask.reshape(mask.shape[-2:]) if mask.dim() >= 2 else mask
+    if mask.shape != _folds().shape:
+        raise ValueError(f"one value for each of 64 x 64 voxels is wanted, received the shape {tuple(mask.shape)}")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"True and False are wanted, received {mask.dtype}: compare the determinant with 0")
+    return mask
+
+
+def _hits_every_fold(mask: Tensor) -> bool:
+    regions, count = label(_folds().numpy(), torch.ones(3, 3).numpy())
+    return len(set(regions[mask.numpy()]) - {0}) == count
+
+
+def _hits_folds_only(mask: Tensor) -> bool:
+    near = torch.from_numpy(binary_dilation(_folds().numpy(), torch.ones(3, 3).numpy()))
+    return not bool((mask & ~near).any())
+
+
+def _nearly_folded() -> Tensor:
+    return jacobian_determinant(beautiful_picture()[1])[0, 0] < 0.2
+
+
+hidden_folds = Exercise(
+    task="Give a boolean (64, 64) tensor that is True where the map x + u(x) folds.",
+    praise="three folds, and the picture shows none of them. Only the field can tell.",
+    prepare=_mask,
+    rules=(
+        (lambda mask: not mask.any(), "nothing is marked, but the map does fold: look for |J| <= 0."),
+        (
+            lambda mask: torch.equal(mask, _without_identity()),
+            "this is the determinant of ∂u. The map is x + u(x): add 1 to ∂u0/∂x0 and to ∂u1/∂x1 first.",
+        ),
+        (
+            lambda mask: torch.equal(mask, _axes_swapped()),
+            "the 1 stands at the wrong places: component i is moved along axis i, so 1 belongs to ∂u_i/∂x_i.",
+        ),
+        (
+            lambda mask: torch.equal(mask, _shrinking()),
+            "this is |J| < 1, where the map only shrinks. It folds where |J| <= 0: space is turned inside out.",
+        ),
+        (
+            lambda mask: _hits_folds_only(mask.T) and not _hits_folds_only(mask),
+            "transposed: rows (axis 0) come first, columns (axis 1) second.",
+        ),
+        (
+            lambda mask: torch.equal(mask, _diagonal_only()),
+            "the product of the diagonal is not the determinant: subtract ∂u0/∂x1 · ∂u1/∂x0.",
+        ),
+        (
+            lambda mask: not _hits_folds_only(mask),
+            "voxels are marked where the map does not fold. Compare det(I + ∂u) with 0, and with nothing else.",
+        ),
+        (
+            lambda mask: bool(mask.sum() > _MOST * _folds().sum()),
+            "the right places, but too many voxels: where |J| is small and positive the map shrinks. It does not fold.",
+        ),
+        (lambda mask: not _hits_every_fold(mask), "a fold is missing: there are three of them, far from each other."),
+        (
+            lambda mask: bool((mask & _folds()).sum() < _LEAST * _folds().sum()),
+            "the right places, but too few voxels: the map folds wherever |J| <= 0, however far |J| is below 0.",
+        ),
+    ),
+    reference=_folds,
+    mistakes={
+        "nothing": lambda: torch.zeros(64, 64, dtype=torch.bool),
+        "the identity forgotten": _without_identity,
+        "axes swapped": _axes_swapped,
+        "shrinking taken for folding": _shrinking,
+        "a threshold above zero": _nearly_folded,
+        "a threshold below zero": lambda: jacobian_determinant(beautiful_picture()[1])[0, 0] < -0.1,
+        "transposed": lambda: _folds().T,
+        "the diagonal only": _diagonal_only,
+        "everything": lambda: torch.ones(64, 64, dtype=torch.bool),
+        "one fold only": lambda: _folds() & (identity((64, 64))[0, 0] > 40),
+        "numbers": lambda: jacobian_determinant(beautiful_picture()[1])[0, 0],
+        "cut": lambda: _folds()[1:],
+    },
+)

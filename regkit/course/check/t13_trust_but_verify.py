@@ -1,0 +1,254 @@
+"""The exercises of tutorial 13: a field that raises Dice and is nonsense, and a protocol that finds it out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from regkit.course.check.exercise import Exercise, Unanswered
+from regkit.course.check.refereeing import SOME_FOLDS, TUNED_ON, always_up, by_order, protocol, protocol_cases, unpaired
+from regkit.data.brains import BrainPairs
+from regkit.fields import identity, warp_labels
+from regkit.metrics import dice, folds
+from regkit.tools.compare import Row
+from regkit.types import Displacement, Labels, Pair, spatial
+
+# ---------------------------------------------------------------------------------------------- rig the Dice
+
+_ALL = 0.99  # of Dice: what the labels give away
+
+
+@functools.cache
+def rig_pairs() -> tuple[Pair, Pair]:
+    """Two pairs of labelled slices, 44 x 37 voxels, that a rigged field is tried on."""
+    pairs = BrainPairs(2, size=(44, 37), motion="large", aligned=False, split="test", seed=13)
+    return pairs[0], pairs[1]
+
+
+def rigged(moving_labels: Labels, fixed_labels: Labels) -> Displacement:
+    """A field that sends every voxel to the first voxel of moving that has its label; (1, dim, *space), voxels.
+
+    moving_labels, fixed_labels: (1, 1, *space). Voxels whose label moving lacks stay.
+    """
+    grid = identity(spatial(fixed_labels))[0]
+    displacement = torch.zeros_like(grid)
+    for label in fixed_labels.unique():
+        found = (moving_labels[0, 0] == label).nonzero()
+        if len(found):
+            here = fixed_labels[0, 0] == label
+            displacement[:, here] = found[0].float()[:, None] - grid[:, here]
+    return displacement[None]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A learner's field on one pair."""
+
+    pair: Pair
+    field: Displacement
+
+    def overlap(self, field: Displacement | None = None) -> float:
+        """Mean Dice of the moving labels, warped by the field, and the fixed ones."""
+        assert self.pair.moving_labels is not None and self.pair.fixed_labels is not None
+        warped = warp_labels(self.pair.moving_labels, self.field if field is None else field)
+        return fmean(dice(warped, self.pair.fixed_labels).values())
+
+    def wrong_way(self) -> float:
+        """Mean Dice of the fixed labels, warped by the field, and the moving ones."""
+        assert self.pair.moving_labels is not None and self.pair.fixed_labels is not None
+        return fmean(dice(warp_labels(self.pair.fixed_labels, self.field), self.pair.moving_labels).values())
+
+    @property
+    def folded(self) -> float:
+        """Percent of the voxels."""
+        return folds(self.field).percent
+
+
+def _try_field(answer: Any) -> list[_Tried]:
+    tried = []
+    for pair in rig_pairs():
+        assert pair.moving_labels is not None and pair.fixed_labels is not None
+        field = answer(pair.moving_labels.clone(), pair.fixed_labels.clone())
+        if field is None or field is ...:
+            raise Unanswered("my_field returns nothing yet.")
+        wanted = (1, 2, *spatial(pair.fixed))
+        if not isinstance(field, torch.Tensor) or tuple(field.shape) != wanted:
+            received = f"a {type(field).__name__} {tuple(getattr(field, 'shape', ())) or ''}".strip()
+            raise ValueError(f"a torch.Tensor {wanted} is wanted, received {received}")
+        tried.append(_Tried(pair, field.detach().float()))
+    return tried
+
+
+def _works(change: Callable[[_Tried], float]) -> Callable[[list[_Tried]], bool]:
+    """Whether the field would be a rig if it were changed so."""
+    return lambda tried: all(change(each) >= _ALL for each in tried)
+
+
+def _without_grid(tried: _Tried) -> float:
+    return tried.overlap(tried.field - identity(spatial(tried.field)))
+
+
+def _true_field(moving_labels: Labels, fixed_labels: Labels) -> Displacement:
+    """The honest answer to one of the two pairs."""
+    for pair in rig_pairs():
+        if pair.displacement is not None and torch.equal(fixed_labels, pair.fixed_labels):  # type: ignore[arg-type]
+            return pair.displacement
+    raise ValueError("not one of the two pairs")
+
+
+def _some_labels(moving_labels: Labels, fixed_labels: Labels) -> Displacement:
+    """The rig, for every other label."""
+    return torch.where(fixed_labels % 2 == 0, rigged(moving_labels, fixed_labels), 0.0)
+
+
+rigged_field = Exercise(
+    task="Write my_field(moving_labels, fixed_labels): a displacement that raises Dice to 1 and is nonsense.",
+    praise="Dice 1, and a map that tears the brain to shreds. Nothing in Dice asks where a voxel comes from.",
+    prepare=_try_field,
+    rules=(
+        (lambda tried: not all(each.field.isfinite().all() for each in tried), "the field is not finite."),
+        (
+            lambda tried: not any(each.field.abs().max() > 0 for each in tried),
+            "nothing moves: Dice stays as it was. Send each voxel of fixed to a voxel of moving with the same label.",
+        ),
+        (
+            lambda tried: not _works(_Tried.overlap)(tried) and _works(_without_grid)(tried),
+            "these are places, x + u(x); a displacement says how far to go: subtract fields.identity(...).",
+        ),
+        (
+            lambda tried: not _works(_Tried.overlap)(tried) and _works(lambda t: t.overlap(t.field.flip(1)))(tried),
+            "the components have changed places: channel 0 moves along axis 0, downwards.",
+        ),
+        (
+            lambda tried: not _works(_Tried.overlap)(tried) and _works(lambda t: t.overlap(-t.field))(tried),
+            "the sign is the other one: from the voxel of fixed to where moving is read, so place - x.",
+        ),
+        (
+            lambda tried: not _works(_Tried.overlap)(tried) and _works(_Tried.wrong_way)(tried),
+            "it lays the fixed labels on the moving ones. A warp pulls: at each voxel of fixed, where is moving read?",
+        ),
+        (
+            lambda tried: all(each.folded < SOME_FOLDS for each in tried),
+            "hardly a fold: that is a registration, and an honest one. Be worse: the labels tell you all you need.",
+        ),
+        (
+            lambda tried: not _works(_Tried.overlap)(tried),
+            "it folds, but Dice stays below 0.99: some voxels read another label than their own. Those of label 0 too?",
+        ),
+    ),
+    reference=lambda: rigged,
+    mistakes={
+        "nothing": lambda: lambda moving, fixed: torch.zeros(1, 2, *spatial(fixed)),
+        "places": lambda: lambda moving, fixed: rigged(moving, fixed) + identity(spatial(fixed)),
+        "axes": lambda: lambda moving, fixed: rigged(moving, fixed).flip(1),
+        "sign": lambda: lambda moving, fixed: -rigged(moving, fixed),
+        "pushed": lambda: lambda moving, fixed: rigged(fixed, moving),
+        "honest": lambda: _true_field,
+        "every other label": lambda: _some_labels,
+        "not finite": lambda: lambda moving, fixed: rigged(moving, fixed) / 0,
+        "no batch": lambda: lambda moving, fixed: rigged(moving, fixed)[0],
+        "an array": lambda: lambda moving, fixed: rigged(moving, fixed).numpy(),
+    },
+)
+
+# ---------------------------------------------------------------------------------------------- a fair protocol
+
+
+def _ask(answer: Any) -> dict[str, bool]:
+    """Whether the protocol takes the candidate for better, case by case."""
+    verdicts = {}
+    for name, case in protocol_cases().items():
+        try:
+            given = answer(list(case.rows), set(TUNED_ON), case.tries)
+        except Exception as error:
+            pairs = {row.pair for row in case.rows}
+            told = f"with {len(pairs)} pairs, {len(pairs & set(TUNED_ON))} of them in tuned_on, my_protocol raises"
+            raise ValueError(f"{told} {type(error).__name__}: {error}") from error
+        if given is None or given is ...:
+            raise Unanswered("my_protocol returns nothing yet.")
+        if not isinstance(given, (bool, np.bool_)):
+            raise ValueError(f"True or False is wanted, received {given!r}")
+        verdicts[name] = bool(given)
+    return verdicts
+
+
+def _of_the_tuned_ones(rows: list[Row], tuned_on: Collection[int], tries: int) -> bool:
+    """The reference, of the pairs that should be left out."""
+    return protocol(apart=False)([row for row in rows if row.pair in tuned_on], tuned_on, tries)
+
+
+fair_protocol = Exercise(
+    task="Write my_protocol(rows, tuned_on, tries): True where the candidate is better than the reference.",
+    praise="held-out pairs, each compared with itself, a test that knows the number of tries, and a look at the folds.",
+    prepare=_ask,
+    rules=(
+        (lambda says: all(says.values()), "it takes every candidate for better, also one that is worse on each pair."),
+        (
+            lambda says: not any(says.values()),
+            "it never says True, not even of a candidate with 0.3 more Dice on each pair, and without a fold.",
+        ),
+        (
+            lambda says: says["rigged"],
+            "Dice up by 0.2, and 40 % of the voxels fold: it says better. Dice is not all that is measured.",
+        ),
+        (
+            lambda says: says["tuned"] and not says["chance"],
+            "a gain on the pairs of tuned_on, and none on the others: it says better. What may not count as evidence?",
+        ),
+        (
+            lambda says: says["worse"],
+            "worse on every pair, and it says better: the test is two-sided. Which way does it point?",
+        ),
+        (
+            lambda says: says["chance"],
+            "ups and downs of 0.01 that nearly cancel, and it says better: how often would chance alone do that?",
+        ),
+        (
+            lambda says: says["one pair"],
+            "eleven of twelve pairs get worse, one gains 0.4, and it says better: a mean follows one pair. The median?",
+        ),
+        (
+            lambda says: says["few"],
+            "four pairs, all better, and it says better: chance does that once in eight times. What is the least p?",
+        ),
+        (
+            lambda says: says["tries"],
+            "p is 0.007, but this candidate is the best of 40 that were tried: how often does one of 40 come so far?",
+        ),
+        (
+            lambda says: says["honest"] and not says["backwards"],
+            "the same rows in another order, and the verdict is another: bring pairs together by row.pair.",
+        ),
+        (
+            lambda says: not says["honest"],
+            "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?",
+        ),
+        (
+            lambda says: not says["large"],
+            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?",
+        ),
+    ),
+    reference=protocol,
+    mistakes={
+        "folds do not matter": lambda: protocol(regular=False),
+        "all pairs count": lambda: protocol(apart=False),
+        "no direction": lambda: protocol(two_sided=True),
+        "no test": lambda: protocol(test=lambda rows: 0.0),
+        "the mean": lambda: protocol(middle=fmean),
+        "always up": lambda: protocol(test=always_up),
+        "one try": lambda: protocol(corrected=False),
+        "by order": lambda: protocol(test=by_order),
+        "unpaired": lambda: protocol(test=unpaired),
+        "too good": lambda: protocol(most=0.1),
+        "tuned pairs only": lambda: _of_the_tuned_ones,
+        "always yes": lambda: lambda rows, tuned_on, tries: True,
+        "always no": lambda: lambda rows, tuned_on, tries: False,
+        "a number": lambda: lambda rows, tuned_on, tries: 0.04,
+    },
+)

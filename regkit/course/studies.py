@@ -1,0 +1,355 @@
+"""Ablation studies: a model's switches, and what each combination of them becomes when it is trained.
+
+A result is found again by what it is made of: the model's class and all arguments, the recipe, and the words for the
+data. Its file is named after what differs and a checksum of all, so no combination can be taken for another. Beside the
+weights lies a record (.json): what the result was made of, the history, and what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from regkit import checkpoints, training
+from regkit._core.files import write_atomically
+from regkit.data.benchmarks import BENCHMARKS
+from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
+from regkit.tools.compare import _rounded, evaluate
+from regkit.training import Callback, History, Recipe, Source
+from regkit.types import Pair, choose
+
+Choice = Mapping[str, Any]  # the values of switches by name
+
+
+def switches(model: Callable[..., nn.Module]) -> dict[str, tuple[Any, ...]]:
+    """A model's switches with their values, the default first: keyword-only arguments typed bool or Literal."""
+    hints = get_type_hints(model.__init__)
+    found = {}
+    for name, parameter in inspect.signature(model).parameters.items():
+        options = _options(hints.get(name))
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and options:
+            found[name] = (parameter.default, *(value for value in options if value != parameter.default))
+    return found
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The values that a type names, also as one part of a union; none for a number or a text."""
+    if hint is bool:
+        return (True, False)
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(value for part in get_args(hint) if get_origin(part) is Literal for value in get_args(part))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, in evaluation mode, and how it was trained; `complete` unless it was stopped before its last step."""
+
+    model: nn.Module
+    history: History
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """How the combinations of a model's switches are trained, and where their results are kept.
+
+    model: its class. source: pairs to train on, as of `training.train`; data: what they are, in words that change
+    whenever the pairs do. arguments: of the model, the same for all combinations. held_out: pairs to judge on.
+    command: what makes a result, for its record.
+    """
+
+    model: Callable[..., nn.Module]
+    source: Source
+    data: str
+    recipe: Recipe
+    folder: Path
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Sequence[Pair] = ()
+    command: str = ""
+
+    def seeded(self, seed: int) -> Study:
+        """The same study from another seed on: of the first weights, the pairs' order, and what a step draws."""
+        return replace(self, recipe=replace(self.recipe, seed=seed))
+
+    def description(self, choice: Choice) -> dict[str, Any]:
+        """All that a result follows from; arguments that are left out have their defaults.
+
+        Raises:
+            TypeError: a switch that the model does not have.
+        """
+        bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
+        bound.apply_defaults()
+        name = getattr(self.model, "__name__", repr(self.model))
+        arguments = {key: value for key, value in sorted(bound.arguments.items())}
+        return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
+
+    def path(self, choice: Choice) -> Path:
+        """The file of a combination's weights, which may not be there; its record is beside it (.json)."""
+        description = self.description(choice)
+        content = json.dumps(description, sort_keys=True, default=repr)
+        usual = self.description({})["arguments"]
+        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual[key]]
+        words = re.sub(r"[^\w.]+", "-", "-".join(different)).strip("-") or "reference"
+        checksum = hashlib.sha256(content.encode()).hexdigest()[:12]
+        return self.folder / f"{description['model'].lower()}-{words}-seed{self.recipe.seed}-{checksum}.safetensors"
+
+    def record(self, choice: Choice) -> dict[str, Any] | None:
+        """What is kept beside a combination's weights, or None; the weights themselves may be gone.
+
+        Raises:
+            ValueError: a damaged file.
+        """
+        path = self.path(choice).with_suffix(".json")
+        if not path.exists():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+            History.from_json(json.dumps(content["history"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"a result is a pair of files, weights and record, received {path} ({error}); train it again."
+            ) from error
+        return content
+
+    def find(self, choice: Choice) -> Trained | None:
+        """What is kept of a combination, or None.
+
+        Raises:
+            ValueError: a damaged file.
+        """
+        path = self.path(choice)
+        if not path.exists():
+            return None
+        record = self.record(choice)
+        if record is None:
+            raise ValueError(f"a result is a pair of files, weights and record, received {path} alone; train it again.")
+        history = History.from_json(json.dumps(record["history"]))
+        return Trained(checkpoints.load(path, make=self.model), history, complete=True)
+
+    def train(self, choice: Choice, *, callback: Callback | None = None, progress: bool = False) -> Trained:
+        """Train a combination from the recipe's seed on, and keep it if it came to its last step.
+
+        callback, progress: as of `training.train`; KeyboardInterrupt from the callback stops the training.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            model = self.model(**{**self.arguments, **choice})
+        history = training.train(model, self.source, self.recipe, progress=progress, callback=callback)
+        trained = Trained(model.eval(), history, complete=len(history) == self.recipe.steps)
+        if trained.complete:
+            self._keep(choice, trained)
+        return trained
+
+    def _keep(self, choice: Choice, trained: Trained) -> None:
+        """Write both files, the weights last: where they are, the record is."""
+        path = self.path(choice)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reached = evaluate(trained.model, self.held_out) if self.held_out else {}
+        record = {
+            **self.description(choice),
+            "command": self.command,
+            "metrics": reached,
+            "history": _rounded(asdict(trained.history)),
+        }
+        write_atomically(path.with_suffix(".json"), json.dumps(record, default=repr).encode())
+        reached |= dict(zip(["loss"], trained.history.loss[-1:], strict=False))
+        checkpoints.save(trained.model, path, metrics=reached)
+
+
+FOLDER = Path(__file__).parent / "results"
+
+SEEDS = (0, 1, 2)
+
+_NARROW: dict[str, Any] = {"encoder_channels": (8, 16, 32, 32), "decoder_channels": (8, 16, 16, 32)}
+
+_VESSEL: dict[str, Any] = _NARROW | {"similarity": "adaptive_ncc", "weight": 0.02}
+
+_SLIM: dict[str, Any] = {"channels": (8, 16, 16, 16, 16), "update_channels": (16, 32, 32, 32, 32)}
+
+_DEEP: dict[str, Any] = _SLIM | {"channels": (8, 16, 16, 16, 16, 16, 16), "affine": "halfway"}
+
+
+def _study(model: Any, benchmark: str, recipe: Recipe, name: str, **arguments: Any) -> Study:
+    pairs = BENCHMARKS[benchmark]
+    return Study(model, pairs.train, pairs.words, recipe, FOLDER / name, arguments, pairs.held_out)
+
+
+_SHAPES = Recipe(steps=400, learning_rate=2e-3, batch=16)
+
+_VESSELS = Recipe(steps=400, learning_rate=2e-3, batch=8)
+
+_BRAINS = Recipe(steps=500, learning_rate=1e-3, batch=4)
+
+_FASTER = Recipe(steps=500, learning_rate=2e-3, batch=4)
+
+_WAVELETS = Recipe(steps=900, learning_rate=2e-3, batch=2)
+
+STUDIES: dict[str, Study] = {
+    "gradicon": _study(GradICON, "hollow", _SHAPES, "gradicon", **_NARROW),
+    "gradicon_finer": _study(GradICON, "hollow_64", _SHAPES, "gradicon_finer", **_NARROW),
+    "gradicon_vessels": _study(GradICON, "vessels", _VESSELS, "gradicon_vessels", **_VESSEL),
+    "spnet": _study(SPNet, "brains", _BRAINS, "spnet"),
+    "sitreg": _study(SITReg, "brains", _BRAINS, "sitreg", **_SLIM),
+    "sitreg_unaligned": _study(SITReg, "brains_unaligned", _BRAINS, "sitreg_unaligned", **_DEEP),
+    "sacbnet": _study(SACBNet, "brains", _FASTER, "sacbnet", width=2),
+    "smgicnet": _study(SMGICNet, "brains_unaligned", _WAVELETS, "smgicnet", channels=16),
+    "voxelmorph": _study(VoxelMorph, "brains", _FASTER, "voxelmorph", similarity="lncc"),
+    "voxelmorph_unaligned": _study(VoxelMorph, "brains_unaligned", _FASTER, "voxelmorph_unaligned", similarity="lncc"),
+}
+
+VARIANTS: dict[str, dict[str, Choice]] = {
+    "gradicon": {
+        "reference": {},
+        "ICON": {"regularizer": "icon"},
+        "one step": {"levels": (0,)},
+        "ICON, one step": {"regularizer": "icon", "levels": (0,)},
+        "weak ICON": {"regularizer": "icon", "weight": 64.0},
+        "no regularizer": {"regularizer": "none"},
+    },
+    "gradicon_finer": {"reference": {}},
+    "gradicon_vessels": {
+        "reference": {},
+        "two networks": {"levels": (1, 0)},
+        "one network": {"levels": (0,)},
+        "mean NCC": {"similarity": "mean_ncc"},
+        "NCC": {"similarity": "ncc"},
+    },
+    "spnet": {
+        "reference": {},
+        "w/o SVF": {"integrate": False},
+        "w/o SVF, weight 0.01": {"integrate": False, "inverse_weight": 0.01},
+        "w/o MIE": {"image_encoding": False},
+        "w/o FW": {"feature_warping": False},
+        "w/o SR": {"symmetric": False},
+        "SS": {"bidirectional": False},
+        "SS+BE": {"average": False},
+        "2 levels": {"levels": 2},
+        "3 levels": {"levels": 3},
+    },
+    "sitreg": {
+        "reference": {},
+        "velocity": {"update": "velocity"},
+        "one-sided": {"update": "one_sided"},
+        "towards fixed": {"meeting": "fixed"},
+        "no limit": {"limit": "none"},
+    },
+    "sitreg_unaligned": {"reference": {}, "no affine": {"affine": "none", "channels": _SLIM["channels"]}},
+    "sacbnet": {
+        "reference": {},
+        "no block": {"blocks": "none"},
+        "block on level 5": {"blocks": "5"},
+        "blocks on levels 5, 4": {"blocks": "54"},
+        "1 cluster": {"clusters": 1},
+        "5 clusters": {"clusters": 5},
+        "11 clusters": {"clusters": 11},
+        "means over channels": {"mean": "channels"},
+        "both means": {"mean": "both"},
+    },
+    "smgicnet": {
+        "reference": {},
+        "one level": {"levels": 1},
+        "two levels": {"levels": 2},
+        "not symmetric": {"symmetric": False},
+        "no attention": {"attention": False},
+        "no gradient inverse consistency": {"gradient_inverse": False},
+        "no smoothness": {"smoothness": False},
+        "neither": {"gradient_inverse": False, "smoothness": False},
+    },
+    "voxelmorph": {"reference": {}},
+    "voxelmorph_unaligned": {"reference": {}},
+}
+
+
+class Spread(NamedTuple):
+    """A number over several seeds."""
+
+    mean: float
+    deviation: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} ± {self.deviation:.1g} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.3g} (1)"
+
+
+def choice(study: str, variant: str) -> Choice:
+    """The switches of a variant.
+
+    Raises:
+        ValueError: there is no such study or variant; lists those that there are.
+    """
+    return choose("variant", variant, choose("study", study, VARIANTS))
+
+
+def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[str, Any]:
+    """The record of a variant trained from a seed, which is trained now if there is none; see `Study.record`."""
+    chosen = choice(study, variant)
+    command = f"python -m regkit study {study} --variant {shlex.quote(variant)} --seeds {seed}"
+    seeded = replace(STUDIES[study].seeded(seed), command=command)
+    record = seeded.record(chosen)
+    if record is None:
+        trained = seeded.train(chosen, progress=progress)
+        record = seeded.record(chosen)
+        if record is None:
+            raise KeyboardInterrupt(f"stopped after {len(trained.history)} steps, nothing is kept")
+        if seed != SEEDS[0]:
+            seeded.path(chosen).unlink()
+    return record
+
+
+def train(study: str | None = None, variant: str | None = None, seeds: Sequence[int] | None = None) -> None:
+    """Train what is missing of a study (all, if none is named) and a variant (all), and print what each reached.
+
+    Raises:
+        ValueError: there is no such study or variant; lists those that there are.
+    """
+    for name in [study] if study else VARIANTS:
+        chosen = [variant] if variant else choose("study", name, VARIANTS)
+        for seed, each in itertools.product(seeds or SEEDS, chosen):
+            reached = run(name, each, seed)["metrics"]
+            numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in reached.items())
+            print(f"{name} / {each} / seed {seed}: {numbers}", flush=True)
+
+
+def records(study: str, variant: str = "reference") -> list[dict[str, Any]]:
+    """The records of a variant, one for each seed that was trained."""
+    chosen = choice(study, variant)
+    found = (STUDIES[study].seeded(seed).record(chosen) for seed in SEEDS)
+    return [record for record in found if record is not None]
+
+
+def load(study: str, variant: str = "reference") -> Trained:
+    """A variant as it was trained from the first seed.
+
+    Raises:
+        FileNotFoundError: it is not trained yet; says with what command.
+    """
+    found = STUDIES[study].find(choice(study, variant))
+    if found is None:
+        raise FileNotFoundError(
+            f'a variant must be trained before it is loaded, received {variant!r} of {study}; run "python -m regkit '
+            f'study {study} --variant {variant!r}".'
+        )
+    return found
+
+
+def results(study: str, variant: str = "reference") -> dict[str, Spread]:
+    """What a variant reached on held-out pairs over its seeds, by the names of `studies.evaluate`."""
+    reached = [record["metrics"] for record in records(study, variant)]
+    columns = {name: [metrics[name] for metrics in reached] for name in (reached[0] if reached else ())}
+    return {
+        name: Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+        for name, values in columns.items()
+    }

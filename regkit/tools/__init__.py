@@ -1,0 +1,1 @@
+"""What is done with the library: register scans, examine files, report, compare methods, keep a leaderboard."""

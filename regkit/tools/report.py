@@ -1,0 +1,196 @@
+"""A page to judge one registration of two scans by: pictures before and after, the map, its folds, the numbers.
+
+One HTML file with its pictures inside; it needs no network, no script and no other file.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regkit.fields import identity, sample
+from regkit.figures import paint
+from regkit.figures.pixels import DIFFERENCES, Picture, darken, integer_scale, png
+from regkit.figures.planes import Cut, Place, cuts
+from regkit.images import SIDES, Grid, Scan, move_points, normalise, resample, voxel_map
+from regkit.images.itk import Deformation, regrid
+from regkit.tools.register import ScanRegistration
+
+_LONGEST = 120  # voxels along the longest axis of what is drawn
+
+_TARGET = 256  # pixels along the longer side of a picture
+
+_DIFFERENCE = 0.5
+
+_NAMES = ("Sagittal", "Coronal", "Axial")
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1400px; margin: 2rem auto;
+  padding: 0 1rem }}
+h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem }}
+.row {{ display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start }}
+figure {{ margin: 0 0 .6rem; width: min-content }}
+figcaption {{ font-size: .85rem; color: #444 }} img {{ display: block }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+td, th {{ padding: .15rem .9rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd }}
+td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; flex-wrap: wrap;
+  align-items: flex-start; gap: 3rem }} h2 small {{ font-weight: normal; color: #444 }}
+</style></head><body><h1>{title}</h1>{body}</body></html>
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Everything that is drawn, on one grid of even voxels: (*space), and the field (dim, *space) in its voxels."""
+
+    fixed: NDArray[Any]
+    before: NDArray[Any]
+    near: NDArray[Any]
+    warped: NDArray[Any]
+    field: NDArray[Any]
+    determinant: NDArray[Any]
+
+
+def page(
+    result: ScanRegistration,
+    determinant: Scan,
+    numbers: Mapping[str, str],
+    dice: Sequence[tuple[str, ...]] = (),
+    *,
+    title: str = "Registration",
+) -> str:
+    """The page as HTML.
+
+    determinant: `result.jacobian()`. numbers: what is listed, by name. dice: the rows of a table, its head first.
+    """
+    drawn = _draw(result, determinant)
+    centre = _centre(drawn.fixed)
+    body = [f'<div class="tables">{_table([], list(numbers.items()))}{_table(dice[:1], dice[1:])}</div>']
+    families = cuts(drawn.fixed.ndim, upright=True)
+    for cut in families:
+        body += [_heading(cut, result.here.grid), _row(_maps(drawn, cut, centre)), _row(_matches(drawn, cut, centre))]
+    if (drawn.determinant <= 0).any():
+        place = tuple(int(i) for i in np.unravel_index(np.argmin(drawn.determinant), drawn.determinant.shape))
+        worst = _row(_maps(drawn, families[0], place))
+        body += [_heading(families[0], result.here.grid, ", through the worst fold"), worst]
+    body += ["<h2>Keys</h2>", _row(_keys())]
+    return _PAGE.format(title=escape(title), body="\n".join(body))
+
+
+def _draw(result: ScanRegistration, determinant: Scan) -> _Drawn:
+    grid = _even(result.fixed.grid)
+    moving, fixed = normalise(result.moving), normalise(result.fixed)
+    local = regrid(Deformation(result.found.displacement, result.here.grid), grid)
+    whole = regrid(result.there, grid)
+    images = {
+        "fixed": resample(fixed, grid),
+        "before": resample(moving, grid),
+        "near": resample(moving, grid, through=result.through),
+        "warped": resample(moving, grid, displacement=whole.displacement),
+    }
+    values = {name: scan.tensor[0, 0].numpy() for name, scan in images.items()}
+    return _Drawn(field=local.displacement[0].numpy(), determinant=_with_folds(determinant, grid), **values)
+
+
+def _with_folds(determinant: Scan, grid: Grid) -> NDArray[Any]:
+    """|J| on a grid by the nearest voxel; one in which the map folds anywhere shows it."""
+    places = move_points(identity(grid.space), voxel_map(grid, determinant.grid))
+    values = sample(determinant.tensor, places, mode="nearest")[0, 0].numpy().copy()
+    folds = (determinant.tensor[0, 0] <= 0).nonzero()
+    if len(folds):
+        matrix = voxel_map(determinant.grid, grid)
+        found = np.rint(folds.numpy() @ matrix[:, :-1].T + matrix[:, -1]).astype(int)
+        index = tuple(np.clip(found, 0, np.array(grid.space) - 1).T)
+        np.minimum.at(values, index, determinant.tensor[0, 0][folds.unbind(1)].numpy())
+    return values
+
+
+def _even(grid: Grid) -> Grid:
+    """The same extent with voxels of one size, at most `_LONGEST` along an axis."""
+    longest = max(size * step for size, step in zip(grid.space, grid.spacing, strict=True))
+    return grid.with_spacing(max(longest / _LONGEST, min(grid.spacing)))
+
+
+def _centre(image: NDArray[Any]) -> Place:
+    """The voxel at the centre of mass."""
+    total = max(float(image.sum()), 1e-12)
+    axes: Any = np.indices(image.shape, sparse=True)
+    return tuple(round(float((axis * image).sum() / total)) for axis in axes)
+
+
+def _heading(cut: Cut, grid: Grid, more: str = "") -> str:
+    first, second = grid.axes[cut.first], grid.axes[cut.second]
+    (across,) = {0, 1, 2} - {first, second}
+    (left, right), (_, top) = SIDES[first], SIDES[second]
+    sides = f"{left} on the left, {right} on the right, {top} on top"
+    return f"<h2>{_NAMES[across]} plane{more} <small>({sides})</small></h2>"
+
+
+def _maps(drawn: _Drawn, cut: Cut, place: Place) -> Iterator[tuple[str, Picture]]:
+    """The images and the map in one plane, with captions."""
+    images = {"fixed": drawn.fixed, "moving, as the headers place it": drawn.before, "moving, warped": drawn.warped}
+    scale = integer_scale(cut.plane(drawn.fixed, place).shape, _TARGET)
+    for words, image in images.items():
+        yield words, paint.render_image(cut.plane(image, place), scale=scale)
+    field, determinant = cut.field(drawn.field, place), cut.plane(drawn.determinant, place)
+    below = darken(paint.render_image(cut.plane(drawn.near, place), scale=scale), 0.6)
+    every = max(2, max(determinant.shape) // 24)
+    yield "the map: where each line of fixed reads moving", paint.render_grid(below, field, every=every)
+    folds = int((determinant <= 0).sum())
+    yield f"|J|, volume change; {folds} folded voxels here", paint.render_jacobian(determinant, scale=scale)
+
+
+def _matches(drawn: _Drawn, cut: Cut, place: Place) -> Iterator[tuple[str, Picture]]:
+    """How well the images match in one plane, before and after, with captions."""
+    fixed, before, warped = (cut.plane(image, place) for image in (drawn.fixed, drawn.before, drawn.warped))
+    scale = integer_scale(fixed.shape, _TARGET)
+    yield "before: fixed and moving in turn", paint.render_checkerboard(fixed, before, scale=scale)
+    yield "after: fixed and warped in turn", paint.render_checkerboard(fixed, warped, scale=scale)
+    for words, image in (("before: moving - fixed", before), ("after: warped - fixed", warped)):
+        error = float(np.abs(image - fixed).mean())
+        picture = paint.render_difference(image, fixed, limit=_DIFFERENCE, scale=scale)
+        yield f"{words}, mean absolute {error:.3f}", picture
+
+
+def _keys() -> Iterator[tuple[str, Picture]]:
+    yield "difference of intensity", paint.render_bar(DIFFERENCES, (-_DIFFERENCE, _DIFFERENCE), width=_TARGET)
+    words = "|J|: how much of moving goes into one of fixed; above 1 it shrinks, below 1 it grows, folds at or below 0"
+    yield words, paint.render_jacobian_bar(width=_TARGET)
+
+
+# ---------------------------------------------------------------------------------------------- HTML
+
+
+def _row(shown: Iterable[tuple[str, Picture]]) -> str:
+    """Pictures side by side."""
+    figures = "".join(
+        f'<figure><img alt="{escape(words)}" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}">'
+        f"<figcaption>{escape(words)}</figcaption></figure>"
+        for words, picture in shown
+    )
+    return f'<div class="row">{figures}</div>'
+
+
+def _table(head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [_cells("th", row) for row in head] + [_cells("td", row) for row in rows]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _cells(kind: str, row: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row) + "</tr>"
+
+
+def framed(text: str, *, height: int = 640) -> str:
+    """A page within a page, as a notebook shows it: HTML that scrolls by itself. height: pixels."""
+    style = f"width: 100%; height: {height}px; border: 1px solid #ccc"
+    return f'<div><iframe title="report" style="{style}" srcdoc="{escape(text)}"></iframe></div>'

@@ -1,0 +1,142 @@
+"""Interactive pictures for notebooks: before and after, a field, its folds.
+
+A `View` puts controls around a scene (scenes.py): a change of one draws the picture anew, in place. In a page without a
+kernel a view shows its last picture (PNG). An exception in a callback is shown in red and kept in `view.errors`.
+Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets
+
+from regkit.figures.pixels import Picture, png
+from regkit.widgets import static
+from regkit.widgets.scene import Control, Scene, State
+
+_DESCRIBED = {"description_width": "initial"}
+
+# ---------------------------------------------------------------------------------------------- a live scene
+
+
+@functools.singledispatch
+def _widget(control: Control) -> ipywidgets.Widget:
+    """The ipywidget for a control."""
+    raise TypeError(f"a control must be one of {Control}, received {control!r}; see scenes.py.")
+
+
+def _bundle(widget: ipywidgets.Widget, picture: bytes, words: str) -> dict[str, Any]:
+    """The widget for a notebook, a picture for a page, words for a terminal."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return {
+        "text/plain": words,
+        "image/png": base64.b64encode(picture).decode(),
+        "application/vnd.jupyter.widget-view+json": view,
+    }
+
+
+class View:
+    """A scene with its controls.
+
+    controls: the widgets by name; `set(name=value, ...)` moves several and draws once. image: the ipywidgets.Image.
+    widget: everything together, to be put into other boxes. errors: the tracebacks of callbacks that failed.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.controls = {name: _widget(control) for name, control in scene.controls().items()}
+        self.errors: list[str] = []
+        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+        self.caption, self.alert = ipywidgets.HTML(), ipywidgets.HTML()
+        row = ipywidgets.Box([*self.controls.values()], layout={"flex_flow": "row wrap", "align_items": "center"})
+        self.widget = ipywidgets.VBox([row, self.image, self.caption, self.alert])
+        self._held = False
+        for name, control in self.controls.items():
+            if isinstance(control, ipywidgets.Button):
+                control.on_click(lambda _, name=name: self.press(name))
+            else:
+                control.observe(lambda _: self.update(), names="value")
+        self._draw()  # a mistake in the input is the caller's to see
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The controls' values by name."""
+        buttons = ipywidgets.Button
+        return {name: control.value for name, control in self.controls.items() if not isinstance(control, buttons)}
+
+    def render(self, state: State) -> Picture:
+        """The picture for any values of the controls; those left out keep their present values."""
+        return self.scene.render({**self.state, **state})
+
+    def set(self, **values: Any) -> None:
+        """Move several controls and draw once."""
+        self._held = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._held = False
+        self.update()
+
+    def press(self, button: str) -> None:
+        """Press a button."""
+        self.attempt(lambda: self.set(**self.scene.press(button, self.state)))
+
+    def update(self) -> None:
+        """Draw the picture and its caption anew, in place."""
+        if not self._held:
+            self.attempt(self._draw)
+
+    def attempt(self, action: Callable[[], Any]) -> None:
+        """Do something in a callback: where it fails, show the error under the picture and keep its traceback."""
+        try:
+            action()
+            self.alert.value = ""
+        except Exception as error:
+            self.errors.append(traceback.format_exc())
+            words = html.escape(f"{type(error).__name__}: {error}")
+            self.alert.value = f'<div role="alert" style="color:#b00020;border:1px solid;padding:4px">{words}</div>'
+
+    def _draw(self) -> None:
+        state = self.state
+        hidden = self.scene.hidden(state)
+        for name, control in self.controls.items():
+            control.layout.display = "none" if name in hidden else None
+        self.image.value = png(self.scene.render(state))
+        words = self.scene.describe(state)
+        self.caption.value = f'<div aria-live="polite" style="line-height:1.4">{html.escape(words)}</div>'
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        words = self.scene.describe(self.state)
+        if static.wanted():
+            return {"text/plain": words, "text/html": static.moving_html(self.scene, self.state)}
+        return _bundle(self.widget, self.image.value, words)
+
+
+class Tabs:
+    """Several views behind tabs; `views` by title. A page without a kernel shows the first one's picture."""
+
+    def __init__(self, views: Mapping[str, View]) -> None:
+        self.views = dict(views)
+        self.widget = ipywidgets.Tab([view.widget for view in views.values()])
+        for position, title in enumerate(views):
+            self.widget.set_title(position, title)
+
+    @property
+    def errors(self) -> list[str]:
+        """The errors of all views."""
+        return [error for view in self.views.values() for error in view.errors]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        if static.wanted():
+            return {
+                "text/html": static.tabs_html({title: (view.scene, view.state) for title, view in self.views.items()})
+            }
+        first = next(iter(self.views.values()))
+        return _bundle(self.widget, first.image.value, first.scene.describe(first.state))

@@ -1,0 +1,95 @@
+"""What an interactive picture is made of: controls, and the scene that draws and describes any state of them.
+
+A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `Button`) and is a pure function of their
+values, without widgets. widgets.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from regkit.figures.pixels import Picture
+
+State = Mapping[str, Any]  # the value of each control by its name
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number from `low` to `high`; whole where all numbers given are whole. live: follow it while it is dragged."""
+
+    words: str
+    value: float
+    low: float
+    high: float
+    step: float = 1
+    live: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words; the first at the start."""
+
+    words: str
+    options: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Stops(Choice):
+    """One of several words along a slider, `start` at the start."""
+
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """On or off."""
+
+    words: str
+    value: bool
+
+
+@dataclass(frozen=True)
+class Player:
+    """A frame number that counts on by itself when started, every `interval` milliseconds."""
+
+    interval: int
+
+
+@dataclass(frozen=True)
+class Button:
+    """Something to press."""
+
+    words: str
+    enabled: bool = True
+
+
+Control = Slider | Choice | Toggle | Player | Button
+
+
+class Scene(ABC):
+    """What a view shows: pure functions of the controls' values."""
+
+    used_by: ClassVar[Mapping[str, Sequence[str]]] = {}  # control: the modes in which it has an effect (else all)
+
+    @abstractmethod
+    def controls(self) -> dict[str, Control]:
+        """The controls by name, at their first values."""
+
+    def hidden(self, state: State) -> set[str]:
+        """The controls that have no effect at these values."""
+        return {name for name, modes in self.used_by.items() if state["mode"] not in modes}
+
+    @abstractmethod
+    def render(self, state: State) -> Picture:
+        """The picture for these values of the controls."""
+
+    def press(self, button: str, state: State) -> dict[str, Any]:
+        """The controls' new values after a button was pressed."""
+        return {}
+
+    @abstractmethod
+    def describe(self, state: State) -> str:
+        """The picture in words: what is seen, ranges and units."""

@@ -1,0 +1,262 @@
+"""Interactive pictures for a page without a kernel: a scene as HTML, its frames drawn beforehand.
+
+While a notebook runs with REGKIT_STATIC=1 (course.publish), its views show themselves so. Every choice is offered, and
+so many values of each slider that all combinations fit into one page; the page says what it leaves out.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import product
+from math import prod
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from PIL import Image
+
+from regkit.figures.pixels import Picture
+from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.volumes import first_values
+
+FRAMES = 400  # of a scene, at most
+
+PIXELS = 150_000_000  # of all frames of a scene, at most
+
+MOST, LEAST = 21, 5  # values of a slider
+
+PAGE = """<div id="ID" class="regkit-static" style="font-family: sans-serif; line-height: 1.5">
+<p class="controls"></p><img alt="" style="max-width: 100%"><p class="words" aria-live="polite"></p>
+<p class="note" style="color: #666; font-size: small"></p></div>
+<script>(() => {
+  const root = document.getElementById("ID"), scene = SCENE;
+  const [controls, image, words, note] = [".controls", "img", ".words", ".note"].map(name => root.querySelector(name));
+  const now = scene.controls.map(control => control.start), rows = [];
+  const show = () => {
+    const hidden = scene.hidden[now.filter((_, i) => scene.controls[i].chosen).join()];
+    rows.forEach((row, i) => { row.label.hidden = hidden.includes(i); row.draw(); });
+    const [picture, text] = scene.frames[now.map((index, i) => hidden.includes(i) ? "-" : index).join()];
+    image.src = "data:image/webp;base64," + scene.pictures[picture];
+    image.alt = words.textContent = text;
+  };
+  const move = (position, index) => {
+    if (scene.alone && !scene.controls[position].chosen)  // the others go back to where they started
+      scene.controls.forEach((control, i) => { if (!control.chosen) now[i] = control.start; });
+    now[position] = index;
+    show();
+  };
+  const kinds = {
+    slider: (control, position) => {
+      const input = document.createElement("input"), value = document.createElement("output");
+      Object.assign(input, {type: "range", min: 0, max: control.values.length - 1});
+      input.oninput = () => move(position, Number(input.value));
+      const draw = () => { input.value = now[position]; value.textContent = control.values[now[position]]; };
+      return [[input, value], draw];
+    },
+    choice: (control, position) => {
+      const select = document.createElement("select");
+      select.append(...control.values.map(value => new Option(value)));
+      select.onchange = () => move(position, select.selectedIndex);
+      return [[select], () => { select.selectedIndex = now[position]; }];
+    },
+    toggle: (control, position) => {
+      const box = Object.assign(document.createElement("input"), {type: "checkbox"});
+      box.onchange = () => move(position, Number(box.checked));
+      return [[box], () => { box.checked = now[position] === 1; }];
+    },
+    player: (control, position) => {
+      const box = Object.assign(document.createElement("input"), {type: "checkbox"});
+      setInterval(() => { if (box.checked) move(position, 1 - now[position]); }, control.interval);
+      return [[box], () => {}];
+    },
+  };
+  scene.controls.forEach((control, position) => {
+    const label = document.createElement("label"), [parts, draw] = kinds[control.kind](control, position);
+    label.style.marginRight = "1.5em";
+    label.append(control.words + " ", ...parts);
+    controls.append(label);
+    rows.push({label, draw});
+  });
+  note.textContent = scene.note;
+  show();
+})();</script>"""
+
+
+def wanted() -> bool:
+    """Whether views show themselves for a page without a kernel: the environment variable REGKIT_STATIC is 1."""
+    return os.environ.get("REGKIT_STATIC") == "1"
+
+
+def moving_html(scene: Scene, state: State | None = None) -> str:
+    """A scene as HTML and a few lines of script, all frames inside. state: where its controls start."""
+    start = {**first_values(scene.controls()), **(state or {})}
+    content = json.dumps(_content(scene, start), ensure_ascii=False).replace("</", "<\\/")
+    return PAGE.replace("ID", f"regkit-{uuid4().hex[:12]}").replace("SCENE", content)
+
+
+def tabs_html(scenes: Mapping[str, tuple[Scene, State]]) -> str:
+    """Several scenes in their states, one below the other, under their titles."""
+    return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene)}" for title, scene in scenes.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a page offers: the values of each choice and each slider by its name. alone: one slider moves at a time."""
+
+    choices: Mapping[str, Sequence[Any]]
+    sliders: Mapping[str, Sequence[Any]]
+    alone: bool
+
+    def combinations(self, scene: Scene, start: State) -> Iterator[tuple[State, list[str]]]:
+        """All states of the choices, and the sliders that have an effect there."""
+        for values in product(*self.choices.values()):
+            state = {**start, **dict(zip(self.choices, values, strict=True))}
+            hidden = scene.hidden(state)
+            yield state, [name for name in self.sliders if name not in hidden]
+
+    def count(self, scene: Scene, start: State) -> int:
+        """How many frames that takes."""
+        lengths = [[len(self.sliders[name]) for name in free] for _, free in self.combinations(scene, start)]
+        return sum(1 + sum(length - 1 for length in each) if self.alone else prod(each) for each in lengths)
+
+    def states(self, scene: Scene, start: State) -> Iterator[State]:
+        """The state of each frame."""
+        for state, free in self.combinations(scene, start):
+            if self.alone:
+                yield state
+                yield from ({**state, name: value} for name in free for value in self.sliders[name])
+            else:
+                for values in product(*(self.sliders[name] for name in free)):
+                    yield {**state, **dict(zip(free, values, strict=True))}
+
+
+def plan(scene: Scene, start: State, frames: int) -> Plan:
+    """The richest plan of at most so many frames: first sliders get fewer values, then they move alone, then a choice
+    falls away."""
+    controls = {name: control for name, control in scene.controls().items() if not isinstance(control, Button)}
+    sliders = {name: control for name, control in controls.items() if isinstance(control, Slider | Stops)}
+    choices = {name: _values(control) for name, control in controls.items() if name not in sliders}
+    alive = [name for name in choices if not _dead(scene, start, name, choices[name])]
+    for kept in range(len(alive), -1, -1):
+        for alone in (False, True):
+            for most in range(MOST, LEAST - 1, -2):
+                grids = {name: _thinned(control, start[name], most) for name, control in sliders.items()}
+                found = Plan({name: choices[name] for name in alive[:kept]}, grids, alone)
+                if found.count(scene, start) <= frames:
+                    return found
+    return Plan({}, {name: _thinned(control, start[name], 3) for name, control in sliders.items()}, True)
+
+
+def _values(control: Control) -> list[Any]:
+    return (
+        list(control.options)
+        if isinstance(control, Choice)
+        else [False, True]
+        if isinstance(control, Toggle)
+        else [0, 1]
+    )
+
+
+def _dead(scene: Scene, start: State, name: str, values: Sequence[Any]) -> bool:
+    """Whether a choice alters nothing that is seen (it may say what a button will do)."""
+    if name in scene.hidden(start):
+        return False
+    first, *others = ({**start, name: value} for value in values)
+    return not any(
+        scene.hidden(other) != scene.hidden(first)
+        or scene.describe(other) != scene.describe(first)
+        or not np.array_equal(scene.render(other), scene.render(first))
+        for other in others
+    )
+
+
+def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
+    """So many of a slider's values, both ends and the one where it starts among them."""
+    if isinstance(control, Stops):
+        places = np.linspace(0, len(control.options) - 1, min(most, len(control.options))).round().astype(int)
+        return [control.options[place] for place in sorted({*places.tolist(), control.options.index(start)})]
+    count = _length(control)
+    steps = np.linspace(0, count - 1, min(most, count)).round().tolist()
+    whole = isinstance(control.low, int) and isinstance(control.step, int)
+    values = [(int if whole else float)(control.low + step * control.step) for step in steps]
+    nearest = min(range(len(values)), key=lambda position: abs(values[position] - start))
+    if 0 < nearest < len(values) - 1:
+        values[nearest] = start
+    return sorted({*values, start})
+
+
+def _content(scene: Scene, start: State) -> dict[str, Any]:
+    """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
+    frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
+    offered = plan(scene, start, frames)
+    values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
+    names = [name for name in scene.controls() if name in values]
+    hidden = {
+        ",".join(str(values[name].index(state[name])) for name in names if name in offered.choices): [
+            names.index(name) for name in names if name in scene.hidden(state)
+        ]
+        for state, _ in offered.combinations(scene, start)
+    }
+    pictures: dict[str, int] = {}
+    told: dict[str, tuple[int, str]] = {}
+    for state in offered.states(scene, start):
+        gone = scene.hidden(state)
+        key = ",".join("-" if name in gone else str(values[name].index(state[name])) for name in names)
+        if key not in told:
+            told[key] = pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state)
+    controls = [_control(scene.controls()[name], values[name], start[name], name in offered.choices) for name in names]
+    return {
+        "controls": controls,
+        "hidden": hidden,
+        "frames": told,
+        "pictures": list(pictures),
+        "alone": offered.alone,
+        "note": _note(scene, names, offered),
+    }
+
+
+def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) -> dict[str, Any]:
+    """One control for the script; chosen: it is no slider."""
+    common = {"start": values.index(start), "chosen": chosen}
+    if isinstance(control, Player):
+        return {**common, "kind": "player", "words": "play", "interval": control.interval}
+    if isinstance(control, Toggle):
+        return {**common, "kind": "toggle", "words": control.words}
+    texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    kind = "choice" if chosen else "slider"
+    return {**common, "kind": kind, "words": getattr(control, "words", ""), "values": texts}
+
+
+def _note(scene: Scene, names: Sequence[str], offered: Plan) -> str:
+    """What the live view has that the page lacks; nothing where it lacks nothing."""
+    controls = scene.controls()
+    grids = {name: values for name, values in offered.sliders.items() if name in names}
+    fewer = any(len(values) < _length(controls[name]) for name, values in grids.items())
+    missing = [escape(getattr(control, "words", name)) for name, control in controls.items() if name not in names]
+    told = [
+        "in fewer steps" if fewer else "",
+        "one slider at a time" if offered.alone and len(grids) > 1 else "",
+        f"without {', '.join(missing)}" if missing else "",
+    ]
+    lacks = ", ".join(part for part in told if part)
+    return f"Coarse here ({lacks}); in JupyterLab every control moves." if lacks else ""
+
+
+def _length(control: Control) -> int:
+    """How many values a slider has."""
+    if isinstance(control, Slider):
+        return round((control.high - control.low) / control.step) + 1
+    return len(_values(control))
+
+
+def webp(picture: Picture) -> str:
+    """The picture as a WebP file without loss, a third of its PNG, in base64."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "WEBP", lossless=True, method=2)
+    return base64.b64encode(file.getvalue()).decode()
