@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kept import kept_fields, textbook_squaring
+from helpers.kept import kept_fields, textbook_squaring
 from scipy.linalg import expm
 from torch import Tensor
 

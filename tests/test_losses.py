@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from parity.entries import Entries
-from parity.recipe import image_pair
+from helpers.parity import Entries
+from helpers.recipe import image_pair
 from torch import Tensor
 from torch.autograd import gradcheck
 

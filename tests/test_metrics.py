@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from helpers.parity import Entries
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
-from parity.entries import Entries
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import browser
+from helpers import browser
 
 NOTEBOOK = """import torch
 from regkit import widgets

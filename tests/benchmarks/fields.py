@@ -16,7 +16,7 @@ import regkit.fields as regkit
 from regkit.fields import difference, identity
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from kept import kept_fields, textbook_squaring
+from helpers.kept import kept_fields, textbook_squaring
 
 Way = Callable[[], Tensor] | None
 

@@ -1,0 +1,128 @@
+"""Sliders over stored fields, compositions and races: every control driven in process, numbers against their law."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from regkit import fields
+from regkit.course.lessons import sweeps, t05_diffeomorphisms
+from regkit.figures.pixels import FOLD
+
+SHAPE = (21, 17)
+
+
+def example(batch=1):
+    generator = torch.Generator().manual_seed(0)
+    moving = torch.rand(batch, 1, *SHAPE, generator=generator)
+    bump = torch.zeros(batch, 2, *SHAPE)
+    bump[:, 0, 14, 11] = 1.0
+    return moving, bump
+
+
+def weight_slider():
+    moving, bump = example()
+    stored = {"1": 0 * bump, "0.1": bump, "0": 4 * bump}
+    return sweeps.sweep(moving, moving, stored, words="λ", start="0.1", notes={"0": "Too loose."})
+
+
+def inspector():
+    _, bump = example()
+    return t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+
+
+@pytest.mark.parametrize("make", [weight_slider, inspector], ids=["sweep", "composition"])
+def test_every_control_draws_anew(make):
+    view = make()
+    drive(view)
+    assert all(control.description for control in view.controls.values())
+    assert "image/png" in view._repr_mimebundle_()
+
+
+def test_a_sweep_begins_where_it_is_told_and_says_what_it_shows():
+    view = weight_slider()
+    assert view.state["stop"] == "0.1" and view.caption.value.count("λ = 0.1:") == 1
+    assert "0 folded voxels" in view.caption.value
+    view.set(stop="0")
+    determinant = fields.jacobian_determinant(4 * example()[1])
+    count, least = int((determinant <= 0).sum()), float(determinant.min())
+    assert count > 0
+    for words in (f"{count} folded voxels", f"least |J| {least:.2f}", "Too loose."):
+        assert words in view.caption.value
+    view.set(stop="1")
+    assert "Mean |warped - fixed| 0.0000" in view.caption.value
+
+
+def test_a_sweep_paints_the_folds_in_their_colour_and_marks_the_least_jacobian():
+    view = weight_slider()
+    folded = {stop: (view.render({"stop": stop, "mark": False}) == FOLD).all(-1).sum() for stop in ("0.1", "0")}
+    assert folded["0"] > folded["0.1"]
+    moving, bump = example()
+    unmarked = sweeps.sweep(moving, moving, {"0": bump}, words="λ", mark=False)
+    assert unmarked.state["mark"] is False and view.state["mark"] is True
+    assert (view.render({"stop": "0", "mark": True}) != view.render({"stop": "0", "mark": False})).any()
+
+
+def test_a_composition_says_how_far_from_the_identity_it_is():
+    _, bump = example()
+    view = inspector()
+    error = fields.compose(bump, -bump).norm(dim=1)
+    assert f"at most {error.max():.3f} voxels" in view.caption.value
+    view.set(order="ψ∘φ", inverse="itself")
+    error = fields.compose(bump, bump).norm(dim=1)
+    assert f"mean {error.mean():.3f}" in view.caption.value and "ψ∘φ with ψ by itself" in view.caption.value
+
+
+def test_a_round_trip_is_told_without_images_and_millimetres():
+    view = inspector()
+    assert " mm" not in view.caption.value and "moving image" not in view.caption.value
+    assert (
+        "at (20.0, 22.0) mm"
+        in t05_diffeomorphisms.composition_inspector(
+            example()[1], {"itself": example()[1]}, spacing=(2.0, 2.75)
+        ).caption.value
+    )
+    _, directions, _, trip = view.scene.stage(view.state).panels
+    assert not np.array_equal(directions.legend(240), dataclasses.replace(directions, name="u").legend(240))
+    made = {value: type(trip)("|J|", np.full((1, 1), value)).words((0, 0)) for value in (-0.5, 1.0, 1.5)}
+    assert made == {
+        -0.5: "|J| = -0.500, it folds",
+        1.0: "|J| = 1.000, sizes are kept",
+        1.5: "|J| = 1.500, a region there becomes 1.50 times as large",
+    }
+
+
+def test_the_order_of_a_composition_is_the_order_of_the_maps():
+    shift, stretch = torch.zeros(1, 2, *SHAPE), torch.zeros(1, 2, *SHAPE)
+    shift[:, 0], stretch[:, 0] = 2.0, 0.5 * torch.arange(SHAPE[0])[:, None]
+    scene = t05_diffeomorphisms.composition_inspector(shift, {"stretch": stretch}).scene
+    at = 4  # φ(x) = x + 2, ψ(x) = 1.5 x: φ(ψ(4)) = 8, ψ(φ(4)) = 9
+    assert scene.residuals["φ∘ψ", "stretch"][0, at, 0] == pytest.approx(8 - at)
+    assert scene.residuals["ψ∘φ", "stretch"][0, at, 0] == pytest.approx(9 - at)
+
+
+def test_an_item_of_a_batch_is_shown():
+    moving, bump = example(batch=2)
+    bump[1] *= 3
+    view = sweeps.sweep(moving, moving, {"a": bump}, words="t", item=1)
+    assert np.array_equal(view.scene.stops["a"].displacement, bump[1].numpy())
+    shown = t05_diffeomorphisms.composition_inspector(bump, {"a": -bump}, item=1).scene
+    assert np.array_equal(shown.displacement, bump[1].numpy())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda m, u: sweeps.sweep(m, m, {}, words="λ"), "there must be one"),
+        (lambda m, u: sweeps.sweep(m, m, {"1": u}, words="λ", start="2"), "received .'2'."),
+        (lambda m, u: sweeps.sweep(m, m, {"1": u}, words="λ", notes={"3": ""}), "received .'3'."),
+        (lambda m, u: sweeps.sweep(m, m, {"1": u[..., 1:]}, words="λ"), "same height and width"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u, {}), "at least one displacement"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u, {"a": u[..., 1:]}), "same height and width"),
+        (lambda m, u: t05_diffeomorphisms.composition_inspector(u / 0, {"a": u}), "finite"),
+    ],
+)
+def test_bad_input_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make(*example())

@@ -1,0 +1,248 @@
+"""SPnet's two answers, the way there and back, and the ablation panel on the stored study: laws, numbers, controls."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.views import drive
+
+from regkit import fields
+from regkit.course import check, studies
+from regkit.course.check.t08_spnet import _BOUGHT, WORDS
+from regkit.course.lessons import t08_spnet
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.data import benchmarks, smooth_displacement, synthetic_pair
+from regkit.metrics import inverse_consistency
+from regkit.models import SITReg, SPNet, VoxelMorph
+from regkit.types import Pair
+
+SHAPE = (27, 22)
+
+
+def network(dim=2, *, gain=1.0, **options):
+    """Random weights that move: heads far stronger than at the start of a training."""
+    torch.manual_seed(0)
+    model = SPNet(dim, **options).eval()
+    for estimator in model.estimators:
+        torch.nn.init.normal_(estimator.head.weight, std=gain)
+    return model
+
+
+def pair_of(shape=SHAPE):
+    return synthetic_pair(len(shape), seed=1, size=shape)
+
+
+def two_views():
+    networks = {"averaged": network(), "each its own": network(average=False)}
+    return t08_spnet.two_witnesses(networks, pair_of()), t08_spnet.there_and_back(networks, pair_of())
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["witnesses", "returns"])
+def test_every_control_draws_anew_and_says_what_it_is(which):
+    view = two_views()[which]
+    view.set(**{name: 1 if name == "level" else 0.5 for name in view.controls if name in ("level", "time")})
+    drive(view)
+    assert all(control.description for control in view.controls.values())
+    assert "image/png" in view._repr_mimebundle_() and 'aria-live="polite"' in view.caption.value
+
+
+# ---------------------------------------------------------------------------------------------- the two answers
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (13, 18, 9)])
+def test_the_velocity_is_half_the_difference_of_the_answers(shape):
+    model, pair = network(len(shape)), pair_of(shape)
+    levels = t08_spnet.ask(model, pair.moving, pair.fixed)
+    with torch.no_grad():
+        found = model(pair.moving, pair.fixed)
+    assert len(levels) == 4 and [each.shape for each in levels][-1] == shape
+    for each in levels:
+        assert torch.allclose((each.there - each.back) / 2, each.used, atol=1e-5)
+        assert np.allclose(each.disagreement, (each.there + each.back)[0])
+    assert torch.equal(levels[-1].displacement, found.displacement)
+    assert all(hook is None or not hook for hook in (each._forward_hooks for each in model.estimators))
+
+
+def test_exchanging_the_images_exchanges_the_answers():
+    model, pair = network(), pair_of()
+    there, back = t08_spnet.ask(model, pair.moving, pair.fixed), t08_spnet.ask(model, pair.fixed, pair.moving)
+    for one, other in zip(there, back, strict=True):
+        assert torch.allclose(one.there, other.back, atol=1e-5) and torch.allclose(one.used, -other.used, atol=1e-5)
+    kept = t08_spnet.ask(network(average=False), pair.moving, pair.fixed)
+    assert all(torch.equal(each.used, each.there) for each in kept)
+
+
+def test_the_words_tell_how_far_the_answers_are_apart():
+    view = two_views()[0]
+    pair = pair_of()
+    level = t08_spnet.ask(network(), pair.moving, pair.fixed)[-1]
+    apart = (level.there + level.back).norm(dim=1)
+    assert f"disagree by {apart.mean():.2f} on average, {apart.max():.2f} at most" in view.caption.value
+    view.set(swapped=True, level=1)
+    assert "averaged(B, A), level 1 of 4" in view.caption.value and "on 4 x 3 voxels" in view.caption.value
+
+
+def test_one_network_needs_no_choice_and_an_item_is_shown():
+    pair = pair_of()
+    batch = Pair(pair.moving.repeat(2, 1, 1, 1), torch.cat([pair.moving, pair.fixed]))
+    view = t08_spnet.two_witnesses({"one": network()}, batch, item=1)
+    assert "network" not in view.controls and torch.equal(view.scene.pair.fixed, pair.fixed)
+    assert t08_spnet.two_witnesses({"one": network()}, batch, item=0).scene.calls["one"][0][-1].used.abs().max() == 0
+
+
+# ---------------------------------------------------------------------------------------------- there and back
+
+
+def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
+    model, pair = network(average=False), pair_of()
+    view = t08_spnet.there_and_back({"one": model}, pair)
+    with torch.no_grad():
+        there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
+    error = fields.compose(back, there)[0]
+    journey = view.scene._journey(view.state)
+    assert np.allclose(journey.error, error, atol=1e-4)
+    place = view.state["row"], view.state["column"]
+    out, home = journey.path(place)
+    assert np.array_equal(out[0], place) and np.array_equal(out[-1], home[0])
+    assert np.allclose(home[-1] - place, error[:, place[0], place[1]], atol=1e-4)
+    size = error.norm(dim=0)
+    assert f"mean {size.mean():.3f}, at most {size.max():.2f}" in view.caption.value
+
+
+def test_a_voxel_passes_the_places_of_the_exponential():
+    model, pair = network(), pair_of()
+    scene = t08_spnet.there_and_back({"one": model}, pair).scene
+    journey = scene._travel("one", 0.6, "asking again, (B, A)", 7, "aligned")
+    with torch.no_grad():
+        velocity = model(pair.moving, pair.fixed).velocity
+    for stop, shown in enumerate(journey.there, 1):
+        assert np.allclose(shown, fields.exponential(0.6 * stop / len(journey.there) * velocity)[0], atol=1e-5)
+
+
+def test_backwards_in_time_the_images_change_places():
+    view = t08_spnet.there_and_back({"one": network()}, pair_of())
+    forwards, backwards = (view.scene._journey({**view.state, "time": time}) for time in (1.0, -1.0))
+    assert np.allclose(forwards.there[-1], backwards.back[-1], atol=1e-4)
+    view.set(time=-0.5)
+    assert "B on its way to A" in view.caption.value
+    view.set(time=0.0)
+    assert "mean 0.000, at most 0.00" in view.caption.value
+
+
+def test_who_is_asked_once_has_an_inverse_but_not_when_asked_again():
+    view = t08_spnet.there_and_back({"one way": network(bidirectional=False)}, pair_of())
+    again = np.abs(view.scene._journey(view.state).error).mean()
+    view.set(back="the inverse it gave")
+    assert np.abs(view.scene._journey(view.state).error).mean() < again / 10
+    averaged = two_views()[1].scene
+    ways = [averaged._travel("averaged", 1.0, back, 7, "aligned").error for back in t08_spnet._BACK]
+    assert np.allclose(*ways, atol=1e-4)
+
+
+def test_squarings_and_the_released_sampler_open_the_gap():
+    velocity = smooth_displacement(SHAPE, amplitude=2, smoothness=3)
+    scene = t08_spnet.there_and_back({"one": network()}, pair_of()).scene
+    scene = replace(scene, found={"one": t08_spnet.Velocities(velocity, -velocity, -velocity)})
+    again = "asking again, (B, A)"
+    gaps = {
+        setting: np.abs(scene._travel("one", 1.0, again, *setting).error).mean()
+        for setting in ((7, "aligned"), (0, "aligned"), (7, "released"))
+    }
+    assert gaps[7, "aligned"] < gaps[7, "released"] and gaps[7, "aligned"] < gaps[0, "aligned"] / 3
+
+
+def test_the_button_goes_to_the_voxel_farthest_from_home():
+    view = two_views()[1]
+    view.set(network="each its own")
+    view.controls["farthest"].click()
+    size = np.linalg.norm(view.scene._journey(view.state).error, axis=0)
+    bright = pair_of().fixed[0, 0].numpy() > 0.1
+    assert size[view.state["row"], view.state["column"]] == size[bright].max() and view.errors == []
+
+
+@pytest.mark.parametrize("make", [t08_spnet.two_witnesses, t08_spnet.there_and_back])
+def test_there_must_be_a_network(make):
+    with pytest.raises(ValueError, match="there must be a network"):
+        make({}, pair_of())
+
+
+def test_networks_without_two_answers_or_a_velocity_are_refused():
+    with pytest.raises(ValueError, match="bidirectional=True"):
+        t08_spnet.two_witnesses({"one": network(bidirectional=False)}, pair_of())
+    for model in (network(integrate=False), SITReg(2, affine="none"), VoxelMorph(2, output="displacement")):
+        with pytest.raises(ValueError, match="must give a velocity"):
+            t08_spnet.there_and_back({"one": model}, pair_of((32, 48)))
+    view = t08_spnet.there_and_back({"baseline": VoxelMorph(2, output="velocity")}, pair_of((32, 48)))
+    assert torch.equal(view.scene.found["baseline"].inverse, -view.scene.found["baseline"].there)
+
+
+# ---------------------------------------------------------------------------------------------- the stored study
+
+SWITCHES = ["integrate", "image_encoding", "feature_warping", "symmetric", "bidirectional", "average"]
+
+
+@pytest.fixture(scope="module")
+def panel():
+    pair = benchmarks.BENCHMARKS["brains"].held_out[3]
+    return AblationPanel(studies.STUDIES["spnet"], pair, names=SWITCHES), pair
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_shows_its_stored_result_at_once(panel, switch):
+    view, pair = panel
+    seconds = []
+    for value in (False, True, False):
+        start = time.perf_counter()
+        view.set(**{switch: value})
+        seconds.append(time.perf_counter() - start)
+    model = studies.load("spnet", next(n for n, c in studies.VARIANTS["spnet"].items() if c == {switch: False})).model
+    with torch.no_grad():
+        there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
+    gap = inverse_consistency(there, back)
+    assert f"Chosen ({switch} = False): Dice" in view.caption.value
+    assert f"exchange error (voxels) {gap:.3g}" in view.caption.value
+    view.set(**{switch: True})
+    assert view.errors == [] and "Chosen" not in view.caption.value
+    assert min(seconds[1:]) < 0.5 and seconds[0] < 2, seconds  # 0.02 and 0.06 s on an idle processor
+
+
+def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel):
+    view, _ = panel
+    view.set(feature_warping=False, average=False)
+    assert "feature_warping = False, average = False): not trained yet" in view.caption.value
+    assert not view.controls["train"].disabled and view.controls["train"].description == "train this one"
+    view.set(feature_warping=True, average=True)
+    assert view.errors == []
+
+
+def test_stored_weights_load_quickly():
+    start = time.perf_counter()
+    studies.load("spnet")
+    assert time.perf_counter() - start < 1
+
+
+# ---------------------------------------------------------------------------------------------- the exercise
+
+
+def test_what_a_switch_buys_is_what_the_stored_results_say():
+    steps = {"MIE": ("w/o MIE", "reference"), "FW": ("w/o FW", "reference"), "BE": ("SS", "SS+BE")}
+    steps["BA"] = ("SS+BE", "reference")
+    for switch, names in steps.items():
+        without, whole = (studies.results("spnet", name) for name in names)
+        consistent = without["exchange_error"].mean > 3 * whole["exchange_error"].mean
+        accurate = whole["dice"].mean > without["dice"].mean + 0.02
+        assert (
+            _BOUGHT[switch]
+            == {(1, 0): WORDS[0], (0, 1): WORDS[1], (1, 1): WORDS[2], (0, 0): WORDS[3]}[consistent, accurate]
+        )
+
+
+def test_words_may_be_filled_in_one_by_one():
+    half = check.bought({"MIE": "Neither ", "FW": "accuracy", "BE": None, "BA": ...})
+    assert half.colour == "amber" and half.message == f"BE, BA still blank. {check.bought.task}"
+    blank = check.bought(dict.fromkeys(["MIE", "FW", "BE", "BA"], ...))
+    assert blank.colour == "amber" and blank.message == check.bought.task

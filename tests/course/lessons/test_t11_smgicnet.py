@@ -1,0 +1,218 @@
+"""SM-GICNet's level stack, growing displacements, its stored study: every control driven in process."""
+
+import html
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.views import drive, pixels
+
+from regkit import fields, metrics
+from regkit.course import check, studies
+from regkit.course.lessons import t11_smgicnet
+from regkit.course.lessons.ablations import AblationPanel
+from regkit.data import benchmarks, synthetic_pair
+from regkit.figures.pixels import INK, POINT, colour
+from regkit.models import SMGICNet
+from regkit.types import Pair
+
+SHAPE = (37, 44)
+SWITCHES = ("levels", "symmetric", "attention", "gradient_inverse")
+
+
+def network(seed=0, gain=30.0, **options):
+    torch.manual_seed(seed)
+    model = SMGICNet(2, channels=4, **options)
+    for each in model.networks:
+        each.head[-2].weight.data *= gain
+    return model.eval()
+
+
+def pair(batch=1):
+    pairs = [synthetic_pair(2, seed=seed, size=SHAPE) for seed in range(batch)]
+    names = ("moving", "fixed", "moving_labels", "fixed_labels")
+    return Pair(**{name: torch.cat([getattr(each, name) for each in pairs]) for name in names})
+
+
+def stack(**options):
+    return t11_smgicnet.level_stack(network(**options), pair())
+
+
+def shift(voxels):
+    return torch.full((1, 2, *SHAPE), float(voxels))
+
+
+def grow(item=0, batch=2):
+    networks = {"reference": network(), "one level": network(levels=1), "other": network(seed=2)}
+    stops = {str(voxels): shift(voxels) for voxels in (0, 2, 5)}
+    return t11_smgicnet.growing_displacement(networks, pair(batch), stops, words="shifted by (voxels)", item=item)
+
+
+# ---------------------------------------------------------------------------------------------- the level stack
+
+
+def check_bundle(view):
+    assert all(control.description for control in view.controls.values()) and view.errors == []
+    assert 'aria-live="polite"' in view.caption.value and "image/png" in view._repr_mimebundle_()
+
+
+def test_each_level_gate_and_order_of_the_images_is_another_picture():
+    view = stack()
+    states = [{"level": level, "swapped": swapped} for level in (1, 2, 3, 4) for swapped in (False, True)]
+    states += [{"level": 4, "swapped": False, "gate": gate} for gate in ("1/2 size", "1/4 size")]
+    seen = set()
+    for state in states:
+        view.set(**{"gate": "full size", **state})
+        seen.add(view.image.value)
+        assert view.controls["gate"].layout.display == (None if state["level"] == 4 else "none")
+    assert view.errors == [] and len(seen) == len(states)
+    check_bundle(view)
+
+
+def test_each_control_of_growing_displacements_draws_anew():
+    view = grow()
+    drive(view)
+    check_bundle(view)
+
+
+@pytest.mark.parametrize("options", [{}, {"levels": 1}, {"levels": 2, "symmetric": False}, {"attention": False}])
+def test_rungs_are_the_registrations_levels(options):
+    model, given = network(**options), pair()
+    scene = t11_smgicnet.level_stack(model, given).scene
+    for call, images in zip(scene.calls, ((given.moving, given.fixed), (given.fixed, given.moving)), strict=True):
+        with torch.no_grad():
+            found = model(*images)
+        assert len(call) == len(found.levels)
+        assert np.allclose(call[-1].total, found.displacement[0], atol=1e-6)
+        for position, rung in enumerate(call):
+            halvings = len(call) - 1 - position
+            assert np.allclose(rung.residual, 2**halvings * found.residuals[position][0], atol=1e-6)
+            assert np.array_equal(rung.weight, found.weights[position][0, 0])
+        assert [len(rung.gates) for rung in call] == [0] * (len(call) - 1) + [3]
+        assert np.array_equal(call[-1].gates["full size"], found.gates[-1][0, 0])
+
+
+def test_what_the_first_level_reads_is_the_low_band_and_the_last_one_the_warped_image():
+    given = pair()
+    rungs = t11_smgicnet.level_stack(network(), given).scene.calls[0]
+    low = torch.nn.functional.avg_pool2d(given.moving[..., :32, :40], 8)
+    assert np.allclose(rungs[0].moving[:4, :5], low[0, 0], atol=1e-6)
+    known = t11_smgicnet.full_size(torch.from_numpy(rungs[2].total)[None], SHAPE, 0)  # already at full size
+    assert np.allclose(rungs[3].moving, fields.warp(given.moving, known)[0, 0], atol=1e-5)
+    assert [rung.detail is None for rung in rungs] == [True, False, False, True]
+
+
+def test_the_caption_tells_sizes_gates_and_the_overlap():
+    view, given = stack(), pair()
+    assert "Level 1 of 4, A onto B: 5 x 6 voxels, from the low bands." in view.caption.value
+    assert view.controls["gate"].layout.display == "none"
+    view.set(level=4, swapped=True)
+    assert "B onto A: 37 x 44 voxels" in view.caption.value and "Gate on the skip at full size" in view.caption.value
+    assert view.controls["gate"].layout.display is None
+    with torch.no_grad():
+        found = network()(given.fixed, given.moving).displacement
+    overlap = metrics.dice(fields.warp_labels(given.fixed_labels, found), given.moving_labels)
+    assert f"Dice {np.mean(list(overlap.values())):.3f} so far" in view.caption.value
+    unlabelled = t11_smgicnet.level_stack(network(), replace(given, moving_labels=None, fixed_labels=None))
+    assert "Dice" not in unlabelled.caption.value
+
+
+@pytest.mark.parametrize("gate", ["full size", "1/2 size", "1/4 size"])
+def test_a_gate_has_the_colours_of_its_key_whatever_the_image(gate):
+    scene = stack().scene
+    state = {"level": 4, "gate": gate, "swapped": True}
+    rung = scene._rung(state)
+    scale = scene._scale(rung)
+    painted = scene._third(rung, state)[24:]  # below the title
+    values = rung.gates[gate].repeat(scale * t11_smgicnet._SKIPS[gate], 0).repeat(scale * t11_smgicnet._SKIPS[gate], 1)
+    expected = colour(values, t11_smgicnet._GATES, (0, 1))[: painted.shape[0], : painted.shape[1]]
+    same, outline = (painted == expected).all(-1), (painted == INK).all(-1)
+    assert (same | outline).all() and 0.01 < outline.mean() < 0.3
+
+
+# ---------------------------------------------------------------------------------------------- growing
+
+
+def test_the_dice_is_that_of_labels_resampled_once():
+    view, given = grow(), pair(2)
+    moving = fields.warp(given.moving, shift(5).expand(2, -1, -1, -1))
+    with torch.no_grad():
+        found = network()(moving, given.fixed).displacement
+    both = fields.compose(shift(5).expand(2, -1, -1, -1), found)
+    overlap = metrics.dice(fields.warp_labels(given.moving_labels, both), given.fixed_labels)
+    assert view.scene.dice("reference")[2] == pytest.approx(np.mean(list(overlap.values())))
+    before = metrics.dice(given.moving_labels, given.fixed_labels)
+    assert view.scene.dice("before")[0] == pytest.approx(np.mean(list(before.values())))
+
+
+def test_the_caption_tells_what_is_lost():
+    view = grow(item=1)
+    view.set(stop="5", network="other")
+    lost = view.scene.dice("reference")[2] - view.scene.dice("other")[2]
+    assert f"Other loses {lost:+.3f} against the reference here" in html.unescape(view.caption.value)
+    assert view.controls["network"].options == ("one level", "other")
+
+
+def test_the_chart_marks_the_stop_and_can_show_what_is_lost():
+    view = grow()
+    columns = []
+    for stop in ("0", "2", "5"):
+        view.set(stop=stop)
+        columns.append(np.flatnonzero((pixels(view) == POINT).all(-1).any(0)).mean())
+    assert columns == sorted(columns) and len(set(columns)) == 3
+    scene = view.scene
+    curves = scene._curves({**view.state, "chart": t11_smgicnet.CHARTS[1]})
+    assert curves.keys() == {"one level", "other"}
+    assert curves["other"][0] == pytest.approx(scene.dice("reference")[0] - scene.dice("other")[0])
+
+
+@pytest.mark.parametrize(
+    ("networks", "stops", "labels"), [(1, {"0": shift(0)}, True), (2, {}, True), (2, {"0": shift(0)}, False)]
+)
+def test_bad_input_is_refused(networks, stops, labels):
+    given = pair() if labels else replace(pair(), moving_labels=None)
+    chosen = {str(seed): network(seed) for seed in range(networks)}
+    with pytest.raises(ValueError, match="needs two networks"):
+        t11_smgicnet.growing_displacement(chosen, given, stops, words="t")
+    with pytest.raises(ValueError, match=r"same|grid|shape"):
+        t11_smgicnet.growing_displacement({"a": network(), "b": network()}, pair(), {"0": shift(0)[..., 1:]}, words="t")
+
+
+# ---------------------------------------------------------------------------------------------- the stored study
+
+
+def test_the_ablation_panel_shows_the_shipped_study_and_says_what_was_not_trained():
+    study = studies.STUDIES["smgicnet"]
+    shown = benchmarks.BENCHMARKS["brains_unaligned"].held_out[3]
+    view = AblationPanel(study, shown, SWITCHES)
+    assert set(SWITCHES) < set(view.controls)
+    assert "Reference: Dice" in view.caption.value and "not trained" not in view.caption.value
+    stored = {name: choice for name, choice in studies.VARIANTS["smgicnet"].items() if choice.keys() <= set(SWITCHES)}
+    for choice in stored.values():
+        view.set(**{name: str(value) if name == "levels" else value for name, value in choice.items()})
+        assert "not trained yet" not in view.caption.value
+        view.set(levels="4", symmetric=True, attention=True, gradient_inverse=True)
+    view.set(levels="1", attention=False)
+    assert "not trained yet" in view.caption.value and "train this one" in view.caption.value
+    assert not view.controls["train"].disabled and view.errors == []
+
+
+# ---------------------------------------------------------------------------------------------- the exercises
+
+
+def test_switches_may_be_filled_in_one_by_one_and_an_empty_function_is_blank():
+    half = check.growing_gap({"levels": "more", "symmetric": ..., "gradient inverse": None})
+    assert half.colour == "amber" and half.message.startswith("symmetric, gradient inverse still blank.")
+    blank = check.growing_gap(dict.fromkeys(["levels", "symmetric", "gradient inverse"], ...))
+    assert blank.colour == "amber" and blank.message == check.growing_gap.task
+    assert check.way_back(lambda residuals: None).colour == "amber"
+
+
+def test_the_way_back_undoes_the_way_there():
+    back = check.way_back.reference()(check.three_levels())
+    first, second, third = check.three_levels()
+    there = fields.exponential(third + fields.upsample(second + fields.upsample(first)))
+    assert there.norm(dim=1).max() > 4
+    home = fields.compose(there, back).norm(dim=1)
+    assert home.mean() < 0.1 and home.max() < 0.7

@@ -1,0 +1,294 @@
+"""The scoreboard and the claims board: dots where the numbers are, cases that are the method's, lists that are true."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.views import drive, pixels
+from scipy import stats
+
+from regkit import metrics
+from regkit.course import check
+from regkit.course.check.refereeing import TUNED_ON, protocol
+from regkit.course.check.t13_trust_but_verify import rig_pairs
+from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
+from regkit.course.lessons import t13_trust_but_verify
+from regkit.course.studies import results
+from regkit.data import synthetic_pair
+from regkit.fields import warp_labels
+from regkit.tools import compare
+from regkit.tools.compare import Row
+from regkit.tools.methods import Method
+from regkit.types import Pair, Registration
+
+SHAPES = [(21, 26), (13, 17, 11)]
+
+
+def case(shape):
+    """Pairs, two methods of which one knows the truth of the first pair, and what both reach."""
+    pairs = [synthetic_pair(len(shape), seed, size=shape) for seed in range(3)]
+    asked = []
+
+    def half(moving, fixed):
+        asked.append(fixed)
+        return Registration(0.5 * next(pair.displacement for pair in pairs if pair.fixed is fixed))
+
+    methods = [Method("none", lambda moving, fixed: Registration(torch.zeros_like(pairs[0].displacement)))]
+    methods.append(Method("half", half))
+    rows = compare.compare(methods, pairs, progress=False)
+    asked.clear()
+    return rows, pairs, methods, asked
+
+
+# ---------------------------------------------------------------------------------------------- scales and dots
+
+
+@pytest.mark.parametrize("values", [[0.31, 0.72], [0.0, 0.0], [-3.2, 4.1], [1e-7, 3e-7], [5.0], [900, 1100]])
+def test_a_scale_holds_its_values_between_few_round_ticks(values):
+    scale = t13_trust_but_verify.scale_for(values, 200, 20)
+    assert scale.low <= min(values) and scale.high >= max(values) and 2 <= len(scale.ticks) <= 8
+    assert scale.at(scale.low) == 200 and scale.at(scale.high) == pytest.approx(20)
+    digits = f"{scale.step:e}".split("e")[0].rstrip("0.")
+    assert digits in ("1", "2", "5")
+    for row, words in scale.ticks:
+        assert scale.at(float(words)) == pytest.approx(row, abs=0.01)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, math.nan], [math.inf]])
+def test_a_scale_needs_finite_numbers(values):
+    with pytest.raises(ValueError, match="finite numbers"):
+        t13_trust_but_verify.scale_for(values, 0, 1)
+
+
+def test_a_dot_is_where_its_centre_is():
+    sheet = np.zeros((31, 47, 3), np.uint8)
+    drawn = t13_trust_but_verify.draw_dots(sheet, np.array([(11.0, 30.0)]), 4, (255, 0, 0))
+    rows, columns = np.nonzero(drawn[..., 0] > 128)
+    assert abs(rows.mean() + 0.5 - 11) < 0.5 and abs(columns.mean() + 0.5 - 30) < 0.5 and sheet.max() == 0
+    assert len(rows) == pytest.approx(math.pi * 16, abs=8)
+    assert np.array_equal(t13_trust_but_verify.draw_dots(sheet, np.zeros((0, 2)), 4, (255, 0, 0)), sheet)
+
+
+# ---------------------------------------------------------------------------------------------- the board
+
+
+def board(values, **options):
+    return t13_trust_but_verify.render_board(values, [0, 1, 2], "title", **options)
+
+
+def test_a_dot_moves_with_its_number_and_the_chosen_pair_is_orange():
+    values = {"one": {0: 0.5, 1: 0.6, 2: 0.7}, "other": {0: 0.52, 1: 0.64, 2: 0.9}}
+    plain, chosen = board(values, links=False), board(values, links=False, method="other", pair=1)
+    assert plain.shape == (290, 880, 3) and plain.dtype == np.uint8
+    orange = (chosen == t13_trust_but_verify.ORANGE).all(-1)
+    assert not (plain == t13_trust_but_verify.ORANGE).all(-1).any() and orange[:, :440].any() and orange[:, 460:].any()
+    higher = board({**values, "one": {**values["one"], 1: 0.8}}, links=False, method="other", pair=1)
+    before, after = (
+        np.nonzero((each[:, :440] == t13_trust_but_verify.ORANGE).all(-1))[0].mean() for each in (chosen, higher)
+    )
+    assert after < before - 50
+
+
+def test_a_name_with_a_plus_has_two_lines():
+    values = {0: 0.5, 1: 0.6}
+    one, two = board({"spnet": values}, links=False), board({"spnet + refinement": values}, links=False)
+    assert np.array_equal(one[:272], two[:272]) and (one[278:] == 255).all() and (two[278:] < 128).any()
+
+
+def test_links_are_drawn_between_neighbours_that_have_the_pair():
+    values = {"one": {0: 0.5, 1: 0.6}, "other": {0: 0.7, 1: 0.55}}
+    linked, loose = board(values), board(values, links=False)
+    middle = slice(430, 500)
+    assert (linked[:, middle] != loose[:, middle]).any()
+    lonely = {"one": {0: 0.5, 2: 0.6}, "other": {1: 0.7}}
+    assert np.array_equal(board(lonely), board(lonely, links=False))
+    assert board({"one": {}}).shape == (290, 880, 3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_control_draws_anew(shape):
+    rows, pairs, methods, _ = case(shape)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods, upright=True)
+    drive(view)
+    assert all(control.description for control in view.controls.values())
+    assert view.controls["pair"].continuous_update is False and "image/png" in view._repr_mimebundle_()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_case_is_what_the_method_finds_and_is_asked_for_once(shape):
+    rows, pairs, methods, asked = case(shape)
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view.set(method="half", pair=2)
+    for metric in view.scene.metrics:
+        view.set(metric=metric)
+    assert len(asked) == 1 and asked[0] is pairs[2].fixed
+    panel = view.scene.stage(view.state).panels[2]
+    warped = warp_labels(pairs[2].moving_labels, 0.5 * pairs[2].displacement)
+    assert np.array_equal(panel.warped, warped[0, 0]) and np.array_equal(panel.fixed, pairs[2].fixed_labels[0, 0])
+    reached = np.mean(list(metrics.dice(warped, pairs[2].fixed_labels).values()))
+    assert f"half on pair 2: Dice {reached:.3f}" in view.caption.value and view.errors == []
+
+
+def test_the_words_tell_the_place_among_the_methods():
+    rows, pairs, methods, _ = case(SHAPES[0])
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view.set(method="half", metric="Dice")
+    assert "By Dice 1 of 2 on this pair" in view.caption.value
+    view.set(metric="HD95 (mm)")
+    assert "By HD95 (mm) 1 of 2" in view.caption.value
+    view.set(metric="std log |J|")
+    assert "By std log |J| 2 of 2" in view.caption.value
+    missing = [row for row in rows if (row.method, row.pair) != ("half", 0)]
+    missing.append(Row("half", 1, {"dice": math.nan}))
+    view = t13_trust_but_verify.scoreboard(missing, pairs, methods)
+    view.set(method="half", pair=0)
+    assert "half was not measured on pair 0" in view.caption.value
+    view.set(pair=1)
+    assert (
+        "half" not in {name for name, values in view.scene.values("dice").items() if 1 in values} or view.errors == []
+    )
+
+
+def test_the_button_goes_to_the_least_determinant_within_the_labels():
+    rows, pairs, methods, _ = case(SHAPES[1])
+    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view.set(method="half")
+    view.controls["go"].click()
+    place = tuple(view.state[f"axis_{axis}"] for axis in range(3))
+    jacobian = view.scene._case("half", 0).determinant
+    inside = pairs[0].fixed_labels[0, 0].numpy() > 0
+    assert inside[place] and jacobian[place] == jacobian[inside].min() and view.state["crosshair"]
+
+
+def test_pairs_without_labels_show_the_difference():
+    rows, pairs, methods, _ = case(SHAPES[0])
+    bare = [Pair(pair.moving, pair.fixed) for pair in pairs]
+    methods = [methods[0]]
+    view = t13_trust_but_verify.scoreboard(rows, bare, methods)
+    assert view.controls["third"].options == (t13_trust_but_verify.DIFFERENCE,)
+    view.controls["go"].click()
+    assert view.errors == []
+
+
+def test_outlines_are_where_labels_change():
+    labels = np.zeros((6, 7), int)
+    labels[2:4, 3:5] = 1
+    rim = t13_trust_but_verify._rim(labels, 4)
+    assert rim.shape == (24, 28) and rim.sum() == 4 * 8 - 1 and rim[8, 12:20].all() and rim[16, 12:20].all()
+
+
+def test_a_scoreboard_needs_a_method_that_was_measured():
+    rows, pairs, methods, _ = case(SHAPES[0])
+    for bad in ([], [replace(methods[0], name="another")]):
+        with pytest.raises(ValueError, match="methods that were measured"):
+            t13_trust_but_verify.scoreboard(rows, pairs, bad)
+
+
+# ---------------------------------------------------------------------------------------------- the exercises
+
+
+def test_the_reference_protocol_answers_each_case_as_it_is_meant():
+    cases, judge = check.protocol_cases(), protocol()
+    said = {name: judge(list(each.rows), TUNED_ON, each.tries) for name, each in cases.items()}
+    assert said == {name: each.better for name, each in cases.items()} and len(set(said.values())) == 2
+
+
+def test_a_protocol_that_fails_is_told_where():
+    def of_the_tuned_ones(rows, tuned_on, tries):
+        return max(row.values["dice"] for row in rows if row.pair in tuned_on) > 0
+
+    message = check.fair_protocol(of_the_tuned_ones).message
+    assert "with 12 pairs, 0 of them in tuned_on, my_protocol raises ValueError" in message
+
+
+@pytest.mark.parametrize("test", ["one-sided", "signs"])
+def test_a_protocol_may_use_another_paired_test(test):
+    def p_of(rows):
+        ours, theirs = ({r.pair: r.values["dice"] for r in rows if r.method == m} for m in ("candidate", "reference"))
+        gains = [ours[pair] - theirs[pair] for pair in sorted(ours)]
+        if test == "one-sided":
+            return stats.wilcoxon(gains, alternative="greater").pvalue
+        return stats.binomtest(sum(gain > 0 for gain in gains), len(gains)).pvalue
+
+    assert check.fair_protocol(protocol(test=p_of)).colour == "green"
+
+
+def test_the_rig_raises_dice_to_one_and_tears_the_map():
+    for pair in rig_pairs():
+        field = check.rigged(pair.moving_labels, pair.fixed_labels)
+        assert set(metrics.dice(warp_labels(pair.moving_labels, field), pair.fixed_labels).values()) == {1.0}
+        assert metrics.folds(field).percent > 90 and metrics.folds(pair.displacement).percent < 0.1
+    absent = torch.full_like(pair.fixed_labels, 99)
+    assert check.rigged(pair.moving_labels, absent).abs().max() == 0
+
+
+# ---------------------------------------------------------------------------------------------- claims
+
+
+def made_up():
+    claims = [
+        Claim("A", "up", "Table 1", "1 to 2", (), rises("spnet", "dice", "w/o FW", "reference")),
+        Claim("A", "down", "Table 1", "2 to 1", (), rises("spnet", "dice", "reference", "w/o FW"), "As expected."),
+        Claim("B", "a law that has a very long name, too long for the list of all the claims", "in words", "none", (),
+              lambda: Finding("nothing", None)),
+    ]  # fmt: skip
+    return t13_trust_but_verify.claims_board(claims)
+
+
+def test_every_control_of_the_claims_draws_anew():
+    view = made_up()
+    view.set(revealed=True)
+    drive(view)
+    assert all(control.description for control in view.controls.values())
+
+
+def test_nothing_is_told_before_it_is_asked_for():
+    view = made_up()
+    assert "holds:" not in view.caption.value and view.controls["verdict"].layout.display == "none"
+    before = pixels(view)
+    view.set(revealed=True)
+    assert "It holds: Dice" in view.caption.value and (pixels(view)[: len(before), 490:] < 255).any()
+    assert (before[:, 490:] == 255).all()
+    view.set(claim=3)
+    assert "It is open: nothing" in view.caption.value
+
+
+def test_the_list_is_cut_by_method_and_by_what_holds():
+    view = made_up()
+    scene, state = view.scene, view.state
+    assert scene.listed(state) == [1, 2, 3] and scene.chosen({**state, "method": "B"}) == 3
+    assert scene.listed({**state, "revealed": True, "verdict": "those that do not"}) == [2]
+    assert scene.listed({**state, "verdict": "those that do not"}) == [1, 2, 3]  # that would tell
+    view.set(method="B", revealed=True, verdict="those that hold")
+    assert "No claim of this method" in view.caption.value and view.errors == []
+
+
+def test_evidence_is_the_stored_numbers():
+    claim = next(claim for claim in CLAIMS if "feature warping" in claim.words)
+    (evidence,) = claim.judge().evidence
+    assert {name: np.mean(values) for name, values in evidence.values().items()} == pytest.approx(
+        {name: results("spnet", name)["dice"].mean for name in ("w/o FW", "reference")}
+    )
+    assert evidence.title == "Dice (spnet)"
+    both = every(rises("spnet", "dice", "SS", "reference"), within("spnet", "folds", "reference", most=0.05))()
+    assert [each.measure for each in both.evidence] == ["dice", "folds"] and both.evidence[1].most == 0.05
+    assert all(finding.evidence for finding in (each.judge() for each in CLAIMS) if "±" in finding.words)
+
+
+def test_evidence_shows_a_dot_for_each_seed_and_the_bounds():
+    plain = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",)))
+    bounded = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
+    assert (
+        not (plain == t13_trust_but_verify.ORANGE).all(-1).any()
+        and (bounded == t13_trust_but_verify.ORANGE).all(-1).any()
+    )
+    assert plain.shape[1] == bounded.shape[1] == 390
+
+
+def test_a_ledger_must_have_a_claim():
+    with pytest.raises(ValueError, match="must have a claim"):
+        t13_trust_but_verify.claims_board([])

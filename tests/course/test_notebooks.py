@@ -1,0 +1,170 @@
+"""The notebooks are what their scripts make; the command line and the README's lines do what they say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tutorials import ROOT, SOURCES
+
+from regkit import __main__ as command_line
+from regkit.course import notebooks
+from regkit.images import Grid, Scan, write_image
+
+SCRIPT = """# %% [markdown]
+# # A title
+# %%
+shared = 1
+# %% tags=["exercise"]
+answer = ...
+# %% tags=["solution"]
+answer = shared + 1
+# %% [markdown] tags=["instructor"]
+# They will answer 1.
+# %%
+shared = 1
+"""
+
+
+@pytest.fixture
+def tutorials(tmp_path, monkeypatch):
+    folder = tmp_path / "tutorials"
+    folder.mkdir()
+    (folder / "00_first_light.py").write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def texts(path):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+
+
+def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
+    notebooks.build(tutorials)
+    learner, instructor = (
+        texts(tutorials / "00_first_light.ipynb"),
+        texts(tutorials / "instructor/00_first_light.ipynb"),
+    )
+    assert "answer = ..." in learner and "answer = shared + 1" not in learner and "They will answer 1." not in learner
+    assert (
+        "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
+    )
+    assert "00_first_light.ipynb" in learner[0] and notebooks.TAG in learner[1]
+
+
+def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tutorials):
+    def ids():
+        cells = json.loads((tutorials / "00_first_light.ipynb").read_text())["cells"]
+        assert len({cell["id"] for cell in cells}) == len(cells)  # also where two cells say the same
+        return [cell["id"] for cell in cells]
+
+    assert len(notebooks.build(tutorials)) == 2 and notebooks.build(tutorials) == []
+    before = ids()
+    (tutorials / "00_first_light.py").write_text(SCRIPT.replace("# # A title", "# # Another title"))
+    assert len(notebooks.build(tutorials)) == 2
+    assert [a == b for a, b in zip(before, ids(), strict=True)] == [index != 2 for index in range(len(before))]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_committed_notebooks_are_what_their_script_makes(source):
+    for which, path in notebooks.editions(source).items():
+        assert path.read_text(encoding="utf-8") == notebooks.edition(source, which), "run: python -m regkit notebooks"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_tutorial_has_every_part_that_the_course_promises(source):
+    text = source.read_text(encoding="utf-8")
+    for part in ("Goals", "Before you start", "CPU", "Predict", "Break it", "Exercise", "Take away", "Next"):
+        assert part in text, f"{source.name} lacks the part {part!r}"
+    assert "check." in text and "assert " in text and "begin(" in text
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_courses_table_states_each_tutorials_times(source):
+    fast, full = re.search(r"begin\(seconds={\"fast\": (\d+), \"full\": (\d+)}", source.read_text()).groups()
+    table = (ROOT / "tutorials" / "README.md").read_text()
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| {source.stem[:2]} | [")]
+    assert f"({source.stem}.ipynb)" in row and f"| {fast} / {full} |" in row
+
+
+def test_the_glossarys_pictures_are_there():
+    folder = ROOT / "tutorials"
+    pictures = re.findall(r"!\[.+?\]\((glossary/.+?)\)", (folder / "README.md").read_text())
+    assert len(pictures) >= 12 and all((folder / picture).is_file() for picture in pictures)
+
+
+def test_the_command_line_makes_the_notebooks(tutorials, capsys):
+    assert command_line.main(["notebooks"]) == 0
+    assert capsys.readouterr().out.count("made 00_first_light.ipynb") == 2
+
+
+def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
+    calls = []
+
+    def call(command, cwd, env):
+        settings = [
+            Path(path) / "labconfig" / "page_config.json" for path in env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+        ]
+        calls.append((command, cwd, json.loads(settings[0].read_text())))
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    assert command_line.main(["lab", "--no-browser", "--port", "9999"]) == 0
+    command, folder, page = calls[0]
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == tutorials
+    assert "--LabApp.default_url=/lab/tree/00_first_light.ipynb" in command
+    assert "--port=9999" in command and "--no-browser" in command
+    assert page == {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+
+def test_lab_survives_ctrl_c(tutorials, monkeypatch):
+    def interrupt(command, cwd, env):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "call", interrupt)
+    assert notebooks.lab() == 0
+
+
+def test_the_tutorials_are_found_beside_the_package_and_missed_with_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebooks.folder() == ROOT / "tutorials"
+    monkeypatch.setattr(notebooks, "PACKAGE", tmp_path / "elsewhere" / "regkit")
+    with pytest.raises(FileNotFoundError, match="clone of the repository"):
+        notebooks.folder()
+
+
+def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
+    monkeypatch.setenv("REGKIT_MODE", "fast")
+    notebooks.begin(seconds={"fast": 12, "full": 120})
+    said = capsys.readouterr().out
+    assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
+    assert torch.get_num_threads() == 1
+
+
+def test_the_readmes_python_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    library, scans = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(library, names)
+    assert len(names["history"]) == 10 and names["warped"].shape == names["pair"].fixed.shape
+    for name, shape in {"moving": (17, 12, 9), "fixed": (11, 14, 10)}.items():
+        grid = Grid(shape, np.diag([2.0, 1.5, 3.0, 1.0]))
+        write_image(tmp_path / f"{name}.nii.gz", Scan(torch.rand(1, 1, *shape), grid, grid))
+    exec(scans, names)
+    assert names["there"].tensor.shape == names["fixed"].tensor.shape == (1, 1, 11, 14, 10)
+
+
+def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
+    lines = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)
+    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest")
+    pattern = re.search(r"grep -m 1 -E '(.*)' README.md", ci).group(1)
+    assert [line for line in lines if re.search(pattern, line)] == [lines[1]]
+    for line in lines:
+        assert "-c .ci/constraints.txt" in line
+    assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()

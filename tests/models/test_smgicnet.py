@@ -1,0 +1,746 @@
+"""SM-GICNet: the authors' numbers, and what holds for any weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import pywt
+import torch
+from helpers.parity import Entries
+from helpers.recipe import fill, image_pair
+from torch import Tensor
+
+from regkit import fields, losses, metrics
+from regkit.metrics import _determinant
+from regkit.models.layers import crop, swap
+from regkit.models.official import load_official
+from regkit.models.smgicnet import ENERGY_EPSILON, SMGICNet
+from regkit.models.smgicnet import released as program
+from regkit.models.smgicnet.networks import SMGICRegistration, disagreement, haar
+
+FIXTURE = Entries("smgicnet")
+CONFIG, PARAMETERS, USED = (json.loads(str(FIXTURE[name])) for name in ("config", "parameters", "used"))
+ARRAYS = [name for name in FIXTURE.files if FIXTURE[name].dtype.kind == "f"]
+SMALL = {"channels": 4}
+SHAPES = [(37, 50), (33, 38, 35)]
+SWITCHES = [
+    {},
+    {"levels": 1},
+    {"levels": 2},
+    {"levels": 3},
+    {"levels": 5},
+    {"symmetric": False},
+    {"attention": False},
+    {"gradient_inverse": False},
+    {"smoothness": False},
+    {"weighting": False},
+    {"in_channels": 2},
+    {"variant": "released"},
+    {"variant": "released", "attention": False},
+]
+
+
+def pair(shape, seed=0, dtype=torch.float32, channels=1):
+    """Moving and fixed, (1, channels, *shape)."""
+    images = zip(*(image_pair(shape, seed + channel) for channel in range(channels)), strict=True)
+    return tuple(torch.from_numpy(np.stack(image))[None].to(dtype) for image in images)
+
+
+def strong(model: torch.nn.Module, scale: float = 0.1) -> torch.nn.Module:
+    """The model with random weights that move voxels, in evaluation mode."""
+    shapes = [(name, tuple(value.shape)) for name, value in model.named_parameters()]
+    state = {name: torch.from_numpy(value) for name, value in fill(shapes, 1.2).items()}
+    state = {name: value * (scale if name.endswith("head.2.weight") else 1) for name, value in state.items()}
+    model.load_state_dict(state)
+    return model.eval()
+
+
+# ---------------------------------------------------------------------------------------------- parity
+
+
+def authors_weights(run: str) -> dict[str, Tensor]:
+    state = {name: torch.from_numpy(value) for name, value in fill(PARAMETERS, 1.6).items()}
+    for name, scale in zip(CONFIG["head_names"], CONFIG[run].get("head_scale", CONFIG["t"]["head_scale"]), strict=True):
+        state[name] = state[name] * np.float32(scale)
+    return state
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of the released program: its results and what its last network hands on inside."""
+
+    model: SMGICNet
+    registration: SMGICRegistration
+    inside: dict[str, Tensor]
+
+
+RUNS = {"t": {}, "p": {}, "n": {"attention": False}, "g": {"velocity_range": 7}}
+
+
+@functools.cache
+def released(run: str) -> Run:
+    """The fixture's runs: "t" as released, "p" squaring without the factor, "n" without gates, "g" with range 7."""
+    state = authors_weights(run if run == "g" else "t")
+    model = load_official("smgicnet", state, dim=3, variant="released", **RUNS[run])
+    if run == "p":
+        model.flow.factor = 1.0
+    inside: dict[str, Tensor] = {}
+    last = model.networks[3]
+    modules = {"enc0": last.encoder[0], "enc3": last.encoder[3]} | {f"gate{i + 1}": last.gates[i] for i in range(3)}
+    for name, module in modules.items():
+        module.register_forward_hook(lambda _, __, result, name=name: inside.update({name: result}))
+    with torch.no_grad():
+        return Run(model, model(*pair((32, 48, 64))), inside)
+
+
+def as_authors(displacement: Tensor) -> Tensor:
+    """Normalised units, channels W, H, D."""
+    return fields.reverse_components(fields.voxels_to_normalized(displacement))
+
+
+def as_ours(field: np.ndarray) -> Tensor:
+    return fields.normalized_to_voxels(fields.reverse_components(torch.from_numpy(field)))
+
+
+def entering(run: Run, level: int) -> Tensor:
+    """The two images that a level sees: warped by the enlarged displacement, and weighted."""
+    band = run.model.pyramid(torch.cat(pair((32, 48, 64))))[level - 1][:, :1]
+    known = program.enlarged(run.registration.displacements[level - 2])
+    return torch.cat([fields.warp(band, known)[:1], band[1:]], 1) * run.registration.weights[level - 1][:1]
+
+
+def band_of(name: str) -> Tensor:
+    """An entry `in_`: "moving_lll3", "fixed_em2", "moving"."""
+    image = pair((32, 48, 64))[name.startswith("fixed")]
+    energy = image
+    for _ in range(int(name[-1]) if name[-1].isdigit() else 0):
+        image, energy = haar(image, 2**1.5)
+    return energy if "em" in name else image
+
+
+def warped_by(run: Run, name: str) -> Tensor:
+    """An entry `warped_`: x1, x2_lll, x2_hhh (the energy), …, source1, source1_in (the fixed image by the inverse)."""
+    bands = run.model.pyramid(torch.cat(pair((32, 48, 64))))
+    if name == "source1_in":
+        return fields.warp(bands[3][1:], run.registration.inverse)
+    level = 3 if name == "source1" else int(name[1]) - 1
+    warped = fields.warp(bands[level][:1], run.registration.levels[level])
+    return warped[:, 1:] if name.endswith("hhh") else warped[:, :1]
+
+
+def computed(name: str) -> Tensor:
+    """Ours for an array of the fixture, before its suffix takes a part."""
+    run, rest = name.split("_", 1)
+    if run == "in":
+        return band_of(rest)
+    if run == "ref":
+        velocity = as_ours(FIXTURE["t_ab_v3"])
+        return as_authors(fields.exponential(-velocity if "neg" in rest else velocity))
+    side, what = rest.split("_", 1)
+    ran = released(run)
+    kinds = {"u": "displacements", "v": "velocities", "r": "residuals", "inv": "inverses"}
+    if field := re.fullmatch(r"(u|v|r|inv)(\d)", what):
+        levels = getattr(ran.registration, kinds[field[1]])
+        return as_authors(levels[int(field[2]) - 1])[int(side == "ba")][None]
+    if what.startswith("warped_"):
+        return warped_by(ran, what.removeprefix("warped_"))
+    if images := re.fullmatch(r"in(\d)_images", what):
+        return entering(ran, int(images[1]))
+    return ran.inside[what][:1]
+
+
+PARTS = {
+    "_s2": lambda field: field[..., ::2, ::2, ::2],
+    "_s4": lambda field: field[..., ::4, ::4, ::4],
+    "_c8": lambda field: field[:, ::4],
+    "_d16": lambda field: field[..., 16, :, :],
+    "_h24": lambda field: field[..., 24, :],
+    "_w32": lambda field: field[..., 32],
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_the_released_program_gives_the_same_numbers(name):
+    parts, bare = [], name
+    while (suffix := f"_{bare.rsplit('_', 1)[-1]}") in PARTS:
+        bare, parts = bare.removesuffix(suffix), [PARTS[suffix], *parts]
+    ours = functools.reduce(lambda field, part: part(field), parts, computed(bare))
+    if name == "t_ab_r3":
+        ours = PARTS["_s2"](ours)
+    ours = {"t_ab_inv3": ours[:, :, :6], "t_ab_enc0_s4": ours[:, :4]}.get(name, ours)
+    theirs = torch.from_numpy(FIXTURE[name])
+    ours = ours.reshape(theirs.shape) if name.startswith("in_") and theirs.dim() == 2 else ours
+    assert ours.shape == theirs.shape
+    fields_of = re.search(r"_(u|v|r|inv)\d|_exp_", name)
+    tolerance = 1e-5 if fields_of else 2e-4 if re.search("_enc|_gate", name) else 1e-5 * float(theirs.abs().max())
+    assert float((ours - theirs).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_the_released_program_gives_the_same_losses(stage, dtype):
+    run = released("t")
+    found = {
+        name: tuple(item.to(dtype) for item in value) if isinstance(value, tuple) else value.to(dtype)
+        for name, value in vars(run.registration).items()
+    }
+    registration = SMGICRegistration(**found)
+    bands = run.model.pyramid(torch.cat(pair((32, 48, 64), dtype=dtype)))
+    terms = program.losses(run.model, registration, bands, stage=stage)
+    theirs = json.loads(str(FIXTURE["losses"]))[f"t_ab_level{stage}_f{8 * dtype.itemsize}"]
+    expected = {
+        "similarity": theirs["loss_ncc" if stage == 2 else "loss_multiNCC"],
+        "smoothness": theirs["loss_regulation"],
+        "folding": theirs["loss_fold"],
+        "corner": 0.01 * theirs["loss_filed"],
+        "symmetric": 0.001 * (theirs["loss_inv"] + theirs["loss_inv_re"]),
+        "multilevel": 0.0005 * (theirs.get("loss_mean", 0) + theirs.get("loss_mean_re", 0)),
+    }
+    assert expected.keys() == terms.keys()
+    for name, value in expected.items():
+        assert float(terms[name]) == pytest.approx(value, rel=1e-5, abs=1e-9 if dtype == torch.float64 else 1e-7), name
+    assert float(sum(terms.values())) == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_the_objective_of_the_released_variant_is_the_last_stage():
+    run = released("t")
+    terms = run.model.objective(run.registration, *pair((32, 48, 64)))
+    theirs = json.loads(str(FIXTURE["losses"]))["t_ab_level4_f64"]
+    assert float(sum(terms.values())) == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_the_reference_numbers_of_both_exponentials():
+    forward, backward = (fields.exponential(as_ours(FIXTURE[f"t_{side}_v3"])).double() for side in ("ab", "ba"))
+    inverse = fields.exponential(-as_ours(FIXTURE["t_ab_v3"])).double()
+    released_forward, false = (
+        getattr(released("t").registration, name)[2][:1].double() for name in ("displacements", "inverses")
+    )
+
+    def round_trip(first, then):
+        return fields.compose(first, then)
+
+    def gradient(first, then):
+        return 3 * float(losses.diffusion(round_trip(first, then)))
+
+    inside = (..., *[slice(3, -3)] * 3)
+    volumes = metrics.jacobian_statistics(forward, definition="forward")
+    determinant = _determinant(forward, "forward")
+    without = forward - fields.identity(forward.shape[2:])  # their program's |∂u|, where |I + ∂u| is meant
+    ours = {
+        "mean_length_u_ab": forward.norm(dim=1).mean(),
+        "mean_length_u_ba": backward.norm(dim=1).mean(),
+        "inverse_error_exp_mean": round_trip(forward, inverse).norm(dim=1).mean(),
+        "inverse_error_exp_max": round_trip(forward, inverse).norm(dim=1).max(),
+        "inverse_error_exp_interior3_mean": round_trip(forward, inverse).norm(dim=1)[inside].mean(),
+        "inverse_error_released_mean": round_trip(released_forward, false).norm(dim=1).mean(),
+        "inverse_error_released_max": round_trip(released_forward, false).norm(dim=1).max(),
+        "inverse_error_released_interior3_mean": round_trip(released_forward, false).norm(dim=1)[inside].mean(),
+        "identity_mse_ab_inverse": round_trip(forward, inverse).square().mean(),
+        "identity_mse_ab_ba": round_trip(forward, backward).square().mean(),
+        "identity_mse_ba_ab": round_trip(backward, forward).square().mean(),
+        "gradient_inverse_ab_ba": gradient(forward, backward),
+        "gradient_inverse_ba_ab": gradient(backward, forward),
+        "gradient_inverse_ab_inverse": gradient(forward, inverse),
+        "smoothness_ab": losses.diffusion(forward),
+        "smoothness_ba": losses.diffusion(backward),
+        "determinant_min": volumes.minimum,
+        "determinant_max": determinant.max(),
+        "determinant_mean": determinant.mean(),
+        "sd_log_determinant": volumes.std_log,
+        "fraction_nonpositive": volumes.folds_percent / 100,
+        "fraction_nonpositive_identity_missing": metrics.folds(without, definition="forward").percent / 100,
+    }
+    theirs = json.loads(str(FIXTURE["reference"]))
+    found = {name: float(value) for name, value in ours.items()}
+    assert found == pytest.approx({name: theirs[name] for name in ours}, rel=1e-4)
+    precise = as_authors(fields.exponential(as_ours(FIXTURE["t_ab_v3"]).double()))[..., ::2, ::2, ::2]
+    halves = [(size - 1) / 2 for size in reversed(forward.shape[2:])]  # voxels in a normalised unit
+    gap = fields.scale_components(torch.from_numpy(FIXTURE["ref_exp_v3_s2"]) - precise, halves)
+    rounding = "max_abs_difference_exp_float32_official_vs_float64"  # of all voxels; here of every second
+    assert float(gap.abs().max()) == pytest.approx(theirs[rounding], rel=0.5)
+    assert theirs.keys() == ours.keys() | {rounding, "units"}
+
+
+def test_every_key_of_the_authors_weights_is_used_once():
+    state = authors_weights("t")
+    arguments = {"dim": 3, "variant": "released"}
+    full, live = load_official("smgicnet", state, **arguments), {name: state[name] for name in USED}
+    only = load_official("smgicnet", live, **arguments)
+    assert all(torch.equal(a, b) for a, b in zip(full.parameters(), only.parameters(), strict=True))
+    assert len(full.state_dict()) == len(USED)
+    taken = torch.cat([value.sort().values for value in (p.detach().flatten() for p in full.parameters())])
+    assert torch.isclose(taken.double().sum(), sum(live[name].double().sum() for name in USED), atol=1e-6)
+    with pytest.raises(ValueError, match=r"up\.weight"):
+        load_official("smgicnet", {name: value for name, value in live.items() if name != "up.weight"}, **arguments)
+    with pytest.raises(ValueError, match="stranger"):
+        load_official("smgicnet", live | {"stranger.weight": torch.zeros(1)}, **arguments)
+    with pytest.raises(ValueError, match="variant='released'"):
+        load_official("smgicnet", state, dim=3)
+
+
+@pytest.mark.parametrize(("levels", "symmetric"), [(3, True), (4, False)])
+def test_the_released_program_has_one_form(levels, symmetric):
+    with pytest.raises(ValueError, match="4 levels and both directions"):
+        SMGICNet(variant="released", levels=levels, symmetric=symmetric)
+
+
+@pytest.mark.parametrize(
+    ("switches", "count"),
+    [
+        ({"dim": 3}, 1_877_715),
+        ({"dim": 2}, 640_323),
+        ({"dim": 3, "attention": False}, 1_871_280),
+        ({"dim": 2, "attention": False}, 633_888),
+        ({"dim": 3, "levels": 1}, 535_587),
+        ({"dim": 2, "levels": 1}, 186_339),
+        ({"dim": 3, "variant": "released"}, 1_795_280),
+    ],
+)
+def test_parameter_counts(switches, count):
+    assert sum(parameter.numel() for parameter in SMGICNet(**switches).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("dim", "counts"), [(3, (288_992, 436_720, 616_416, 535_587)), (2, (97_408, 147_872, 208_704, 186_339))]
+)
+def test_parameter_counts_by_level(dim, counts):
+    networks = SMGICNet(dim).networks
+    assert tuple(sum(parameter.numel() for parameter in network.parameters()) for network in networks) == counts
+
+
+# ---------------------------------------------------------------------------------------------- wavelet and weights
+
+
+@pytest.mark.parametrize("shape", [(12, 18), (8, 10, 14)], ids=str)
+def test_the_wavelet_is_the_haar_of_pywavelets(shape):
+    image = torch.rand(2, 1, *shape, dtype=torch.float64)
+    low, energy = haar(image, gain=2 ** (len(shape) / 2))
+    for item in range(2):
+        bands = pywt.dwtn(image[item, 0].numpy(), "haar")
+        assert np.allclose(low[item, 0], bands.pop("a" * len(shape)), atol=1e-12)
+        assert np.allclose(energy[item, 0], sum(band**2 for band in bands.values()), atol=1e-12)
+    assert torch.allclose(image.square().sum(), low.square().sum() + energy.sum())
+    mean, _ = haar(image)
+    assert torch.allclose(mean, low / 2 ** (len(shape) / 2))
+
+
+@pytest.mark.parametrize("shape", [(7, 10), (5, 6, 9)], ids=str)
+def test_a_constant_has_no_energy_and_odd_axes_repeat_their_last_voxel(shape):
+    low, energy = haar(torch.full((1, 1, *shape), 3.0))
+    assert torch.equal(low, torch.full_like(low, 3.0)) and not energy.any()
+    assert low.shape[2:] == tuple(-(-size // 2) for size in shape)
+    image = torch.rand(1, 1, *shape)
+    assert torch.allclose(
+        haar(image)[0][..., -1], haar(image[..., -1:])[0][..., 0] if shape[-1] % 2 else haar(image)[0][..., -1]
+    )
+
+
+def test_weights_are_each_samples_own_and_do_not_stretch_noise():
+    images = torch.rand(3, 2, 9, 11)
+    weight = disagreement(images)
+    assert torch.allclose(weight, torch.cat([disagreement(item[None]) for item in images]))
+    assert torch.allclose(weight.flatten(1).amin(1), torch.tensor(0.5)) and torch.allclose(
+        weight.flatten(1).amax(1), torch.tensor(1.0)
+    )
+    same = images[:, :1].repeat(1, 2, 1, 1)
+    assert (disagreement(same + 1e-6 * torch.randn_like(same)) - 0.5).max() < 0.01
+
+
+# ---------------------------------------------------------------------------------------------- laws
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_switch_registers_and_trains_every_parameter(shape, switches):
+    model = strong(SMGICNet(len(shape), **SMALL, **switches))
+    moving, fixed = pair(shape, channels=switches.get("in_channels", 1))
+    registration = model(moving, fixed)
+    for field in (registration.displacement, registration.inverse, registration.velocity):
+        assert field.shape == (1, len(shape), *shape)
+    levels = model.configuration["levels"]
+    assert [field.shape[2:] for field in registration.levels] == [
+        tuple(-(-size // 2 ** (levels - level)) for size in shape) for level in range(1, levels + 1)
+    ]
+    terms = model.objective(registration, moving, fixed)
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(value) for value in terms.values())
+    dead = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert dead == []
+
+
+@pytest.mark.parametrize(
+    ("switches", "off"),
+    [
+        ({}, set()),
+        ({"levels": 1}, {"multilevel"}),
+        ({"symmetric": False}, {"symmetric"}),
+        ({"gradient_inverse": False}, {"gradient_inverse"}),
+        ({"smoothness": False}, {"smoothness"}),
+    ],
+    ids=str,
+)
+def test_a_switch_takes_its_term_away(switches, off):
+    model = strong(SMGICNet(2, **SMALL, **switches))
+    moving, fixed = pair(SHAPES[0])
+    terms = model.objective(model(moving, fixed), moving, fixed)
+    assert {name for name, weight in model.weights.items() if weight == 0} == off
+    assert {name for name, value in terms.items() if value == 0} == off
+    assert list(terms) == ["similarity", "smoothness", "gradient_inverse", "symmetric", "inverse", "multilevel"]
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_swapping_the_images_swaps_the_results(shape, variant):
+    model = strong(SMGICNet(len(shape), **SMALL, variant=variant))
+    moving, fixed = pair(shape)
+    with torch.no_grad():
+        one, other = model(moving, fixed), model(fixed, moving)
+    assert one.displacement.abs().max() > 0.5
+    for name in ("displacements", "inverses", "velocities", "residuals", "weights"):
+        for here, there in zip(getattr(one, name), getattr(other, name), strict=True):
+            assert torch.allclose(here, swap(there), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_one_direction_is_the_first_of_both_with_the_same_weights(shape):
+    both = strong(SMGICNet(len(shape), **SMALL))
+    alone = SMGICNet(len(shape), **SMALL, symmetric=False)
+    alone.load_state_dict(both.state_dict())
+    images = pair(shape)
+    with torch.no_grad():
+        first, second = both(*images), alone(*images)
+    assert torch.allclose(first.displacement, second.displacement, atol=1e-5)
+    assert torch.allclose(first.inverse, second.inverse, atol=1e-5)
+    assert len(second.displacements[-1]) == 1 and len(first.displacements[-1]) == 2
+
+
+@pytest.mark.parametrize("switches", [{}, {"levels": 1}, {"symmetric": False}], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_velocities_add_and_both_fields_are_exponentials(shape, switches):
+    with torch.no_grad():
+        found = strong(SMGICNet(len(shape), **SMALL, **switches))(*pair(shape))
+    assert torch.equal(found.displacement, fields.exponential(found.velocity))
+    assert torch.equal(found.inverse, fields.exponential(-found.velocity))
+    known = torch.zeros_like(found.velocities[0])
+    for velocity, residual, displacement in zip(found.velocities, found.residuals, found.displacements, strict=True):
+        assert torch.allclose(velocity, residual + crop(known, velocity.shape[2:]), atol=1e-5)
+        assert torch.equal(displacement, fields.exponential(velocity))
+        assert all(residual[:, axis].abs().max() < 0.2 * size for axis, size in enumerate(residual.shape[2:]))
+        known = fields.upsample(velocity)
+
+
+def smooth_velocity(shape, largest, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    velocity = losses.gaussian_blur(torch.randn(1, len(shape), *shape, generator=generator), 6, radius=18)
+    return velocity * largest / velocity.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (32, 48, 64)], ids=str)
+def test_the_exponential_of_the_negative_is_the_inverse_and_the_programs_is_not(shape):
+    velocity = smooth_velocity(shape, 4)
+    displacement = fields.exponential(velocity)
+    inside = (..., *[slice(6, -6)] * len(shape))
+
+    def error(inverse):
+        return fields.compose(displacement, inverse)[inside].norm(dim=1)
+
+    true, false = error(fields.exponential(-velocity)), error(program.false_inverse(velocity))
+    assert true.mean() < 0.03 and true.max() < 0.15
+    assert false.mean() > 0.4 and false.mean() > 2 * error(-velocity).mean()
+    assert fields.jacobian_determinant(displacement).min() > 0
+    assert (fields.exponential(velocity, steps=10) - displacement).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_items_of_a_batch_do_not_meet(variant):
+    model = strong(SMGICNet(2, **SMALL, variant=variant))
+    pairs = [pair(SHAPES[0], seed) for seed in (0, 1, 2)]
+    with torch.no_grad():
+        together = model(*(torch.cat(images) for images in zip(*pairs, strict=True)))
+        alone = [model(*images) for images in pairs]
+    for name in ("displacement", "inverse", "velocity"):
+        assert torch.allclose(getattr(together, name), torch.cat([getattr(item, name) for item in alone]), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_level_repeats_the_border_up_to_its_strides_and_crops_the_answer(shape):
+    dim = len(shape)
+    model = strong(SMGICNet(dim, **SMALL, levels=2))
+    moving, fixed = pair(shape)
+    with torch.no_grad():
+        found = model(moving, fixed)
+        low = haar(torch.cat([moving, fixed]))[0]
+        widths = [width for size in reversed(low.shape[2:]) for width in (0, size % 2)]
+        padded = torch.nn.functional.pad(torch.cat([low, swap(low)], 1), widths, mode="replicate")
+        answer = model.networks[0](padded, padded[:, :0], torch.zeros(2, dim, *padded.shape[2:]))
+    residual = crop(answer.residual, low.shape[2:])
+    half = torch.tensor(low.shape[2:]).view(1, dim, *[1] * dim) / 2
+    assert torch.allclose(found.velocities[0], 0.4 * residual * half, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_coarse_networks_are_the_papers(dim):
+    networks = strong(SMGICNet(dim, **SMALL)).networks
+    size = [16, 24, 8][:dim]
+    images, known = torch.rand(2, 2, *size), torch.rand(2, dim, *size)
+    energies = torch.rand(2, 2, *size)
+
+    first = networks[0]
+    down, block, middle, grow = first.trunk
+    features = first.first(first.entry.images(images))
+    expected = first.head(torch.cat([first.skip(features), grow(middle(block(down(features))))], 1))
+    assert torch.equal(first(images, energies, known).residual, expected)
+
+    third = networks[2]
+    weight = disagreement(images)
+    moving, still = images.chunk(2, 1)
+    low = third.entry.mix_images(third.entry.images(torch.cat([weight * moving, weight * still, known], 1)))
+    detail = third.entry.mix_energies(third.entry.energies(torch.cat([energies, known], 1)))
+    features = third.first(torch.cat([low, detail], 1))
+    expected = third.head(torch.cat([third.skip(features), third.trunk(features)], 1))
+    assert torch.allclose(third(images, energies, known).residual, expected, atol=1e-6)
+    kinds = "down block down block down block block up block up block up"
+    named = {"Conv": "down", "Block": "block", "ConvTranspose": "up"}
+    assert " ".join(named[type(layer).__name__.strip("_23d")] for layer in third.trunk) == kinds
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_last_network_is_the_papers(dim):
+    last = strong(SMGICNet(dim, **SMALL)).networks[-1]
+    size = [16, 24, 8][:dim]
+    images, known = torch.rand(2, 2, *size), torch.rand(2, dim, *size)
+
+    def gated(gate, skip, features):
+        inner = fields.resize(gate.of_skip(skip), features.shape[2:]) + gate.of_features(features)
+        return skip * fields.resize(torch.sigmoid(gate.reduce(inner.relu())), skip.shape[2:])
+
+    def block(layer, features):
+        def activate(value):
+            return torch.where(value > 0, value, 0.01 * value)
+
+        return features + activate(layer.conv2(activate(layer.conv1(features))))
+
+    weight = disagreement(images).repeat(1, 2, *[1] * dim)
+    entered = torch.nn.functional.leaky_relu(last.entry[0](torch.cat([weight * images, known], 1)), 0.2)
+    levels = [block(last.encoder[0], last.entry[2](entered))]
+    for down, layer in last.encoder[1:]:
+        levels.append(block(layer, down(levels[-1])))
+    features = levels[3]
+    features = block(last.decoder[0], last.ups[0](features) + gated(last.gates[0], levels[2], features))
+    features = block(last.decoder[1], last.ups[1](features) + gated(last.gates[1], levels[1], features))
+    expected = last.head(torch.cat([last.ups[2](features), gated(last.gates[2], levels[0], features)], 1))
+    assert torch.allclose(last(images, images[:, :0], known).residual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_each_level_sees_the_band_warped_by_the_displacement_and_the_velocity_so_far(shape):
+    model = strong(SMGICNet(len(shape), **SMALL))
+    moving, fixed = pair(shape)
+    seen = []
+    for network in model.networks:
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    with torch.no_grad():
+        found = model(moving, fixed)
+    bands = model.pyramid(torch.cat([moving, fixed]))
+    assert not seen[0][2].any()
+    for level in (1, 2, 3):
+        size = bands[level].shape[2:]
+        displacement, velocity = (
+            crop(fields.upsample(levels[level - 1]), size) for levels in (found.displacements, found.velocities)
+        )
+        warped = fields.warp(bands[level], displacement)
+        images, energies, known = (crop(part, size) for part in seen[level])
+        assert torch.allclose(images, torch.cat([warped[:, :1], swap(bands[level])[:, :1]], 1), atol=1e-6)
+        assert torch.allclose(energies, torch.cat([warped[:, 1:], swap(bands[level])[:, 1:]], 1), atol=1e-6)
+        assert torch.allclose(known, fields.voxels_to_normalized(velocity, align_corners=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_still_networks_leave_images_where_they_are_and_nothing_is_nan(shape):
+    model = strong(SMGICNet(len(shape), **SMALL), scale=0)
+    image, _ = pair(shape)
+    for images in ((image, image), (0 * image, 0 * image)):
+        registration = model(*images)
+        assert all(not field.any() for field in registration.displacements)
+        assert (registration.weights[-1] - 0.5).abs().max() < 1e-3
+        assert all(torch.isfinite(value) for value in model.objective(registration, *images).values())
+    moved = strong(SMGICNet(len(shape), **SMALL))(0 * image, 0 * image)
+    assert all(torch.isfinite(field).all() for field in moved.displacements)
+
+
+# ---------------------------------------------------------------------------------------------- gates
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gates_give_one_coefficient_for_each_voxel_of_a_skip(shape):
+    with torch.no_grad():
+        gates = strong(SMGICNet(len(shape), **SMALL))(*pair(shape)).gates
+    assert [gate.shape for gate in gates] == [(2, 1, *(-(-size // factor) for size in shape)) for factor in (4, 2, 1)]
+    assert all(0 < gate.min() < gate.max() < 1 for gate in gates)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_without_attention_the_coefficients_are_one(dim):
+    gated, plain = SMGICNet(dim, **SMALL), strong(SMGICNet(dim, **SMALL, attention=False))
+    gated.load_state_dict(gated.state_dict() | plain.state_dict())
+    images = pair(SHAPES[dim - 2])
+    with torch.no_grad():
+        for gate in gated.networks[-1].gates:
+            gate.reduce.weight.zero_()
+            gate.reduce.bias.fill_(50.0)
+        one, other = gated(*images), plain(*images)
+    assert torch.allclose(one.displacement, other.displacement, atol=1e-6)
+    assert all(torch.equal(gate, torch.ones_like(gate)) for gate in other.gates)
+
+
+def test_a_step_of_the_optimizer_moves_the_gates():
+    torch.manual_seed(0)  # now and then all units of a narrow gate are below zero, and it gets no gradient
+    model = SMGICNet(2, **SMALL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    moving, fixed = pair(SHAPES[0])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    sum(model.objective(model(moving, fixed), moving, fixed).values()).backward()
+    optimizer.step()
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
+
+
+# ---------------------------------------------------------------------------------------------- the objective
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_objective_does_not_see_which_image_moves(shape):
+    model = strong(SMGICNet(len(shape), **SMALL))
+    moving, fixed = pair(shape)
+    with torch.no_grad():
+        one = model.objective(model(moving, fixed), moving, fixed)
+        other = model.objective(model(fixed, moving), fixed, moving)
+    assert {name: float(value) for name, value in one.items()} == pytest.approx(
+        {name: float(value) for name, value in other.items()}, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_each_term_is_the_papers_formula(shape):
+    dim = len(shape)
+    model = strong(SMGICNet(dim, **SMALL)).double()
+    moving, fixed = pair(shape, dtype=torch.float64)
+    with torch.no_grad():
+        found = model(moving, fixed)
+        terms = model.objective(found, moving, fixed)
+    forward, backward = found.displacements[-1].chunk(2)
+    sides = [(moving, fixed, 0, forward, backward), (fixed, moving, 1, backward, forward)]
+    expected = dict.fromkeys(("smoothness", "gradient_inverse", "symmetric", "inverse", "multilevel"), 0.0)
+    for own, other, side, there, back in sides:
+        inverse = found.inverses[-1].chunk(2)[side]
+        previous = crop(fields.upsample(found.displacements[-2].chunk(2)[side]), shape)
+        now, before = fields.warp(own, there), fields.warp(own, previous)
+        smooth = [losses.diffusion(level.chunk(2)[side]) for level in found.displacements]
+        expected["smoothness"] += 0.1 * sum(value / 2 ** (3 - level) for level, value in enumerate(smooth))
+        expected["gradient_inverse"] += losses.gradicon(there, back)
+        expected["symmetric"] += 0.001 * losses.mse(fields.warp(other, inverse), fields.warp(other, back))
+        expected["inverse"] += 0.01 * losses.mse(fields.compose(there, inverse), torch.zeros_like(there))
+        expected["multilevel"] += 0.0005 * losses.mse(now, (now + before) / 2)
+    assert {name: float(terms[name]) for name in expected} == pytest.approx(
+        {name: float(value) for name, value in expected.items()}, rel=1e-6
+    )
+    similarity = 0.1 * sum(
+        losses.lncc(fields.warp(b, i), a, window=9)
+        for a, b, i in ((moving, fixed, found.inverses[-1][:1]), (fixed, moving, found.inverses[-1][1:]))
+    )
+    for level, (band, field) in enumerate(
+        zip(model.pyramid(torch.cat([moving, fixed])), found.displacements, strict=True)
+    ):
+        width = min(3 + 2 * level, *(size - 1 + size % 2 for size in field.shape[2:]))
+        for part, epsilon in zip(band.split(1, 1), (1e-5, 1e-12), strict=False):
+            score = losses.lncc(fields.warp(part, field), swap(part), window=width, epsilon=epsilon)
+            similarity += 2 * score / 2 ** (3 - level)
+    assert float(terms["similarity"]) == pytest.approx(float(similarity), rel=1e-6)
+    assert [band.shape[1] for band in model.pyramid(torch.cat([moving, fixed]))] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradient_inverse_consistency_needs_a_second_direction_to_mean_anything(shape):
+    values = []
+    for symmetric in (True, False):
+        model = strong(SMGICNet(len(shape), **SMALL, symmetric=symmetric), scale=0.01)
+        images = pair(shape)
+        with torch.no_grad():
+            values.append(float(model.objective(model(*images), *images)["gradient_inverse"]))
+    assert 0 < values[1] < values[0] / 4
+
+
+def test_energies_count_in_the_similarity():
+    image, _ = pair((32, 40, 48))
+    energy = haar(image)[1]
+    assert losses.lncc(energy, energy, window=7, epsilon=ENERGY_EPSILON) < -0.5
+    assert losses.lncc(energy, energy, window=7) > -0.2  # 1e-5 as for images would silence them
+
+
+def test_levels_too_small_to_compare_are_named():
+    model = SMGICNet(2, **SMALL)
+    images = pair((16, 20))
+    registration = model(*images)
+    assert registration.displacement.shape == (1, 2, 16, 20)
+    with pytest.raises(ValueError, match="fewer levels"):
+        model.objective(registration, *images)
+
+
+def test_options_are_typed():
+    hints = get_type_hints(SMGICNet.__init__)
+    model = SMGICNet(2, **SMALL)
+    assert set(model.configuration) == set(hints) - {"return"}
+    again = SMGICNet(**model.configuration)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    with pytest.raises(ValueError, match="even number"):
+        SMGICNet(2, channels=5)
+    with pytest.raises(ValueError, match="variant must be one of"):
+        SMGICNet(2, variant="other")
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_training_lowers_the_loss(dim):
+    shape = (40, 48) if dim == 2 else (24, 32, 28)
+    torch.manual_seed(0)
+    model = SMGICNet(dim, channels=8)
+    pairs = [pair(shape, seed) for seed in range(4 if dim == 2 else 1)]
+    moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    history = []
+    for _ in range(60 if dim == 2 else 15):
+        optimizer.zero_grad()
+        value = sum(model.objective(model(moving, fixed), moving, fixed).values())
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        history.append(float(value.detach()))
+    with torch.no_grad():
+        warped = fields.warp(moving, model(moving, fixed).displacement)
+    more, left = (1.05, 0.7) if dim == 2 else (1.015, 0.9)  # the loss is minus a correlation: 5 % or 1.5 % more of it
+    assert history[-1] < more * history[0] < 0
+    assert losses.mse(warped, fixed) < left * losses.mse(moving, fixed)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [(((1, 1, 8, 9, 7), (1, 1, 8, 9, 7)), "dim=2"), (((1, 1, 8, 9), (1, 1, 8, 8)), "share one grid")],
+)
+def test_bad_input_is_named(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        SMGICNet(2)(*(torch.rand(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_the_least_image_that_can_be_trained_on(levels):
+    model, least = SMGICNet(2, channels=4, levels=levels), 2**levels + 1
+    moving, fixed = torch.rand(2, 1, 1, least, 31)
+    assert all(term.isfinite() for term in model.objective(model(moving, fixed), moving, fixed).values())
+    moving, fixed = moving[:, :, 1:], fixed[:, :, 1:]
+    found = model(moving, fixed)  # is registered nevertheless
+    with pytest.raises(ValueError, match="3 voxels along every axis"):
+        model.objective(found, moving, fixed)

@@ -1,0 +1,243 @@
+"""Widgets, driven in process: every control redraws, errors are shown and kept, a static page has a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import typing
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from helpers.views import other_value, pixels
+from PIL import Image
+
+from regkit import widgets
+from regkit.fields import jacobian_determinant, warp
+from regkit.figures import paint
+from regkit.figures import pixels as drawing
+from regkit.types import Pair, Registration
+from regkit.widgets import live, scene, volumes
+
+SHAPE = (21, 17)
+
+
+def folding(shape=SHAPE):
+    """A displacement with two separate folds, the deeper one second in reading order."""
+    displacement = torch.zeros(1, 2, *shape)
+    displacement[0, 0, 5, 4] = 2.5
+    displacement[0, 0, 14, 11] = 4.0
+    return displacement
+
+
+def example(batch=1, shape=SHAPE):
+    generator = torch.Generator().manual_seed(0)
+    moving = torch.rand(batch, 1, *shape, generator=generator)
+    displacement = folding(shape).expand(batch, -1, -1, -1) / 3
+    fixed = warp(moving, displacement)
+    return Pair(moving, fixed, (moving > 0.5).long(), (fixed > 0.5).long()), displacement
+
+
+def views():
+    pair, displacement = example()
+    labels = pair.fixed_labels
+    return {
+        "compare": widgets.compare(pair.moving, pair.fixed, warped=pair.fixed.flip(-1), fixed_labels=labels),
+        "field": widgets.field_viewer(displacement, pair.fixed, moving=pair.moving),
+        "folds": widgets.jacobian_inspector(folding(), pair.fixed),
+    }
+
+
+@pytest.mark.parametrize("name", ["compare", "field", "folds"])
+def test_every_control_changes_the_picture_in_every_mode_that_uses_it(name):
+    view = views()[name]
+    modes = view.controls["mode"].options if "mode" in view.controls else [None]
+    for mode in modes:
+        if mode:
+            view.set(mode=mode)
+        for key, control in view.controls.items():
+            if isinstance(control, ipywidgets.Button):
+                continue
+            used = key == "mode" or mode in view.scene.used_by.get(key, [mode])
+            assert key == "mode" or (control.layout.display == "none") == (not used)
+            if key == "mode" and control.value == control.options[-1]:
+                continue
+            before, value, image = view.image.value, control.value, view.image
+            control.value = other_value(control)
+            assert (view.image.value != before) == used, (mode, key)
+            assert view.image is image
+            control.value = value
+            assert view.image.value == before
+    assert view.errors == [] and view.alert.value == ""
+
+
+@pytest.mark.parametrize("name", ["compare", "field", "folds"])
+def test_the_image_is_what_render_gives_and_render_changes_nothing(name):
+    view = views()[name]
+    picture = view.render(view.state)
+    assert picture.dtype == np.uint8 and np.array_equal(pixels(view), picture)
+    shown = view.image.value
+    for mode in view.controls["mode"].options if "mode" in view.controls else []:
+        view.render({"mode": mode})
+    assert view.image.value == shown
+
+
+def test_the_toggle_shows_moving_before_and_warped_after():
+    pair, _ = example()
+    view = widgets.compare(pair.moving, pair.fixed, warped=pair.fixed)
+    view.set(position=1.0)
+    scale = drawing.integer_scale(SHAPE)
+    assert np.array_equal(pixels(view), paint.render_image(pair.fixed, scale=scale))
+    assert view.caption.value.count("Warped") == 1
+    view.set(warped=False)
+    assert np.array_equal(pixels(view), paint.render_image(pair.moving, scale=scale))
+    assert "Moving" in view.caption.value
+    assert "warped" not in widgets.compare(pair.moving, pair.fixed).controls
+
+
+def test_one_range_serves_before_and_after():
+    pair, _ = example()
+    view = widgets.compare(5 * pair.moving, pair.fixed, warped=pair.fixed)
+    after = view.render({"position": 0.0, "warped": True})
+    assert np.array_equal(after, view.render({"position": 0.0, "warped": False}))
+    half = view.scene.limits[1] / 2 - view.scene.limits[0] / 2
+    assert f"{half:g}" in view.scene.describe({**view.state, "mode": "difference"})
+
+
+def test_a_stretch_of_zero_is_the_identity():
+    view = widgets.field_viewer(folding())
+    flat = widgets.field_viewer(torch.zeros(1, 2, *SHAPE))
+    for mode in ("grid", "arrows"):
+        state = {"mode": mode, "every": 3, "stretch": 0.0}
+        assert np.array_equal(view.render(state), flat.render({**state, "stretch": 1.0}))
+
+
+def test_the_grid_lies_on_moving_and_arrows_on_the_image():
+    black, white = torch.zeros(1, 1, *SHAPE), torch.ones(1, 1, *SHAPE)
+    view = widgets.field_viewer(torch.zeros(1, 2, *SHAPE), white, moving=black)
+    bright = {mode: np.median(view.render({"mode": mode, "every": 4})) for mode in ("grid", "arrows")}
+    assert bright["grid"] == 0 and bright["arrows"] > 100
+
+
+def test_the_inspector_goes_from_fold_to_fold_deepest_first():
+    view = views()["folds"]
+    determinant = jacobian_determinant(folding())[0, 0]
+    assert len(view.scene.folds) == 2
+    values = []
+    for _ in range(3):
+        view.controls["next_fold"].click()
+        place = view.controls["row"].value, view.controls["column"].value
+        assert place in view.scene.folds
+        values.append(float(determinant[place]))
+        assert f"{values[-1]:.3f}" in view.caption.value and "folds" in view.caption.value
+    assert values[0] == determinant.min() and values[0] < values[1] <= 0 and values[2] == values[0]
+    assert view.errors == []
+
+
+def test_without_folds_there_is_no_next_fold():
+    view = widgets.jacobian_inspector(torch.zeros(1, 2, *SHAPE))
+    assert view.controls["next_fold"].disabled
+    assert "sizes are kept" in view.caption.value and "0.00%" in view.caption.value
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1.5, "shrinks"), (0.5, "grows 2.0 times"), (-1.0, "turned over")])
+def test_the_words_say_what_happens_to_the_content(factor, words):
+    displacement = torch.zeros(1, 2, *SHAPE)
+    displacement[:, 0] = (factor - 1) * torch.arange(SHAPE[0])[:, None]  # |J| = factor
+    assert words in widgets.jacobian_inspector(displacement).caption.value
+
+
+@pytest.mark.parametrize("name", ["compare", "field", "folds"])
+def test_a_page_without_a_kernel_shows_a_picture(name):
+    view = views()[name]
+    bundle = view._repr_mimebundle_(include=None, exclude=None)
+    assert np.array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))), pixels(view))
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == view.widget.model_id
+    assert bundle["text/plain"] == view.scene.describe(view.state)
+
+
+def test_an_error_in_a_callback_is_shown_and_kept_and_goes_away():
+    view = views()["field"]
+    shown = view.image.value
+    view.controls["mode"].options = ["grid", "<unknown>"]
+    view.controls["mode"].value = "<unknown>"
+    assert len(view.errors) == 1 and "KeyError" in view.errors[0] and "Traceback" in view.errors[0]
+    assert (
+        "KeyError" in view.alert.value and "&lt;unknown&gt;" in view.alert.value and 'role="alert"' in view.alert.value
+    )
+    assert view.image.value == shown
+    view.controls["mode"].value = "grid"
+    assert view.alert.value == "" and len(view.errors) == 1
+
+
+def test_an_error_behind_a_button_is_shown_and_kept(monkeypatch):
+    view = views()["folds"]
+    monkeypatch.setattr(volumes.Folds, "press", lambda *_: 1 / 0)
+    view.controls["next_fold"].click()
+    assert "ZeroDivisionError" in view.alert.value and len(view.errors) == 1
+
+
+def test_several_controls_at_once_draw_once():
+    view = views()["folds"]
+    drawn = []
+    view.image.observe(lambda change: drawn.append(change), names="value")
+    view.set(row=1, column=2, histogram="log")
+    assert len(drawn) == 1 and view.state == {"row": 1, "column": 2, "histogram": "log"}
+
+
+def test_every_control_has_a_description_and_is_reached_by_the_keyboard():
+    for view in views().values():
+        for name, control in view.controls.items():
+            assert isinstance(control, ipywidgets.Play) or control.description, name
+
+
+def test_every_kind_of_control_becomes_a_widget():
+    made = {kind: live._widget.dispatch(kind) for kind in typing.get_args(scene.Control)}
+    assert len(set(made.values())) == len(made) == 5
+
+
+def test_explore_has_all_three_views_of_one_item():
+    pair, displacement = example(batch=3)
+    tabs = widgets.explore(pair, Registration(displacement), item=2)
+    assert list(tabs.views) == ["before and after", "field", "folds"] and tabs.errors == []
+    comparison = tabs.views["before and after"].scene
+    assert np.array_equal(comparison.before, pair.moving[2, 0].numpy())
+    assert np.allclose(comparison.after, comparison.fixed)
+    assert "image/png" in tabs._repr_mimebundle_()
+    tabs.views["field"].errors.append("an error")
+    assert tabs.errors == ["an error"]
+    one = widgets.explore(pair, Registration(displacement[:1]), item=1)  # one displacement for the whole batch
+    assert np.array_equal(one.views["field"].scene.displacement, displacement[0].numpy())
+
+
+@pytest.mark.parametrize("shape", [(5, 31), (1, 7), (401, 3)])
+def test_odd_shapes_are_drawn(shape):
+    pair, displacement = example(shape=(30, 31))
+    image, field = pair.moving[..., : shape[0], : shape[1]], displacement[..., : shape[0], : shape[1]]
+    image = torch.zeros(1, 1, *shape) if image.shape[2:] != shape else image
+    field = torch.zeros(1, 2, *shape) if field.shape[2:] != shape else field
+    tabs = widgets.explore(Pair(image, image), Registration(field))
+    for view in tabs.views.values():
+        for mode in view.controls["mode"].options if "mode" in view.controls else []:
+            view.set(mode=mode)
+    assert tabs.errors == []
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda p, u: widgets.compare(p.moving, p.fixed[..., 1:]), ValueError, "moving and fixed must have the same"),
+        (lambda p, u: widgets.compare(p.moving, p.fixed, warped=p.fixed[..., 1:]), ValueError, "warped and fixed"),
+        (lambda p, u: widgets.compare(p.moving, p.fixed, item=3), IndexError, "item from 0 to 0"),
+        (lambda p, u: widgets.compare(p.moving * torch.nan, p.fixed), ValueError, "moving must be finite"),
+        (lambda p, u: widgets.compare(p.moving[..., None], p.fixed), ValueError, "moving and fixed must have the same"),
+        (lambda p, u: widgets.field_viewer(u, p.fixed[..., 1:]), ValueError, "image and displacement"),
+        (lambda p, u: widgets.jacobian_inspector(u[:, :1]), ValueError, "displacement must be"),
+        (lambda p, u: widgets.jacobian_inspector(u / 0), ValueError, "finite"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_shown(make, error, words):
+    pair, displacement = example()
+    with pytest.raises(error, match=words):
+        make(pair, displacement)
