@@ -18,7 +18,7 @@ import ipywidgets
 
 from regkit.figures.pixels import Picture, png
 from regkit.widgets import static
-from regkit.widgets.scene import Control, Scene, State
+from regkit.widgets.scene import ClassScene, Control, Scene, State, controls_of
 
 _DESCRIBED = {"description_width": "initial"}
 
@@ -48,9 +48,9 @@ class View:
     widget: everything together, to be put into other boxes. errors: the tracebacks of callbacks that failed.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene | ClassScene) -> None:
         self.scene = scene
-        self.controls = {name: _widget(control) for name, control in scene.controls().items()}
+        self.controls = {name: _widget(control) for name, control in controls_of(scene).items()}
         self.errors: list[str] = []
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
         self.caption, self.alert = ipywidgets.HTML(), ipywidgets.HTML()

@@ -7,7 +7,7 @@ values, without widgets. widgets.py makes it live. Ranges are those of the whole
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -69,7 +69,30 @@ class Button:
 Control = Slider | Choice | Toggle | Player | Button
 
 
-class Scene(ABC):
+def _nothing_hidden(state: State) -> set[str]:
+    return set()
+
+
+def _nothing_pressed(button: str, state: State) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a view shows: its controls at their first values, and pure functions of the controls' values.
+
+    render: the picture. describe: the picture in words: what is seen, ranges and units. hidden: the controls that have
+    no effect at these values. press: the controls' new values after a button (by its name) was pressed.
+    """
+
+    controls: Mapping[str, Control]
+    render: Callable[[State], Picture]
+    describe: Callable[[State], str]
+    hidden: Callable[[State], set[str]] = _nothing_hidden
+    press: Callable[[str, State], dict[str, Any]] = _nothing_pressed
+
+
+class ClassScene(ABC):
     """What a view shows: pure functions of the controls' values."""
 
     used_by: ClassVar[Mapping[str, Sequence[str]]] = {}  # control: the modes in which it has an effect (else all)
@@ -93,3 +116,8 @@ class Scene(ABC):
     @abstractmethod
     def describe(self, state: State) -> str:
         """The picture in words: what is seen, ranges and units."""
+
+
+def controls_of(scene: Scene | ClassScene) -> Mapping[str, Control]:
+    """A scene's controls at their first values."""
+    return scene.controls() if isinstance(scene, ClassScene) else scene.controls

@@ -18,7 +18,7 @@ from regkit.figures.pixels import PAPER, Picture, blank, check_same_shape, integ
 from regkit.figures.planes import Cut, Place, cuts, highest
 from regkit.types import Displacement, spatial
 from regkit.widgets.panels import Panel, Quantities, make_panels
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
 
 _ALL = "all planes"
 
@@ -30,7 +30,7 @@ _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
 
 
 @dataclass(frozen=True, eq=False)
-class Slices(Scene):
+class Slices(ClassScene):
     """Panels linked by one voxel: cross hairs where it is, and its value in every panel in words.
 
     In 3D a panel is a row of three planes, or one plane of each panel is shown, larger. spacing: of the voxels, mm;
@@ -165,7 +165,7 @@ _REMEMBERED_STAGES = 6  # stages: each holds some volumes
 _LIVE = 2**17  # voxels that are deformed while a slider is dragged
 
 
-class Staged(Scene):
+class Staged(ClassScene):
     """A slice viewer for each value of the controls that are its own."""
 
     @abstractmethod

@@ -22,7 +22,19 @@ import numpy as np
 from PIL import Image
 
 from regkit.figures.pixels import Picture
-from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.scene import (
+    Button,
+    Choice,
+    ClassScene,
+    Control,
+    Player,
+    Scene,
+    Slider,
+    State,
+    Stops,
+    Toggle,
+    controls_of,
+)
 from regkit.widgets.volumes import first_values
 
 FRAMES = 400  # of a scene, at most
@@ -93,14 +105,14 @@ def wanted() -> bool:
     return os.environ.get("REGKIT_STATIC") == "1"
 
 
-def moving_html(scene: Scene, state: State | None = None) -> str:
+def moving_html(scene: Scene | ClassScene, state: State | None = None) -> str:
     """A scene as HTML and a few lines of script, all frames inside. state: where its controls start."""
-    start = {**first_values(scene.controls()), **(state or {})}
+    start = {**first_values(controls_of(scene)), **(state or {})}
     content = json.dumps(_content(scene, start), ensure_ascii=False).replace("</", "<\\/")
     return PAGE.replace("ID", f"regkit-{uuid4().hex[:12]}").replace("SCENE", content)
 
 
-def tabs_html(scenes: Mapping[str, tuple[Scene, State]]) -> str:
+def tabs_html(scenes: Mapping[str, tuple[Scene | ClassScene, State]]) -> str:
     """Several scenes in their states, one below the other, under their titles."""
     return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene)}" for title, scene in scenes.items())
 
@@ -113,19 +125,19 @@ class Plan:
     sliders: Mapping[str, Sequence[Any]]
     alone: bool
 
-    def combinations(self, scene: Scene, start: State) -> Iterator[tuple[State, list[str]]]:
+    def combinations(self, scene: Scene | ClassScene, start: State) -> Iterator[tuple[State, list[str]]]:
         """All states of the choices, and the sliders that have an effect there."""
         for values in product(*self.choices.values()):
             state = {**start, **dict(zip(self.choices, values, strict=True))}
             hidden = scene.hidden(state)
             yield state, [name for name in self.sliders if name not in hidden]
 
-    def count(self, scene: Scene, start: State) -> int:
+    def count(self, scene: Scene | ClassScene, start: State) -> int:
         """How many frames that takes."""
         lengths = [[len(self.sliders[name]) for name in free] for _, free in self.combinations(scene, start)]
         return sum(1 + sum(length - 1 for length in each) if self.alone else prod(each) for each in lengths)
 
-    def states(self, scene: Scene, start: State) -> Iterator[State]:
+    def states(self, scene: Scene | ClassScene, start: State) -> Iterator[State]:
         """The state of each frame."""
         for state, free in self.combinations(scene, start):
             if self.alone:
@@ -136,10 +148,10 @@ class Plan:
                     yield {**state, **dict(zip(free, values, strict=True))}
 
 
-def plan(scene: Scene, start: State, frames: int) -> Plan:
+def plan(scene: Scene | ClassScene, start: State, frames: int) -> Plan:
     """The richest plan of at most so many frames: first sliders get fewer values, then they move alone, then a choice
     falls away."""
-    controls = {name: control for name, control in scene.controls().items() if not isinstance(control, Button)}
+    controls = {name: control for name, control in controls_of(scene).items() if not isinstance(control, Button)}
     sliders = {name: control for name, control in controls.items() if isinstance(control, Slider | Stops)}
     choices = {name: _values(control) for name, control in controls.items() if name not in sliders}
     alive = [name for name in choices if not _dead(scene, start, name, choices[name])]
@@ -163,7 +175,7 @@ def _values(control: Control) -> list[Any]:
     )
 
 
-def _dead(scene: Scene, start: State, name: str, values: Sequence[Any]) -> bool:
+def _dead(scene: Scene | ClassScene, start: State, name: str, values: Sequence[Any]) -> bool:
     """Whether a choice alters nothing that is seen (it may say what a button will do)."""
     if name in scene.hidden(start):
         return False
@@ -191,12 +203,12 @@ def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
     return sorted({*values, start})
 
 
-def _content(scene: Scene, start: State) -> dict[str, Any]:
+def _content(scene: Scene | ClassScene, start: State) -> dict[str, Any]:
     """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
     frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
     offered = plan(scene, start, frames)
     values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
-    names = [name for name in scene.controls() if name in values]
+    names = [name for name in controls_of(scene) if name in values]
     hidden = {
         ",".join(str(values[name].index(state[name])) for name in names if name in offered.choices): [
             names.index(name) for name in names if name in scene.hidden(state)
@@ -210,7 +222,9 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
         key = ",".join("-" if name in gone else str(values[name].index(state[name])) for name in names)
         if key not in told:
             told[key] = pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state)
-    controls = [_control(scene.controls()[name], values[name], start[name], name in offered.choices) for name in names]
+    controls = [
+        _control(controls_of(scene)[name], values[name], start[name], name in offered.choices) for name in names
+    ]
     return {
         "controls": controls,
         "hidden": hidden,
@@ -233,9 +247,9 @@ def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) 
     return {**common, "kind": kind, "words": getattr(control, "words", ""), "values": texts}
 
 
-def _note(scene: Scene, names: Sequence[str], offered: Plan) -> str:
+def _note(scene: Scene | ClassScene, names: Sequence[str], offered: Plan) -> str:
     """What the live view has that the page lacks; nothing where it lacks nothing."""
-    controls = scene.controls()
+    controls = controls_of(scene)
     grids = {name: values for name, values in offered.sliders.items() if name in names}
     fewer = any(len(values) < _length(controls[name]) for name, values in grids.items())
     missing = [escape(getattr(control, "words", name)) for name, control in controls.items() if name not in names]

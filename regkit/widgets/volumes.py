@@ -19,13 +19,13 @@ from regkit.figures import paint
 from regkit.figures.pixels import DIFFERENCES, FieldPlane, Limits, Picture, Plane, blank, darken, integer_scale, stack
 from regkit.figures.planes import Cut, Place, cuts
 from regkit.widgets.panels import volume_in_words
-from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.scene import Button, Choice, ClassScene, Control, Player, Slider, State, Stops, Toggle
 
 # ---------------------------------------------------------------------------------------------- before and after
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(Scene):
+class Comparison(ClassScene):
     """Two images of one grid in one picture; `before` and `after` are what is compared with `fixed`."""
 
     before: Plane
@@ -100,7 +100,7 @@ class Comparison(Scene):
 
 
 @dataclass(frozen=True, eq=False)
-class Field(Scene):
+class Field(ClassScene):
     """A displacement as a deformed grid (on `moving`, where the map leads), as arrows (on `image`) or as colours.
 
     limit: the range of the colours, voxels. limits: the range of the images.
@@ -152,7 +152,7 @@ class Field(Scene):
 
 
 @dataclass(frozen=True, eq=False)
-class Folds(Scene):
+class Folds(ClassScene):
     """|J| as a map, with the image beside it, a histogram, and one voxel in words."""
 
     displacement: FieldPlane
@@ -235,7 +235,7 @@ Volume = NDArray[Any]  # (*space)
 FieldVolume = NDArray[Any]  # (dim, *space), voxels
 
 
-class Sliced(Scene):
+class Sliced(ClassScene):
     """A scene that shows one plane of a volume at a time.
 
     upright: as of `volumes.cuts`.
@@ -288,14 +288,14 @@ class Wrapped(Sliced):
     """A volume's planes, each as a scene of its own."""
 
     @abstractmethod
-    def through(self, cut: Cut, place: Place) -> Scene:
+    def through(self, cut: Cut, place: Place) -> ClassScene:
         """The scene of the plane through a place."""
 
     @functools.cached_property
-    def _made(self) -> Callable[[Cut, Place], Scene]:
+    def _made(self) -> Callable[[Cut, Place], ClassScene]:
         return functools.lru_cache(_REMEMBERED)(self.through)
 
-    def at(self, state: State) -> Scene:
+    def at(self, state: State) -> ClassScene:
         """The scene of the plane that is chosen; the only one in 2D."""
         cut = self.cut(state)
         return self._made(cut, cut.start(self.place(state)))

@@ -25,7 +25,7 @@ from regkit.figures.pixels import (
 )
 from regkit.types import Displacement, Image
 from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, State, Stops, Toggle
+from regkit.widgets.scene import ClassScene, Control, State, Stops, Toggle
 
 _PIXELS = 320  # the longer side of a panel
 
@@ -41,7 +41,7 @@ class Stop:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Scene):
+class Sweep(ClassScene):
     """Warped, the map's grid on moving, and |J|, at one of the stops; the place of the least |J| can be marked in all.
 
     words: what the stops are values of. start: the first stop, and mark: whether the place is marked at first.

@@ -24,7 +24,7 @@ from regkit.figures.pixels import (
     plane,
 )
 from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, Slider, State
+from regkit.widgets.scene import ClassScene, Control, Slider, State
 
 _ZOOM = 56  # pixels a voxel in the close-up
 
@@ -47,7 +47,7 @@ def to_normalized(voxel: float, size: int, *, align_corners: bool = True) -> flo
 
 
 @dataclass(frozen=True, eq=False)
-class Place(Scene):
+class Place(ClassScene):
     """A plane of a volume with cross hairs, a close-up of the voxels there, and rulers along axis 1 below it.
 
     image: volume[:, :, number]. affine: (4, 4), voxels of the volume to mm towards right, anterior, superior.

@@ -27,7 +27,7 @@ from regkit.figures.pixels import (
     stack,
 )
 from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Toggle
 
 
 def push(image: Any, displacement: Any) -> Plane:
@@ -45,7 +45,7 @@ def push(image: Any, displacement: Any) -> Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class Arrow(Scene):
+class Arrow(ClassScene):
     """The moving image under the arrows of a field at the left; at the right what becomes of it, with what was."""
 
     moving: Plane

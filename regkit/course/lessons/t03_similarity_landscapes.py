@@ -29,7 +29,7 @@ from regkit.figures.pixels import (
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
 from regkit.types import Displacement, Image, check_pair, spatial
 from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State
 
 Similarity = Callable[[Image, Image], Tensor]
 
@@ -93,7 +93,7 @@ _Curve = tuple[list[float], dict[str, list[float]]]  # the places, and each loss
 
 
 @dataclass(frozen=True, eq=False)
-class Landscape(Scene):
+class Landscape(ClassScene):
     """Moving, shifted and turned, laid over a fixed image; four losses over the shift (or the angle).
 
     fixed: by name, each aligned with moving where shift and angle are 0. Intensities from 0 to about 1.

@@ -26,7 +26,7 @@ from regkit.figures.pixels import (
 )
 from regkit.types import Displacement, Pair
 from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, State, Stops
+from regkit.widgets.scene import ClassScene, Control, State, Stops
 
 _PIXELS, _CHART, _TICKS = 256, 150, 60  # a panel's longer side and the chart's height, pixels; stops of the clock
 
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Race(Scene):
+class Race(ClassScene):
     """Fixed, and what each runner has made of moving by now; below, everyone's misfit over the time (logarithmic)."""
 
     fixed: Plane

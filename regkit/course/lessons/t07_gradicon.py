@@ -36,7 +36,7 @@ from regkit.losses import Weighting, adaptive_ncc_terms, gradicon, gradicon_of_m
 from regkit.types import Coordinates, Displacement, Image, Pair, Registration, check_image, check_same_grid, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import GridLines, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Stops, Toggle
 from regkit.widgets.slices import Slices, Staged
 
 _ABOVE, _BELOW = ("fixed", "warped", "grid"), ("jacobian",)  # around the two panels of the round trip
@@ -216,7 +216,7 @@ def price_of_a_fold(waves: int, icon_weight: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class RippleDial(Scene):
+class RippleDial(ClassScene):
     """The grid of the map, its graph along axis 0, and both prices beside those of a ripple that just folds."""
 
     def controls(self) -> dict[str, Control]:
@@ -374,7 +374,7 @@ def _paint(scale: int) -> Colour:
 
 
 @dataclass(frozen=True, eq=False)
-class Scales(Scene):
+class Scales(ClassScene):
     """An image over itself, shifted along axis 1; 1 - NCC at five scales over the shift, and their weights.
 
     images: by name, (1, 1, H, W), dark at the border. curves: what was computed so far, by image and weighting.

@@ -40,7 +40,7 @@ from regkit.models.spnet import half_voxel_off
 from regkit.types import Displacement, Image, Pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
 from regkit.widgets.slices import Slices, Staged
 
 _PIXELS, _LINES = 256, 16  # a panel's longer side; lines of a grid along it
@@ -92,7 +92,7 @@ class Journey:
 
 
 @dataclass(frozen=True, eq=False)
-class ThereAndBack(Scene):
+class ThereAndBack(ClassScene):
     """An image on its way to the other; a voxel followed there and back; how far from home every voxel ends.
 
     images: A and B. found: of each network by name. limit: the error, in voxels, at which its colours are full.

@@ -39,7 +39,7 @@ from regkit.figures.pixels import (
 from regkit.types import Displacement, Pair
 from regkit.widgets.live import View
 from regkit.widgets.panels import determinant, pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops, Toggle
 
 _PIXELS, _LINES, _CHART = 224, 16, 200  # a panel's longer side, lines of a grid along it; height of the chart
 
@@ -64,7 +64,7 @@ class Iteration:
 
 
 @dataclass(frozen=True, eq=False)
-class Inversion(Scene):
+class Inversion(ClassScene):
     """A map, an iterate of its inverse, both in a row, the error on a logarithmic scale; below, all iterations' errors.
 
     maps: u by name. runs: the iterations by name of the map and of the solver.
@@ -238,7 +238,7 @@ class Stand:
 
 
 @dataclass(frozen=True, eq=False)
-class Meeting(Scene):
+class Meeting(ClassScene):
     """Both images half way, their difference, their grids; and one map computed by network(A, B) and network(B, A).
 
     images: A and B. calls: of each network by name, the stands after each level (0: the identity) of both orders.

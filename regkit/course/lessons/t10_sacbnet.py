@@ -49,7 +49,7 @@ from regkit.models.sacbnet import LEVELS, SACB, Match, SACBNet, soft_argmax
 from regkit.types import Displacement, Image, Pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops
 
 SHARES: Picture = DIFFERENCES[127::-1]  # a share or a weight, from near-white at 0 to dark blue at 1
 
@@ -169,7 +169,7 @@ def enlarged(displacement: Displacement, level: int, alignment: str) -> Displace
 
 
 @dataclass(frozen=True, eq=False)
-class Microscope(Scene):
+class Microscope(ClassScene):
     """A fixed voxel, its nine candidates in the moving image, their weights; and what the level makes of all voxels."""
 
     stands: Stands
@@ -345,7 +345,7 @@ def grouped(stand: Stand, block: SACB, side: str, image: Plane) -> Grouped:
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterMap(Scene):
+class ClusterMap(ClassScene):
     """The clusters of the moving and the fixed image; where one of them is, and its kernel before and after.
 
     at: the levels of a registration with so many clusters from such a seed. given: the network's own number.

@@ -58,7 +58,7 @@ from regkit.models.layers import crop
 from regkit.types import Displacement, Labels, Pair, check_same_grid, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops, Toggle
 
 _PIXELS_WAVELETS, _LINES = 256, 16  # a panel's longer side; lines of a grid along it
 
@@ -96,7 +96,7 @@ class Rung:
 
 
 @dataclass(frozen=True, eq=False)
-class LevelStack(Scene):
+class LevelStack(ClassScene):
     """Six panels for a level: what is read above (bands, details or gates), what comes of it below.
 
     images: A and B. calls: the rungs, coarse to fine, of (A, B) and of (B, A).
@@ -325,7 +325,7 @@ class Reached:
 
 
 @dataclass(frozen=True, eq=False)
-class Growing(Scene):
+class Growing(ClassScene):
     """Moving, fixed, warped by the reference and by another network, with the fixed outline; Dice over the stops below.
 
     words: what the stops are values of. moving: by stop. outline: of the fixed labels, as one label. results: of each

@@ -22,7 +22,7 @@ from regkit.tools.methods import Method
 from regkit.types import Pair
 from regkit.widgets.live import View
 from regkit.widgets.panels import Intensities, Panel, Quantities, Volume, make_panels
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
 from regkit.widgets.slices import Slices, Staged
 
 BLUE: Colour = (0, 114, 178)
@@ -111,7 +111,7 @@ _LINE, _ROW = 19, 24  # pixels: heights of a claim, of a variant
 
 
 @dataclass(frozen=True, eq=False)
-class ClaimsBoard(Scene):
+class ClaimsBoard(ClassScene):
     """The claims as a list, and the numbers of one of them; what came out is shown when it is asked for.
 
     claims: the ledger's rows, by their number from 1 on. findings: of each.

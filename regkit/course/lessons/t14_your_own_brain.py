@@ -20,7 +20,7 @@ from regkit.figures.planes import Cut, cuts
 from regkit.images import SIDES, Scan, resample
 from regkit.tools.examine import SHADES, Finding, Intake, Severity, examine
 from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Toggle
 
 _LONGEST = 90  # voxels along the longest axis of what is drawn
 
@@ -38,7 +38,7 @@ _NAMES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True, eq=False)
-class IntakeDoctor(Scene):
+class IntakeDoctor(ClassScene):
     """One patient's planes and findings at a time.
 
     intakes: by the patients' names. Each image is shown over its own range, from its lowest value to that which 99.5 %

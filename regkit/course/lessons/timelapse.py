@@ -14,7 +14,7 @@ from regkit.training import History
 from regkit.types import Pair
 from regkit.widgets import static
 from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, Slider, State
+from regkit.widgets.scene import ClassScene, Control, Slider, State
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Learning(Scene):
+class Learning(ClassScene):
     """Warped, fixed, and the map's grid on the moving image, after as many steps as a frame knows."""
 
     moving: Plane

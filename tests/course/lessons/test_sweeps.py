@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from helpers.views import drive
 
 from regkit import fields
 from regkit.course.lessons import sweeps, t05_diffeomorphisms
