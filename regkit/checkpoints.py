@@ -21,6 +21,7 @@ from regkit import models
 from regkit._core import __version__
 from regkit._core.files import State, fill, write_atomically
 from regkit.models.official import load_official, rename
+from regkit.types import InputError, InputTypeError, MissingFileError
 
 __all__ = ["describe", "load", "load_official", "rename", "save"]
 
@@ -38,9 +39,10 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
     """
     configuration = vars(model).get("configuration")
     if configuration is None:
-        raise TypeError(
-            f"a model must remember its arguments, received {type(model).__name__}, which does not; put @configured "
-            f"above its class, and save the model itself, not what wraps it."
+        raise InputTypeError(
+            "a model must remember its arguments",
+            f"{type(model).__name__}, which does not",
+            "put @configured above its class, and save the model itself, not what wraps it",
         )
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     description = {
@@ -66,19 +68,22 @@ def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> A
     description = describe(path)
     tensors = safetensors.torch.load(Path(path).read_bytes())
     if _digest(tensors) != description["sha256"]:
-        raise ValueError(f"weights must have the checksum that their file states, received {path}; fetch it again.")
+        raise InputError("weights must have the checksum that their file states", path, "fetch it again")
     constructor = make or getattr(models, description["model"], None)
     if constructor is None or constructor.__name__ != description["model"]:
-        raise ValueError(
-            f"a model is made by its own class, received {path} of a {description['model']} for "
-            f"{'regkit.models' if constructor is None else constructor.__name__}; give its class as `make`."
+        raise InputError(
+            "a model is made by its own class",
+            f"{path} of a {description['model']} for "
+            f"{'regkit.models' if constructor is None else constructor.__name__}",
+            "give its class as `make`",
         )
     try:
         model = constructor(**description["arguments"])
     except TypeError as error:
-        raise ValueError(
-            f"a model is made again with the arguments it was saved with, received {path} with "
-            f"{description['arguments']} ({error}); use regkit {description['regkit']}, which wrote it."
+        raise InputError(
+            "a model is made again with the arguments it was saved with",
+            f"{path} with {description['arguments']} ({error})",
+            f"use regkit {description['regkit']}, which wrote it",
         ) from error
     fill(model, tensors, str(path))
     return model.eval()
@@ -94,17 +99,19 @@ def describe(path: Path | str) -> dict[str, Any]:
     """
     metadata = _metadata(Path(path))
     if metadata.get("format", "").isdigit() and int(metadata["format"]) > FORMAT:
-        raise ValueError(
-            f"regkit {__version__} reads files up to format {FORMAT}, received {path} of format "
-            f"{metadata['format']}, written by regkit {metadata.get('regkit')}; update regkit."
+        raise InputError(
+            f"regkit {__version__} reads files up to format {FORMAT}",
+            f"{path} of format {metadata['format']}, written by regkit {metadata.get('regkit')}",
+            "update regkit",
         )
     try:
         parsed = {name: json.loads(metadata[name]) for name in ("format", "arguments", "metrics")}
         texts = {name: metadata[name] for name in ("regkit", "model", "sha256")}
     except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"a model's file must name its model, received {path}, which holds only {sorted(metadata)}; load what "
-            f"regkit.checkpoints.save wrote."
+        raise InputError(
+            "a model's file must name its model",
+            f"{path}, which holds only {sorted(metadata)}",
+            "load what regkit.checkpoints.save wrote",
         ) from error
     texts["command"] = metadata.get("command", "")
     return {**parsed, **texts, "arguments": {name: _tuples(value) for name, value in parsed["arguments"].items()}}
@@ -112,14 +119,15 @@ def describe(path: Path | str) -> dict[str, Any]:
 
 def _metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
-        raise FileNotFoundError(f"a model is loaded from a file, received {path}, which is none; check the path.")
+        raise MissingFileError("a model is loaded from a file", f"{path}, which is none", "check the path")
     try:
         with safetensors.safe_open(path, "pt") as file:
             return file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"a model's file must be whole safetensors, received {path} ({error}); fetch or make it again, or use "
-            f"load_official for the authors' weights."
+        raise InputError(
+            "a model's file must be whole safetensors",
+            f"{path} ({error})",
+            "fetch or make it again, or use load_official for the authors' weights",
         ) from error
 
 

@@ -30,6 +30,7 @@ from regkit.types import (
     Coordinates,
     Displacement,
     Image,
+    InputError,
     Labels,
     at_least_float32,
     check_displacement,
@@ -71,9 +72,10 @@ def resize(image: Image, shape: Sequence[int]) -> Image:
     """
     check_image(image)
     if len(shape) != image.dim() - 2 or min(shape) < 1:
-        raise ValueError(
-            f"shape must be {image.dim() - 2} positive sizes for an image of shape {tuple(image.shape)}, "
-            f"received {tuple(shape)}; give one for each spatial axis."
+        raise InputError(
+            f"shape must be {image.dim() - 2} positive sizes for an image of shape {tuple(image.shape)}",
+            f"{tuple(shape)}",
+            "give one for each spatial axis",
         )
     return _interpolate(image, size=tuple(shape), align_corners=True)
 
@@ -139,9 +141,10 @@ def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Seq
     """(A - I) (x - c) + t, without a matrix product, which autocast would round to half precision."""
     dim = len(shape)
     if matrix.dim() != 3 or matrix.shape[1:] != (dim, dim + 1):
-        raise ValueError(
-            f"matrix must be (batch, {dim}, {dim + 1}) for the shape {tuple(shape)}, received {tuple(matrix.shape)}; "
-            f"put the translation in the last column."
+        raise InputError(
+            f"matrix must be (batch, {dim}, {dim + 1}) for the shape {tuple(shape)}",
+            f"{tuple(matrix.shape)}",
+            "put the translation in the last column",
         )
     matrix = at_least_float32(matrix)
     change = matrix - torch.eye(dim, dim + 1, dtype=matrix.dtype, device=matrix.device)
@@ -229,9 +232,10 @@ def sample(
     check_displacement(coordinates, "coordinates")
     check_same_batch(image, coordinates, ("image", "coordinates"))
     if image.dim() != coordinates.dim() or image.device != coordinates.device:
-        raise ValueError(
-            f"image and coordinates must have the same dimension and device, received shapes {tuple(image.shape)} on "
-            f"{image.device} and {tuple(coordinates.shape)} on {coordinates.device}; bring them together first."
+        raise InputError(
+            "image and coordinates must have the same dimension and device",
+            f"shapes {tuple(image.shape)} on {image.device} and {tuple(coordinates.shape)} on {coordinates.device}",
+            "bring them together first",
         )
     return interpolate(image, coordinates, relative=False, mode=mode, padding=padding)
 
@@ -285,9 +289,10 @@ def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
     check_displacement(displacement)
     dim = displacement.shape[1]
     if points.dim() != 3 or points.shape[2] != dim:
-        raise ValueError(
-            f"points must be (batch, N, {dim}) for a displacement in {dim} dimensions, received shape "
-            f"{tuple(points.shape)}; put one point in each row."
+        raise InputError(
+            f"points must be (batch, N, {dim}) for a displacement in {dim} dimensions",
+            f"shape {tuple(points.shape)}",
+            "put one point in each row",
         )
     places = points.movedim(-1, 1).unflatten(2, (-1, *[1] * (dim - 1)))  # (B, dim, N, 1[, 1])
     return points + sample(at_least_float32(displacement), places).flatten(2).movedim(1, -1)
@@ -329,7 +334,7 @@ def exponential(
     """
     check_displacement(velocity, "velocity")
     if steps < 0:
-        raise ValueError(f"steps must be 0 or more, received {steps}; 7 is usual.")
+        raise InputError("steps must be 0 or more", steps, "7 is usual")
     displacement = at_least_float32(velocity) / 2**steps
     for _ in range(steps):
         displacement = composition(displacement, displacement)

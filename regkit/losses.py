@@ -21,6 +21,7 @@ from regkit.types import (
     Coordinates,
     Displacement,
     Image,
+    InputError,
     at_least_float32,
     check_displacement,
     check_image,
@@ -108,9 +109,7 @@ def bending(displacement: Displacement) -> Tensor:
     field = at_least_float32(displacement)
     dim = field.shape[1]
     if min(spatial(field)) < 3:
-        raise ValueError(
-            f"displacement must have 3 voxels on each axis to bend, received {spatial(field)}; enlarge it."
-        )
+        raise InputError("displacement must have 3 voxels on each axis to bend", f"{spatial(field)}", "enlarge it")
     slopes = [field.diff(dim=2 + k) for k in range(dim)]
     return _total([slope.diff(dim=2 + k).square().mean() for slope in slopes for k in range(dim)]) / dim**2
 
@@ -235,9 +234,10 @@ def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     check_image(fixed, "fixed")
     check_same_grid(warped, fixed, ("warped", "fixed"))
     if warped.shape != fixed.shape:
-        raise ValueError(
-            f"warped and fixed must have one shape, received {tuple(warped.shape)} and {tuple(fixed.shape)}; "
-            f"repeat the single one with .expand(batch, channels, *space)."
+        raise InputError(
+            "warped and fixed must have one shape",
+            f"{tuple(warped.shape)} and {tuple(fixed.shape)}",
+            "repeat the single one with .expand(batch, channels, *space)",
         )
     dtype = torch.promote_types(torch.promote_types(warped.dtype, fixed.dtype), torch.float32)
     return warped.to(dtype), fixed.to(dtype)
@@ -293,12 +293,13 @@ def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5)
     """
     warped, fixed = _comparable(warped, fixed)
     if window < 3 or window % 2 == 0 or window > min(spatial(warped)):
-        raise ValueError(
-            f"window must be odd, at least 3 and no larger than the image, received {window} for an image of "
-            f"{spatial(warped)}; 9 is usual, 3 to 7 on small grids."
+        raise InputError(
+            "window must be odd, at least 3 and no larger than the image",
+            f"{window} for an image of {spatial(warped)}",
+            "9 is usual, 3 to 7 on small grids",
         )
     if epsilon <= 0:
-        raise ValueError(f"epsilon must be positive, received {epsilon}; 1e-5 is usual for intensities in [0, 1].")
+        raise InputError("epsilon must be positive", epsilon, "1e-5 is usual for intensities in [0, 1]")
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in (warped, fixed)]
     return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
 
@@ -312,9 +313,10 @@ def level_window(image: Image, halvings: int) -> int:
     """
     smallest = min(spatial(image))
     if smallest < 3:
-        raise ValueError(
-            f"each level must have 3 voxels along every axis to be compared, received a level of {spatial(image)}; "
-            f"make the model with fewer levels."
+        raise InputError(
+            "each level must have 3 voxels along every axis to be compared",
+            f"a level of {spatial(image)}",
+            "make the model with fewer levels",
         )
     return min(max(3, 9 - 2 * halvings), smallest - 1 + smallest % 2)
 
@@ -418,9 +420,10 @@ def adaptive_ncc_terms(
 def _multiscale_ncc(warped: Image, fixed: Image, levels: int) -> Tensor:
     """1 - NCC of the images, of both blurred, and of both pooled by 2^(i - 1) and blurred: (B, levels + 1)."""
     if levels < 1 or min(spatial(warped)) < 2**levels:
-        raise ValueError(
-            f"levels must be at least 1 and leave 2 voxels on each axis, received {levels} for an image of "
-            f"{spatial(warped)}; use fewer levels or larger images."
+        raise InputError(
+            "levels must be at least 1 and leave 2 voxels on each axis",
+            f"{levels} for an image of {spatial(warped)}",
+            "use fewer levels or larger images",
         )
     terms = [_ncc_per_sample(warped, fixed)]
     for level in range(levels):
@@ -453,7 +456,7 @@ def mindssc_descriptor(image: Image, *, radius: int = 2, dilation: int = 2) -> T
     """
     check_image(image)
     if radius < 1 or dilation < 1:
-        raise ValueError(f"radius and dilation must be at least 1 voxel, received {radius}, {dilation}; 2 is usual.")
+        raise InputError("radius and dilation must be at least 1 voxel", f"{radius}, {dilation}", "2 is usual")
     image = at_least_float32(image)
     distances = []
     for axes in itertools.combinations(range(2, image.dim()), 2):

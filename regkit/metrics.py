@@ -21,6 +21,7 @@ from regkit.fields import compose, jacobian_determinant, reads_inside, voxels_to
 from regkit.types import (
     Displacement,
     Image,
+    InputError,
     Labels,
     Pair,
     Registration,
@@ -92,9 +93,10 @@ def _determinant(displacement: Displacement, definition: Definition) -> Tensor:
     if not places:
         return jacobian_determinant(displacement)
     if min(spatial(displacement)) < 2:
-        raise ValueError(
-            f"a cell needs two voxels along each axis, received a displacement of shape {tuple(displacement.shape)}; "
-            f'choose definition="central".'
+        raise InputError(
+            "a cell needs two voxels along each axis",
+            f"a displacement of shape {tuple(displacement.shape)}",
+            'choose definition="central"',
         )
     place, columns = places[displacement.dim() - 4], []
     for axis in range(2, displacement.dim()):
@@ -303,9 +305,10 @@ def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, m
             result[label] = np.mean(present, axis=0)
     if not result:
         wanted = "no label but background 0" if labels is None else f"none of {list(labels)}"
-        raise ValueError(
-            f"at least one structure to measure must occur in the labels, received {wanted}; check the numbers of the "
-            f"labels, and how they were read."
+        raise InputError(
+            "at least one structure to measure must occur in the labels",
+            wanted,
+            "check the numbers of the labels, and how they were read",
         )
     return result
 
@@ -404,9 +407,10 @@ def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor,
     sizes = check_spacing(spacing, field.shape[1])
     for name, points in (("fixed_points", fixed_points), ("moving_points", moving_points)):
         if not isinstance(points, Tensor) or points.shape != fixed_points.shape or not points.numel():
-            raise ValueError(
-                f"fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0, received "
-                f"{name} {getattr(points, 'shape', type(points).__name__)}; list the same landmarks in both."
+            raise InputError(
+                "fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0",
+                f"{name} {getattr(points, 'shape', type(points).__name__)}",
+                "list the same landmarks in both",
             )
         check_finite(points, name)
     carried = warp_points(fixed_points.to(field), field)

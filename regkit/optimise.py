@@ -32,6 +32,7 @@ from regkit.training import Recipe, train
 from regkit.types import (
     Displacement,
     Image,
+    InputError,
     Registration,
     at_least_float32,
     check_displacement,
@@ -110,7 +111,7 @@ def optimise_field(
     check_pair(moving, fixed)
     made = choose("output", output, _INTEGRATE)
     if not weight >= 0:
-        raise ValueError(f"weight must be 0 or more, received {weight}; 0.03 is usual for mse of images in [0, 1].")
+        raise InputError("weight must be 0 or more", weight, "0.03 is usual for mse of images in [0, 1]")
     field = _first(start, moving).requires_grad_()
 
     def integrate(own: Displacement) -> Displacement:
@@ -182,9 +183,10 @@ def _descend(
 ) -> None:
     """Change a variable in place by Adam so that the loss falls."""
     if steps < 0 or not learning_rate > 0:
-        raise ValueError(
-            f"steps must be 0 or more and learning_rate positive, received {steps} and {learning_rate}; "
-            f"300 steps of 0.1 voxel are usual."
+        raise InputError(
+            "steps must be 0 or more and learning_rate positive",
+            f"{steps} and {learning_rate}",
+            "300 steps of 0.1 voxel are usual",
         )
     optimiser = torch.optim.Adam([variable], lr=learning_rate)
     for step in range(steps):

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from regkit._core.files import read_tensors, write_atomically
-from regkit.types import Image, Pair
+from regkit.types import Image, InputError, InputTypeError, Pair
 
 Schedule = Literal["constant", "cosine", "polynomial"]
 
@@ -73,7 +73,7 @@ class Recipe:
         }
         for name, (kept, rule) in rules.items():
             if not kept:
-                raise ValueError(f"{name} must be {rule}, received {getattr(self, name)!r}; change the recipe.")
+                raise InputError(f"{name} must be {rule}", f"{getattr(self, name)!r}", "change the recipe")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -108,9 +108,10 @@ class History:
             ValueError: its terms are not those of the steps before.
         """
         if self.seconds and terms.keys() != self.terms.keys():
-            raise ValueError(
-                f"every step must have the same terms, received {sorted(terms)} after {sorted(self.terms)}; "
-                f"let the objective return a zero where a term does not count."
+            raise InputError(
+                "every step must have the same terms",
+                f"{sorted(terms)} after {sorted(self.terms)}",
+                "let the objective return a zero where a term does not count",
             )
         for name, value in terms.items():
             self.terms.setdefault(name, []).append(value)
@@ -153,7 +154,7 @@ def mode() -> Mode:
     """
     value = os.environ.get("REGKIT_MODE", "full")
     if value not in get_args(Mode):
-        raise ValueError(f"REGKIT_MODE must be one of {get_args(Mode)}, received {value!r}; set or unset it.")
+        raise InputError(f"REGKIT_MODE must be one of {get_args(Mode)}", f"{value!r}", "set or unset it")
     return "fast" if value == "fast" else "full"
 
 
@@ -190,9 +191,10 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, reci
     """
     content = read_tensors(path)
     if content.get("format") != FORMAT:
-        raise ValueError(
-            f"a training goes on from a file of the format {FORMAT!r}, received {path} with {content.get('format')!r}; "
-            f"name another checkpoint, or move this one away to start afresh."
+        raise InputError(
+            f"a training goes on from a file of the format {FORMAT!r}",
+            f"{path} with {content.get('format')!r}",
+            "name another checkpoint, or move this one away to start afresh",
         )
     history = History.from_json(content["history"])
     _check_same(path, content["training"], _description(model, recipe, world), len(history))
@@ -230,9 +232,10 @@ def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: i
     if different:
         listed = [f"{name}: {before.get(name)} in the file, {now.get(name)} now" for name in sorted(different)]
         more = f"; and {len(listed) - 8} more" if len(listed) > 8 else ""
-        raise ValueError(
-            f"a training goes on only as it began, received {path} with {'; '.join(listed[:8])}{more}; name another "
-            f"checkpoint, or move this one away to start afresh."
+        raise InputError(
+            "a training goes on only as it began",
+            f"{path} with {'; '.join(listed[:8])}{more}",
+            "name another checkpoint, or move this one away to start afresh",
         )
 
 
@@ -273,11 +276,12 @@ def train(
     """
     path = None if checkpoint is None else Path(checkpoint)
     if every < 1:
-        raise ValueError(f"every must be at least 1 step, received {every}; give no checkpoint to write none.")
+        raise InputError("every must be at least 1 step", every, "give no checkpoint to write none")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(
-            f"a model must have weights to train, received {type(model).__name__} with none that require a gradient; "
-            f"call model.requires_grad_(True)."
+        raise InputError(
+            "a model must have weights to train",
+            f"{type(model).__name__} with none that require a gradient",
+            "call model.requires_grad_(True)",
         )
     device = next(model.parameters()).device
     found = [(module, module.training) for module in model.modules()]
@@ -379,9 +383,10 @@ class _Run:
 def _values(terms: dict[str, Tensor], world: int) -> dict[str, float]:
     """The terms as numbers, averaged over the processes; one reading for all of them."""
     if not terms or any(not isinstance(term, Tensor) or term.dim() for term in terms.values()):
-        raise TypeError(
-            f"an objective must return a dict of scalar tensors by name, received {terms!r}; give each term a name and "
-            f"reduce it with .mean() or .sum()."
+        raise InputTypeError(
+            "an objective must return a dict of scalar tensors by name",
+            f"{terms!r}",
+            "give each term a name and reduce it with .mean() or .sum()",
         )
     values = torch.stack([term.detach() for term in terms.values()])
     if world > 1:
@@ -413,7 +418,7 @@ def _batch(source: Source, recipe: Recipe, step: int, rank: int, world: int) -> 
         return _images(source(step, torch.Generator().manual_seed(_mixed(recipe.seed, step, rank))))
     count, first = len(source), (step * world + rank) * recipe.batch
     if count == 0:
-        raise ValueError("a source must hold at least one pair, received none; check how it was made.")
+        raise InputError("a source must hold at least one pair", "none", "check how it was made")
     epochs = range(first // count, (first + recipe.batch - 1) // count + 1)
     orders = {epoch: np.random.RandomState(_mixed(recipe.seed, epoch) % 2**32).permutation(count) for epoch in epochs}
     places = range(first, first + recipe.batch)
@@ -425,8 +430,8 @@ def _batch(source: Source, recipe: Recipe, step: int, rank: int, world: int) -> 
 def _images(item: Item) -> tuple[Image, Image]:
     images = (item.moving, item.fixed) if isinstance(item, Pair) else item
     if not isinstance(images, tuple) or len(images) != 2:
-        raise TypeError(
-            f"a source gives a Pair or (moving, fixed), received {type(item).__name__}; return one of these."
+        raise InputTypeError(
+            "a source gives a Pair or (moving, fixed)", f"{type(item).__name__}", "return one of these"
         )
     return images
 

@@ -14,6 +14,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+
+class InputError(ValueError):
+    """Something cannot be taken: the rule, what was received, and the remedy, which together are its sentence."""
+
+    def __init__(self, rule: str, received: object, remedy: str) -> None:
+        super().__init__(rule, received, remedy)
+        self.rule, self.received, self.remedy = rule, received, remedy
+
+    def __str__(self) -> str:
+        return f"{self.rule}, received {self.received}; {self.remedy}."
+
+
+class InputTypeError(InputError, TypeError):
+    """An `InputError` of something of another type."""
+
+
+class InputIndexError(InputError, IndexError):
+    """An `InputError` of an item that is not there."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """An `InputError` of a file or folder that is not there."""
+
+
+class MissingPackageError(InputError, ImportError):
+    """An `InputError` of a package that is not installed."""
+
+
 Dim = Literal[2, 3]
 
 Image = Tensor  # (B, C, *space), floating point
@@ -94,16 +122,17 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def check_image(image: Tensor, name: str = "image") -> None:
     """Raise unless `image` is a floating-point (B, C, *space) tensor with two or three non-empty spatial axes."""
     if not isinstance(image, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, received {type(image).__name__}; use torch.as_tensor.")
+        raise InputTypeError(f"{name} must be a torch.Tensor", f"{type(image).__name__}", "use torch.as_tensor")
     if image.dim() not in (4, 5):
-        raise ValueError(
-            f"{name} must be (batch, channel, *space) with 2 or 3 spatial axes, received shape "
-            f"{tuple(image.shape)}; add the batch and channel axes with {name}[None, None]."
+        raise InputError(
+            f"{name} must be (batch, channel, *space) with 2 or 3 spatial axes",
+            f"shape {tuple(image.shape)}",
+            f"add the batch and channel axes with {name}[None, None]",
         )
     if not image.is_floating_point():
-        raise TypeError(f"{name} must be floating point, received {image.dtype}; convert it with {name}.float().")
+        raise InputTypeError(f"{name} must be floating point", image.dtype, f"convert it with {name}.float()")
     if image.numel() == 0:
-        raise ValueError(f"{name} must not be empty, received shape {tuple(image.shape)}; check how it was cropped.")
+        raise InputError(f"{name} must not be empty", f"shape {tuple(image.shape)}", "check how it was cropped")
 
 
 def check_displacement(displacement: Tensor, name: str = "displacement") -> None:
@@ -111,27 +140,27 @@ def check_displacement(displacement: Tensor, name: str = "displacement") -> None
     check_image(displacement, name)
     dim = displacement.dim() - 2
     if displacement.shape[1] != dim:
-        raise ValueError(
-            f"{name} must have one channel for each of its {dim} spatial axes, received shape "
-            f"{tuple(displacement.shape)}; move the component axis to position 1."
+        raise InputError(
+            f"{name} must have one channel for each of its {dim} spatial axes",
+            f"shape {tuple(displacement.shape)}",
+            "move the component axis to position 1",
         )
 
 
 def check_labels(labels: Tensor, name: str = "labels") -> None:
     """Raise unless `labels` is an integer (B, 1, *space) tensor."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, received {type(labels).__name__}; use torch.as_tensor.")
+        raise InputTypeError(f"{name} must be a torch.Tensor", f"{type(labels).__name__}", "use torch.as_tensor")
     if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"{name} must be integers, received {labels.dtype}; convert them with {name}.round().long().")
+        raise InputTypeError(f"{name} must be integers", labels.dtype, f"convert them with {name}.round().long()")
     if labels.dim() not in (4, 5) or labels.shape[1] != 1:
-        raise ValueError(
-            f"{name} must be (batch, 1, *space) with 2 or 3 spatial axes, received shape {tuple(labels.shape)}; "
-            f"turn one-hot masks into numbers with argmax(1, keepdim=True)."
+        raise InputError(
+            f"{name} must be (batch, 1, *space) with 2 or 3 spatial axes",
+            f"shape {tuple(labels.shape)}",
+            "turn one-hot masks into numbers with argmax(1, keepdim=True)",
         )
     if labels.numel() == 0:
-        raise ValueError(
-            f"{name} must not be empty, received shape {tuple(labels.shape)}; check how they were cropped."
-        )
+        raise InputError(f"{name} must not be empty", f"shape {tuple(labels.shape)}", "check how they were cropped")
 
 
 def check_finite(tensor: Tensor, name: str) -> None:
@@ -140,23 +169,26 @@ def check_finite(tensor: Tensor, name: str) -> None:
         return
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:  # else the sum overflowed
-        raise ValueError(
-            f"{name} must be finite, received {bad} NaN or infinite of {tensor.numel()} values; "
-            f"clean it with torch.nan_to_num or find where they arise."
+        raise InputError(
+            f"{name} must be finite",
+            f"{bad} NaN or infinite of {tensor.numel()} values",
+            "clean it with torch.nan_to_num or find where they arise",
         )
 
 
 def check_same_grid(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
     """Raise unless two (B, C, *space) tensors share spatial shape, device and a batch that broadcasts."""
     if first.device != second.device:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must be on one device, received {first.device} and {second.device}; "
-            f"move one with .to(device)."
+        raise InputError(
+            f"{names[0]} and {names[1]} must be on one device",
+            f"{first.device} and {second.device}",
+            "move one with .to(device)",
         )
     if first.shape[2:] != second.shape[2:]:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must share one grid, received {spatial(first)} and {spatial(second)}; "
-            f"resize or pad one of them first."
+        raise InputError(
+            f"{names[0]} and {names[1]} must share one grid",
+            f"{spatial(first)} and {spatial(second)}",
+            "resize or pad one of them first",
         )
     check_same_batch(first, second, names)
 
@@ -165,9 +197,10 @@ def check_same_batch(first: Tensor, second: Tensor, names: tuple[str, str]) -> N
     """Raise unless the batch sizes are equal or one of them is 1."""
     sizes = {first.shape[0], second.shape[0]} - {1}
     if len(sizes) > 1:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same batch size (or 1), received {first.shape[0]} and "
-            f"{second.shape[0]}; repeat or index the batch axis."
+        raise InputError(
+            f"{names[0]} and {names[1]} must have the same batch size (or 1)",
+            f"{first.shape[0]} and {second.shape[0]}",
+            "repeat or index the batch axis",
         )
 
 
@@ -176,15 +209,17 @@ def check_pair(moving: Tensor, fixed: Tensor, dim: int | None = None) -> None:
     check_image(moving, "moving")
     check_image(fixed, "fixed")
     if dim is not None and moving.dim() != dim + 2:
-        raise ValueError(
-            f"a model made with dim={dim} takes images with {dim} spatial axes, received moving of shape "
-            f"{tuple(moving.shape)}; make the model with dim={moving.dim() - 2}."
+        raise InputError(
+            f"a model made with dim={dim} takes images with {dim} spatial axes",
+            f"moving of shape {tuple(moving.shape)}",
+            f"make the model with dim={moving.dim() - 2}",
         )
     check_same_grid(moving, fixed, ("moving", "fixed"))
     if moving.shape[1] != fixed.shape[1]:
-        raise ValueError(
-            f"moving and fixed must have the same channels, received {moving.shape[1]} and {fixed.shape[1]}; "
-            f"select the channels to compare."
+        raise InputError(
+            "moving and fixed must have the same channels",
+            f"{moving.shape[1]} and {fixed.shape[1]}",
+            "select the channels to compare",
         )
     check_finite(moving, "moving")
     check_finite(fixed, "fixed")
@@ -195,9 +230,10 @@ def check_spacing(spacing: float | Sequence[float] | np.ndarray, dim: int) -> tu
     sizes: Any = spacing if np.ndim(spacing) else [spacing] * dim
     values = tuple(float(size) for size in sizes)
     if len(values) != dim or not all(0 < value < float("inf") for value in values):
-        raise ValueError(
-            f"spacing must be a positive number of mm for each of the {dim} axes, received {spacing}; "
-            f"read it from the image's header."
+        raise InputError(
+            f"spacing must be a positive number of mm for each of the {dim} axes",
+            spacing,
+            "read it from the image's header",
         )
     return values
 
@@ -205,17 +241,13 @@ def check_spacing(spacing: float | Sequence[float] | np.ndarray, dim: int) -> tu
 def check_kept(total: Tensor, remedy: str) -> None:
     """Raise unless what a mask keeps adds up to more than 0, in each sum of `total`. Reads one number back."""
     if not torch.compiler.is_compiling() and not (total > 0).all():
-        raise ValueError(
-            f"mask must keep at least one voxel, received one that keeps {float(total.min()):g}; {remedy}."
-        )
+        raise InputError("mask must keep at least one voxel", f"one that keeps {float(total.min()):g}", remedy)
 
 
 def check_option(name: str, value: Any, options: Collection[Any]) -> None:
     """Raise unless `value` is one of the options."""
     if value not in options:
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(str, options))}, received {value!r}; choose one of them."
-        )
+        raise InputError(f"{name} must be one of {', '.join(map(str, options))}", f"{value!r}", "choose one of them")
 
 
 def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
@@ -231,7 +263,7 @@ def stack(pairs: Sequence[Pair]) -> Pair:
         ValueError: no pairs, or pairs that do not fit each other.
     """
     if not len(pairs):
-        raise ValueError("there must be at least one pair to stack, received none; check how they were made.")
+        raise InputError("there must be at least one pair to stack", "none", "check how they were made")
     items = [pairs[i] for i in range(len(pairs))]
     names = ("moving", "fixed", "moving_labels", "fixed_labels", "displacement")
     parts = {name: [getattr(item, name) for item in items] for name in names}

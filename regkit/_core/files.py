@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regkit.types import InputError
+
 PACKAGE = Path(__file__).parent.parent  # regkit/
 State = Mapping[str, Tensor]
 
@@ -67,14 +69,13 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     try:
         content = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(
-            f"a checkpoint must be a whole file of tensors and plain values, received {path} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); make or fetch it again."
+        raise InputError(
+            "a checkpoint must be a whole file of tensors and plain values",
+            f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            "make or fetch it again",
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(
-            f"a checkpoint must be a dict, received {type(content).__name__} in {path}; save a state_dict."
-        )
+        raise InputError("a checkpoint must be a dict", f"{type(content).__name__} in {path}", "save a state_dict")
     return content
 
 
@@ -89,9 +90,10 @@ def fill(model: nn.Module, state: State, origin: str) -> None:
     shapes = {name: (tuple(own[name].shape), tuple(state[name].shape)) for name in own}
     different = [f"{name}: {wanted} and {given}" for name, (wanted, given) in shapes.items() if wanted != given]
     if different:
-        raise ValueError(
-            f"weights must have the shapes of the model, received for {type(model).__name__} and {origin}: "
-            f"{_listed(different)}; make the model with the arguments that the weights were made with."
+        raise InputError(
+            "weights must have the shapes of the model",
+            f"for {type(model).__name__} and {origin}: {_listed(different)}",
+            "make the model with the arguments that the weights were made with",
         )
     model.load_state_dict(state, assign=True)
 

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from regkit._core.grid import identity, slabs, solve
 from regkit._core.sampler import map_jacobian, read, spread
-from regkit.types import Coordinates, Displacement, at_least_float32, check_displacement, check_finite, choose, spatial
+from regkit.types import (
+    Coordinates,
+    Displacement,
+    InputError,
+    at_least_float32,
+    check_displacement,
+    check_finite,
+    choose,
+    spatial,
+)
 
 
 class Solution(NamedTuple):
@@ -167,9 +176,10 @@ def invert(
     check_displacement(displacement)
     check_finite(displacement, "displacement")
     if tolerance <= 0 or max_iterations < 2:
-        raise ValueError(
-            f"tolerance must be positive and max_iterations at least 2, received {tolerance}, {max_iterations}; "
-            f"1e-2 voxel and 50 are usual."
+        raise InputError(
+            "tolerance must be positive and max_iterations at least 2",
+            f"{tolerance}, {max_iterations}",
+            "1e-2 voxel and 50 are usual",
         )
     solver = choose("method", method, _SOLVERS)
     displacement = at_least_float32(displacement)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regkit.types import Image, check_image
+from regkit.types import Image, InputError, check_image
 
 _SLAB_VOXELS = {"cpu": (2**18, 2**17)}  # at a time along the first axis, and within planes: what the caches hold
 
@@ -57,7 +57,7 @@ def gaussian_blur(image: Image, sigma: float, *, radius: int | None = None) -> I
     check_image(image)
     radius = round(2 * sigma) if radius is None else radius
     if sigma <= 0 or radius < 1:
-        raise ValueError(f"sigma must be positive and radius at least 1, received {sigma} and {radius}; try 2 and 4.")
+        raise InputError("sigma must be positive and radius at least 1", f"{sigma} and {radius}", "try 2 and 4")
     taps = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(-radius, radius + 1)]
     return _Blur.apply(image, tuple(tap / sum(taps) for tap in taps))
 

@@ -21,7 +21,7 @@ from regkit.images.folders import FolderPairs
 from regkit.tools.compare import as_csv, as_markdown, compare, summary_as_csv
 from regkit.tools.methods import METHODS, Method, load_method, make_method, with_affine, with_refinement
 from regkit.tools.tables import follow, named_protocols, protocol, table
-from regkit.types import Pair, check_option
+from regkit.types import InputError, MissingFileError, Pair, check_option
 
 
 def add_evaluate(commands: Any) -> None:
@@ -74,11 +74,11 @@ def run(chosen: argparse.Namespace) -> int:
 def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int:
     """The tables of the papers, with a row for each method."""
     if chosen.reference or chosen.cycle:
-        raise ValueError(
-            "--reference and --cycle are not part of a paper's table, received them with --protocol; leave them out."
+        raise InputError(
+            "--reference and --cycle are not part of a paper's table", "them with --protocol", "leave them out"
         )
     if len({method.name for method in methods}) < len(methods):
-        raise ValueError(f"a row needs a name, received {[method.name for method in methods]}; name each method once.")
+        raise InputError("a row needs a name", f"{[method.name for method in methods]}", "name each method once")
     names = named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
     texts = []
     for rules in map(protocol, names):
@@ -101,12 +101,13 @@ def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
     if Path(data).is_dir():
         return FolderPairs(data, split, limit=limit)
     if data not in BENCHMARKS:
-        raise FileNotFoundError(
-            f"data must be a folder or a benchmark ({', '.join(BENCHMARKS)}), received {data!r}; check the path, or "
-            f"make the folder with a script of data_scripts."
+        raise MissingFileError(
+            f"data must be a folder or a benchmark ({', '.join(BENCHMARKS)})",
+            f"{data!r}",
+            "check the path, or make the folder with a script of data_scripts",
         )
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more pairs, received {limit}; give none for all.")
+        raise InputError("limit must be 1 or more pairs", limit, "give none for all")
     pairs = BENCHMARKS[data].held_out
     return pairs if limit is None else pairs[:limit]
 
@@ -117,7 +118,7 @@ def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
     filed = [replace(load_method(path, dim), name=path.stem) for path in chosen.weights]
     methods = named + filed
     if not methods:
-        raise ValueError("an evaluation needs a method, received none; give --method NAME or --weights FILE.")
+        raise InputError("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
     networks = [method for method in methods if method.model is not None] if chosen.refine else []
     methods += [with_refinement(method, chosen.refine, progress=False) for method in networks]
     if not chosen.affine:

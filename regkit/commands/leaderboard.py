@@ -18,7 +18,7 @@ from regkit.commands import plainly
 from regkit.course import notebooks
 from regkit.tools import leaderboard
 from regkit.tools.compare import ScanFiles, as_csv, as_markdown, compare_scans
-from regkit.types import check_option
+from regkit.types import InputError, check_option
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
 
@@ -48,7 +48,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.scans:
         return _scans(chosen)
     if chosen.labels or chosen.out or chosen.affine or chosen.refine is not None:
-        raise ValueError("--labels, --refine, --affine and --out go with --scans, received them without; give --scans.")
+        raise InputError("--labels, --refine, --affine and --out go with --scans", "them without", "give --scans")
     for name in [chosen.benchmark] if chosen.benchmark else leaderboard.NAMES:
         rows = leaderboard.measure(name, chosen.methods, again=chosen.again)
         print(f"{name}\n\n{leaderboard.table(rows)}\n{leaderboard.verdict(rows)}\n")
@@ -63,9 +63,7 @@ def write(tutorials: Path) -> list[Path]:
     text = readme.read_text(encoding="utf-8")
     for mark in MARKS:
         if text.count(mark) != 1:
-            raise ValueError(
-                f"the table's place must be marked once by {mark!r}, received {readme} without; put it in."
-            )
+            raise InputError(f"the table's place must be marked once by {mark!r}", f"{readme} without", "put it in")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     table = leaderboard.short_table(*map(leaderboard.stored, leaderboard.NAMES))
     write_atomically(page, leaderboard.page().encode())
@@ -76,12 +74,12 @@ def write(tutorials: Path) -> list[Path]:
 def _scans(chosen: argparse.Namespace) -> int:
     """All methods on pairs of scans from files."""
     if chosen.out is None:
-        raise ValueError("the tables of scans need a place, received no --out; give --out FOLDER.")
+        raise InputError("the tables of scans need a place", "no --out", "give --out FOLDER")
     if chosen.benchmark or chosen.again:
-        raise ValueError("--benchmark and --again are of the stored rows, received them with --scans; leave them out.")
+        raise InputError("--benchmark and --again are of the stored rows", "them with --scans", "leave them out")
     steps = leaderboard.STEPS if chosen.refine is None else chosen.refine
     if steps < 1:
-        raise ValueError(f"refinement takes 1 step or more, received --refine {steps}; 20 are usual.")
+        raise InputError("refinement takes 1 step or more", f"--refine {steps}", "20 are usual")
     names = chosen.methods or leaderboard.rivals()
     for name in names:
         check_option("the method", name, leaderboard.rivals())
@@ -104,8 +102,9 @@ def _labels(chosen: argparse.Namespace) -> Sequence[tuple[Path, Path] | None]:
     if chosen.labels is None:
         return [None] * len(chosen.scans)
     if len(chosen.labels) != len(chosen.scans):
-        raise ValueError(
-            f"labels belong to all pairs of scans or to none, received {len(chosen.labels)} --labels for "
-            f"{len(chosen.scans)} --scans; give one --labels MOVING FIXED for each."
+        raise InputError(
+            "labels belong to all pairs of scans or to none",
+            f"{len(chosen.labels)} --labels for {len(chosen.scans)} --scans",
+            "give one --labels MOVING FIXED for each",
         )
     return [(moving, fixed) for moving, fixed in chosen.labels]

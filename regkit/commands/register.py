@@ -31,6 +31,7 @@ from regkit.images.itk import check_grid, write_displacement
 from regkit.tools.methods import METHODS, Method, load_method, make_method, measured, with_refinement
 from regkit.tools.register import ScanRegistration, check_label_grids, register_scans
 from regkit.tools.report import page
+from regkit.types import InputError
 
 _ABSENT = "-"
 
@@ -69,9 +70,10 @@ def chosen_method(chosen: argparse.Namespace, dim: int) -> Method:
     else:
         method = make_method(chosen.method or "optimise", dim, weights=chosen.weights)
     if chosen.refine < 0 or chosen.refine_weights < 0:
-        raise ValueError(
-            f"steps must be 0 or more, received --refine {chosen.refine} and --refine-weights {chosen.refine_weights}; "
-            f"20 are usual."
+        raise InputError(
+            "steps must be 0 or more",
+            f"--refine {chosen.refine} and --refine-weights {chosen.refine_weights}",
+            "20 are usual",
         )
     return with_refinement(method, chosen.refine_weights, weights=True) if chosen.refine_weights else method
 

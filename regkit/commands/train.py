@@ -27,7 +27,7 @@ from regkit.images.folders import FolderPairs
 from regkit.tools.compare import evaluate
 from regkit.tools.methods import NETWORKS, make_method
 from regkit.training import Precision, Recipe, Schedule, Source, train
-from regkit.types import Pair, check_option
+from regkit.types import InputError, MissingFileError, Pair, check_option
 
 SYNTHETIC = "synthetic-brains"
 
@@ -69,14 +69,15 @@ def add_train(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Train, judge, keep; an interrupted training keeps its checkpoint."""
     if not chosen.out.parent.is_dir():
-        raise FileNotFoundError(f"--out must be in a folder that exists, received {chosen.out}; make it first.")
+        raise MissingFileError("--out must be in a folder that exists", chosen.out, "make it first")
     if chosen.steps < 1 or chosen.judge < 0:
-        raise ValueError(
-            f"steps must be 1 or more and pairs to judge on 0 or more, received --steps {chosen.steps} and --judge "
-            f"{chosen.judge}; leave them out for the usual."
+        raise InputError(
+            "steps must be 1 or more and pairs to judge on 0 or more",
+            f"--steps {chosen.steps} and --judge {chosen.judge}",
+            "leave them out for the usual",
         )
     if chosen.out.suffix != ".safetensors":
-        raise ValueError(f"--out must end in .safetensors, received {chosen.out}; write {chosen.out}.safetensors.")
+        raise InputError("--out must end in .safetensors", chosen.out, f"write {chosen.out}.safetensors")
     if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
         chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
     source, held_out, dim = _data(chosen)
@@ -109,8 +110,8 @@ def _model(chosen: argparse.Namespace, dim: Any) -> torch.nn.Module:
             check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
         return make(dim, **arguments)
     if arguments:
-        raise ValueError(
-            f"--start brings the network's arguments, received --set {' '.join(chosen.set)} as well; leave one out."
+        raise InputError(
+            "--start brings the network's arguments", f"--set {' '.join(chosen.set)} as well", "leave one out"
         )
     return make_method(chosen.method, dim, weights=chosen.start).model
 
@@ -128,9 +129,10 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
         pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
         return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
     if chosen.data not in BENCHMARKS:
-        raise FileNotFoundError(
-            f"data must be a folder, {SYNTHETIC} or a benchmark ({', '.join(BENCHMARKS)}), received {chosen.data!r}; "
-            f"check the path, or make the folder with a script of data_scripts."
+        raise MissingFileError(
+            f"data must be a folder, {SYNTHETIC} or a benchmark ({', '.join(BENCHMARKS)})",
+            f"{chosen.data!r}",
+            "check the path, or make the folder with a script of data_scripts",
         )
     benchmark = BENCHMARKS[chosen.data]
     return benchmark.train, benchmark.held_out[: chosen.judge], benchmark.held_out[0].moving.dim() - 2
@@ -140,7 +142,7 @@ def _argument(text: str) -> tuple[str, Any]:
     """NAME=VALUE, where a value is read as JSON if it can be, a list as a tuple."""
     name, _, value = text.partition("=")
     if not value:
-        raise ValueError(f"--set takes NAME=VALUE, received {text!r}; write levels=3, or similarity=lncc.")
+        raise InputError("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
     try:
         read = json.loads(value)
     except json.JSONDecodeError:

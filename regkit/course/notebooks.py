@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from regkit._core import __version__
 from regkit._core.files import PACKAGE
 from regkit.training import mode
+from regkit.types import MissingFileError
 
 _TEMPLATE = """{%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -103,9 +104,10 @@ def folder() -> Path:
     for parent in (Path.cwd(), PACKAGE.resolve().parent):
         if (parent / "tutorials" / "00_first_light.py").is_file():
             return parent / "tutorials"
-    raise FileNotFoundError(
-        f"the tutorials must lie in ./tutorials or beside the regkit package, received the folder {Path.cwd()}; "
-        f"change to a clone of the repository, where the course is."
+    raise MissingFileError(
+        "the tutorials must lie in ./tutorials or beside the regkit package",
+        f"the folder {Path.cwd()}",
+        "change to a clone of the repository, where the course is",
     )
 
 

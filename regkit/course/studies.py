@@ -28,7 +28,7 @@ from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
 from regkit.tools.compare import _rounded, evaluate
 from regkit.training import Callback, History, Recipe, Source
-from regkit.types import Pair, choose
+from regkit.types import InputError, MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
 
@@ -119,8 +119,8 @@ class Study:
             content: dict[str, Any] = json.loads(path.read_text())
             History.from_json(json.dumps(content["history"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"a result is a pair of files, weights and record, received {path} ({error}); train it again."
+            raise InputError(
+                "a result is a pair of files, weights and record", f"{path} ({error})", "train it again"
             ) from error
         return content
 
@@ -135,7 +135,7 @@ class Study:
             return None
         record = self.record(choice)
         if record is None:
-            raise ValueError(f"a result is a pair of files, weights and record, received {path} alone; train it again.")
+            raise InputError("a result is a pair of files, weights and record", f"{path} alone", "train it again")
         history = History.from_json(json.dumps(record["history"]))
         return Trained(checkpoints.load(path, make=self.model), history, complete=True)
 
@@ -338,9 +338,10 @@ def load(study: str, variant: str = "reference") -> Trained:
     """
     found = STUDIES[study].find(choice(study, variant))
     if found is None:
-        raise FileNotFoundError(
-            f'a variant must be trained before it is loaded, received {variant!r} of {study}; run "python -m regkit '
-            f'study {study} --variant {variant!r}".'
+        raise MissingFileError(
+            "a variant must be trained before it is loaded",
+            f"{variant!r} of {study}",
+            f'run "python -m regkit study {study} --variant {variant!r}"',
         )
     return found
 

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit.fields import exponential, warp, warp_labels
-from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option
+from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option
 
 Seed = int | Sequence[int]
 
@@ -57,7 +57,7 @@ def shapes(count: int, *, dim: Dim = 2, size: int | Sequence[int] = 64, hollow: 
     """
     shape = grid_shape(size, dim)
     if count < 1:
-        raise ValueError(f"count must be at least 1, received {count}; ask for one shape or more.")
+        raise InputError("count must be at least 1", count, "ask for one shape or more")
     random = random_state(seed)
     centres = 0.4 + 0.3 * random.random_sample((dim, count))
     radii = 0.2 + 0.2 * random.random_sample(count)
@@ -148,9 +148,10 @@ def smooth_displacement(
     """
     shape = grid_shape(shape, len(shape))
     if not (0 <= amplitude < np.inf and 0 <= smoothness < np.inf):
-        raise ValueError(
-            f"amplitude and smoothness must be finite numbers of voxels, 0 or more, received {amplitude} and "
-            f"{smoothness}; a tenth of the image's size is usual for both."
+        raise InputError(
+            "amplitude and smoothness must be finite numbers of voxels, 0 or more",
+            f"{amplitude} and {smoothness}",
+            "a tenth of the image's size is usual for both",
         )
     random = random_state(seed)
     noise = [gaussian_filter(random.standard_normal(shape), smoothness, mode="nearest") for _ in shape]
@@ -184,12 +185,10 @@ def synthetic_pair(dim: Dim = 2, seed: int = 0, *, size: int | Sequence[int] = 6
 def grid_shape(size: int | Sequence[int], dim: int) -> tuple[int, ...]:
     """`size` as one positive number of voxels for each of two or three axes."""
     if dim not in get_args(Dim):
-        raise ValueError(f"dim must be 2 or 3, received {dim}; volumes have three axes, slices two.")
+        raise InputError("dim must be 2 or 3", dim, "volumes have three axes, slices two")
     shape = (size,) * dim if isinstance(size, int) else tuple(size)
     if len(shape) != dim or min(shape) < 1:
-        raise ValueError(
-            f"size must be a positive number of voxels for each of {dim} axes, received {size}; give {dim}."
-        )
+        raise InputError(f"size must be a positive number of voxels for each of {dim} axes", size, f"give {dim}")
     return shape
 
 
@@ -197,5 +196,5 @@ def random_state(seed: Seed) -> np.random.RandomState:
     """A generator of its own for a seed, or for a seed and the numbers of a stream."""
     numbers = [seed] if isinstance(seed, int) else list(seed)
     if not all(0 <= number < 2**32 for number in numbers):
-        raise ValueError(f"seed must be from 0 to 2**32 - 1, received {seed}; choose another number.")
+        raise InputError("seed must be from 0 to 2**32 - 1", seed, "choose another number")
     return np.random.RandomState(seed if isinstance(seed, int) else numbers)

@@ -20,7 +20,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from regkit.types import Image, Labels
+from regkit.types import Image, InputError, Labels
 
 _DEEP = ("thalamus", "caudate", "lentiform nucleus", "hippocampus")
 
@@ -80,9 +80,9 @@ def anatomy(size: tuple[int, ...] = (64, 80, 64), *, level: float = 8.0) -> Anat
     """
     axes = {2: (1, 0), 3: (0, 1, 2)}.get(len(size))
     if axes is None or min(size) < 8:
-        raise ValueError(f"size must be 2 or 3 axes of at least 8 voxels, received {size}; (64, 56) is a usual slice.")
+        raise InputError("size must be 2 or 3 axes of at least 8 voxels", size, "(64, 56) is a usual slice")
     if not -60 <= level <= 70:
-        raise ValueError(f"level must be from -60 to 70 mm, received {level}; 8 shows ventricles and deep nuclei.")
+        raise InputError("level must be from -60 to 70 mm", level, "8 shows ventricles and deep nuclei")
     spacing = max(_EXTENT[axis] / n for axis, n in zip(axes, size, strict=True))
     places = [np.array([level])] * 3
     for axis, n in zip(axes, size, strict=True):

@@ -20,7 +20,7 @@ from regkit._core.windows import gaussian_blur
 from regkit.data import Split
 from regkit.data.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.types import Dim, Displacement, Image, Labels, Pair, check_option, spatial
+from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
 
@@ -218,7 +218,7 @@ class BrainPairs(Sequence[Pair]):
         check_option("contrast", contrast, get_args(Contrast))
         shape = _shape(dim, size)
         if count < 1:
-            raise ValueError(f"count must be at least 1, received {count}; ask for one subject or more.")
+            raise InputError("count must be at least 1", count, "ask for one subject or more")
         self.template = anatomy(shape)
         draw = intensities_for(contrast, _generator(seed, split, _SHARED))
         self.subjects = []
@@ -266,9 +266,9 @@ def brain_source(
     check_option("motion", motion, get_args(Motion))
     check_option("contrast", contrast, get_args(Contrast))
     if batch < 1:
-        raise ValueError(f"batch must be at least 1, received {batch}; ask for one pair or more.")
+        raise InputError("batch must be at least 1", batch, "ask for one pair or more")
     if not 0 <= aligned <= 1:
-        raise ValueError(f"aligned must be True, False or a share from 0 to 1, received {aligned}; 0.5 is every other.")
+        raise InputError("aligned must be True, False or a share from 0 to 1", aligned, "0.5 is every other")
     template = anatomy(_shape(dim, size)).to(device)
 
     def source(step: int, generator: Generator) -> Pair:
@@ -298,8 +298,8 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
     check_option("dim", dim, get_args(Dim))
     shape = tuple(size or _SIZES[dim])
     if len(shape) != dim:
-        raise ValueError(
-            f"size must be a number of voxels for each of {dim} axes, received {size}; leave it out for {_SIZES[dim]}."
+        raise InputError(
+            f"size must be a number of voxels for each of {dim} axes", size, f"leave it out for {_SIZES[dim]}"
         )
     return shape
 
@@ -310,7 +310,7 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
 def _generator(seed: int, split: Split, number: int) -> Generator:
     """A stream of its own for each seed, split and subject."""
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2**32 - 1, received {seed}; choose another number.")
+        raise InputError("seed must be from 0 to 2**32 - 1", seed, "choose another number")
     stream = get_args(Split).index(split) << 21 | number
     return Generator().manual_seed((seed << 22 | stream) % 2**63)
 

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from regkit.data import Seed, Split, grid_shape, random_state
 from regkit.fields import compose, exponential, identity, sample, warp, warp_labels
-from regkit.types import Displacement, Image, Labels, Pair, check_displacement, check_option, check_same_grid
+from regkit.types import (
+    Displacement,
+    Image,
+    InputError,
+    Labels,
+    Pair,
+    check_displacement,
+    check_option,
+    check_same_grid,
+)
 
 _FIELD = 0.48  # radius of the field of view, as a fraction of the shortest axis
 
@@ -153,9 +162,10 @@ def random_deformation(size: int | Sequence[int], *, motion: float, count: int =
     """
     shape = grid_shape(size, 2)
     if not 0 <= motion < np.inf or count < 1:
-        raise ValueError(
-            f"motion must be a finite fraction of the image, 0 or more, and count at least 1, received {motion} and "
-            f"{count}; 0.044 is the published motion."
+        raise InputError(
+            "motion must be a finite fraction of the image, 0 or more, and count at least 1",
+            f"{motion} and {count}",
+            "0.044 is the published motion",
         )
     random = random_state(seed)
     coarse, fine = (
@@ -195,7 +205,7 @@ class VesselPairs(Sequence[Pair]):
     ) -> None:
         check_option("split", split, get_args(Split))
         if trees < 1:
-            raise ValueError(f"trees must be at least 1, received {trees}; ask for one tree or more.")
+            raise InputError("trees must be at least 1", trees, "ask for one tree or more")
         stream = (seed, get_args(Split).index(split))
         self.displacement = random_deformation(size, motion=motion, count=count, seed=(*stream, 0))
         drawn = [draw_tree(grow_tree((*stream, 1, tree)), size) for tree in range(min(trees, count))]
@@ -221,7 +231,7 @@ def deformation_error(displacement: Displacement, pair: Pair) -> Tensor:
     Source: the deformation error of Tian et al. 2023, Fig. 4, where it is in fractions of the image.
     """
     if pair.displacement is None:
-        raise ValueError("pair must carry its true displacement, received None; take one of VesselPairs.")
+        raise InputError("pair must carry its true displacement", "None", "take one of VesselPairs")
     check_displacement(displacement)
     check_same_grid(displacement, pair.displacement, ("displacement", "the pair's displacement"))
     shape = displacement.shape[2:]

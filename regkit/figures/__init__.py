@@ -36,7 +36,7 @@ from regkit.figures.pixels import (
     plane,
 )
 from regkit.training import History
-from regkit.types import Pair, Registration
+from regkit.types import InputError, Pair, Registration
 
 _PANEL = 3.0  # inches, without its colour bar
 
@@ -154,7 +154,7 @@ def show_history(history: History) -> Figure:
         ValueError: no step was taken yet.
     """
     if not history.terms:
-        raise ValueError("a history must hold at least one step to be shown, received none; train first.")
+        raise InputError("a history must hold at least one step to be shown", "none", "train first")
     curves = {"loss": history.loss, **history.terms}
     figure, panels = _panels(-(-len(curves) // 3), min(len(curves), 3))
     for position, (axes, (name, values)) in enumerate(zip(panels, curves.items(), strict=False)):

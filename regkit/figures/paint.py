@@ -41,6 +41,7 @@ from regkit.figures.pixels import (
     label_plane,
     plane,
 )
+from regkit.types import InputError
 
 _HISTOGRAM_LIMITS: Limits = (-1.0, 3.0)
 
@@ -128,9 +129,10 @@ def _scale(picture: Picture, values: NDArray[Any]) -> int:
     height, width = values.shape[-2:]
     scale = picture.shape[0] // height
     if scale < 1 or picture.shape[:2] != (height * scale, width * scale):
-        raise ValueError(
-            f"the picture must show the same plane at a whole scale, received {picture.shape[:2]} pixels for "
-            f"{(height, width)} voxels; render it from the same grid, or start from drawing.blank."
+        raise InputError(
+            "the picture must show the same plane at a whole scale",
+            f"{picture.shape[:2]} pixels for {(height, width)} voxels",
+            "render it from the same grid, or start from drawing.blank",
         )
     return scale
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 from torch import Tensor
 
+from regkit.types import InputError, InputIndexError, InputTypeError
+
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
 Plane = NDArray[Any]  # (H, W)
@@ -101,7 +103,7 @@ def colour(values: Plane, table: Picture, limits: Limits) -> Picture:
     """The table's colours for values from limits[0] (first) to limits[1] (last); values beyond take the end colours."""
     low, high = limits
     if not low < high:
-        raise ValueError(f"limits must rise, received {limits}; give (lowest, highest).")
+        raise InputError("limits must rise", limits, "give (lowest, highest)")
     last = len(table) - 1
     return table[np.clip((values - low) * (last / (high - low)) + 0.5, 0, last).astype(np.uint8)]
 
@@ -125,22 +127,25 @@ def _take(array: Any, channels: int | None, name: str, item: int | None, axes: i
     array = array[None] if array.ndim == axes + 1 else array
     if array.ndim != axes + 2 or array.shape[1] != channels or array.size == 0:
         form = f"{channels}, {'D, ' * (axes - 2)}H, W"
-        raise ValueError(
-            f"{name} must be ({form}) or a batch (B, {form}), received shape {shape}; select one channel of an image, "
-            f"and of a volume one plane where a plane is asked for."
+        raise InputError(
+            f"{name} must be ({form}) or a batch (B, {form})",
+            f"shape {shape}",
+            "select one channel of an image, and of a volume one plane where a plane is asked for",
         )
     batch = len(array)
     if (item is None and batch > 1) or not 0 <= (item or 0) < batch:
-        raise IndexError(
-            f"a picture shows one item of {name}, received a batch of {batch} and item={item}; "
-            f"give item from 0 to {batch - 1}."
+        raise InputIndexError(
+            f"a picture shows one item of {name}",
+            f"a batch of {batch} and item={item}",
+            f"give item from 0 to {batch - 1}",
         )
     array = array[item or 0]
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
-        raise ValueError(
-            f"{name} must be finite to be drawn, received {bad} NaN or infinite of {array.size} values; "
-            f"find where they arise."
+        raise InputError(
+            f"{name} must be finite to be drawn",
+            f"{bad} NaN or infinite of {array.size} values",
+            "find where they arise",
         )
     return array
 
@@ -161,7 +166,7 @@ def label_plane(labels: Any, name: str = "labels", item: int | None = None) -> P
 
 def _whole(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     if values.dtype.kind not in "iub":
-        raise TypeError(f"{name} must be integers, received {values.dtype}; convert them with {name}.round().long().")
+        raise InputTypeError(f"{name} must be integers", values.dtype, f"convert them with {name}.round().long()")
     return values.astype(np.int64)
 
 
@@ -202,9 +207,10 @@ def check_same_plane(first: NDArray[Any], second: NDArray[Any], names: tuple[str
 def check_same_shape(first: Sequence[int], second: Sequence[int], names: tuple[str, str]) -> None:
     """Raise unless two shapes of space are the same."""
     if tuple(first) != tuple(second):
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same height and width (and depth), received {tuple(first)} and "
-            f"{tuple(second)}; resize one of them."
+        raise InputError(
+            f"{names[0]} and {names[1]} must have the same height and width (and depth)",
+            f"{tuple(first)} and {tuple(second)}",
+            "resize one of them",
         )
 
 

@@ -38,7 +38,15 @@ from torch import Tensor
 
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.types import Displacement, Image, at_least_float32, check_displacement, spatial
+from regkit.types import (
+    Displacement,
+    Image,
+    InputError,
+    MissingFileError,
+    at_least_float32,
+    check_displacement,
+    spatial,
+)
 
 
 def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
@@ -81,9 +89,10 @@ class Grid:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64))
         if len(self.shape) not in (2, 3) or min(self.shape) < 1 or sum(size > 1 for size in self.shape) < 2:
-            raise ValueError(
-                f"an image to register has two or three axes of more than one voxel, received the shape {self.shape}; "
-                f"check how it was cropped or converted."
+            raise InputError(
+                "an image to register has two or three axes of more than one voxel",
+                f"the shape {self.shape}",
+                "check how it was cropped or converted",
             )
         _check_affine(self.affine)
 
@@ -163,9 +172,10 @@ class Scan:
 
     def __post_init__(self) -> None:
         if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
-            raise ValueError(
-                f"a scan's tensor must be (1, 1, *space) on its grid, received {tuple(self.tensor.shape)} on "
-                f"{self.grid.space}; resample it to that grid."
+            raise InputError(
+                "a scan's tensor must be (1, 1, *space) on its grid",
+                f"{tuple(self.tensor.shape)} on {self.grid.space}",
+                "resample it to that grid",
             )
 
     @property
@@ -190,21 +200,20 @@ class Scan:
 
 def _check_affine(affine: Affine) -> None:
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ValueError(f"an affine must be (4, 4) and finite, received {affine.tolist()}; repair the image's header.")
+        raise InputError("an affine must be (4, 4) and finite", f"{affine.tolist()}", "repair the image's header")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing.tolist())
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
-        raise ValueError(
-            f"an image's axes must point in different directions, received {affine}; repair the image's header."
-        )
+        raise InputError("an image's axes must point in different directions", affine, "repair the image's header")
 
 
 def _check_spacing(spacing: Sequence[float]) -> None:
     low, high = _SPACINGS
     if not all(low <= size <= high for size in spacing):
-        raise ValueError(
-            f"voxels must be from {low:g} to {high:g} mm along each axis, received {tuple(spacing)}; repair the "
-            f"image's header (is it in other units?)."
+        raise InputError(
+            f"voxels must be from {low:g} to {high:g} mm along each axis",
+            f"{tuple(spacing)}",
+            "repair the image's header (is it in other units?)",
         )
 
 
@@ -220,15 +229,17 @@ def voxel_map(start: Grid, end: Grid, through: Affine | None = None) -> np.ndarr
         ValueError: a volume and a slice, or two slices across each other.
     """
     if len(start.axes) != len(end.axes):
-        raise ValueError(
-            f"two scans must both be volumes or both slices, received the shapes {start.shape} and {end.shape}; take "
-            f"the slice out of the volume first."
+        raise InputError(
+            "two scans must both be volumes or both slices",
+            f"the shapes {start.shape} and {end.shape}",
+            "take the slice out of the volume first",
         )
     moved = start.affine if through is None else through @ start.affine
     if len(start.axes) == 2 and abs(_normal(moved, start.axes) @ _normal(end.affine, end.axes)) < 0.5:
-        raise ValueError(
-            f"two slices must lie in parallel planes, received the orientations {start.codes} of shape {start.shape} "
-            f"and {end.codes} of shape {end.shape}; choose slices of one orientation."
+        raise InputError(
+            "two slices must lie in parallel planes",
+            f"the orientations {start.codes} of shape {start.shape} and {end.codes} of shape {end.shape}",
+            "choose slices of one orientation",
         )
     matrix = (np.linalg.inv(end.affine) @ moved)[np.ix_(end.axes, [*start.axes, 3])]
     snapped = matrix.round()
@@ -262,9 +273,10 @@ def resample(
     if displacement is not None:
         check_displacement(displacement)
         if spatial(displacement) != grid.space:
-            raise ValueError(
-                f"a displacement must be on the grid that a scan is resampled to, received {spatial(displacement)} "
-                f"for {grid.space}; bring it there with regrid."
+            raise InputError(
+                "a displacement must be on the grid that a scan is resampled to",
+                f"{spatial(displacement)} for {grid.space}",
+                "bring it there with regrid",
             )
         places = places + displacement
     places = move_points(places, matrix)
@@ -322,14 +334,15 @@ def normalise(
         ValueError: the two values are one, as of a constant image; labels.
     """
     if scan.is_labels:
-        raise ValueError("intensities are those of an image, received labels; read the file with read_image.")
+        raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = at_least_float32(scan.tensor)
     low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
-        raise ValueError(
-            f"an image must vary to be registered, received {what}, of values from {float(values.min()):g} to "
-            f"{float(values.max()):g}; check that it is no empty or constant image, or give a wider range."
+        raise InputError(
+            "an image must vary to be registered",
+            f"{what}, of values from {float(values.min()):g} to {float(values.max()):g}",
+            "check that it is no empty or constant image, or give a wider range",
         )
     return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
 
@@ -371,7 +384,7 @@ def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
     finite = np.isfinite(values)
     if not finite.all():
         if not finite.any():
-            raise ValueError(f"an image must have finite values, received {path} with none; make or fetch it again.")
+            raise InputError("an image must have finite values", f"{path} with none", "make or fetch it again")
         warnings.warn(
             f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; they count as 0.",
             stacklevel=2,
@@ -389,9 +402,10 @@ def read_labels(path: Path | str, *, volume: int | None = None) -> Scan:
     values, grid = read_array(path, volume, np.float64)
     whole = np.rint(values)
     if not np.isfinite(values).all() or not np.allclose(values, whole, rtol=0, atol=1e-4):
-        raise ValueError(
-            f"labels must be whole numbers, received {path} with values such as {values[values != whole].flat[0]:g}; "
-            f"give the file of the labels, not of the image, and resample labels by the nearest voxel only."
+        raise InputError(
+            "labels must be whole numbers",
+            f"{path} with values such as {values[values != whole].flat[0]:g}",
+            "give the file of the labels, not of the image, and resample labels by the nearest voxel only",
         )
     return _scan(whole.astype(np.int64), grid)
 
@@ -411,23 +425,27 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
     path = Path(path)
     image = open_nifti(path)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
-        raise ValueError(
-            f"an image has one number in a voxel, received {path} of {image.get_data_dtype()} (colours or complex "
-            f"numbers); convert it to grey values."
+        raise InputError(
+            "an image has one number in a voxel",
+            f"{path} of {image.get_data_dtype()} (colours or complex numbers)",
+            "convert it to grey values",
         )
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 4 or 0 in shape:
-        raise ValueError(
-            f"an image has two or three axes, and a fourth of volumes, received {path} of shape {image.shape}; read "
-            f"a displacement with read_displacement."
+        raise InputError(
+            "an image has two or three axes, and a fourth of volumes",
+            f"{path} of shape {image.shape}",
+            "read a displacement with read_displacement",
         )
     count = shape[3] if len(shape) == 4 else 1
     if not 0 <= (volume or 0) < count or (volume is None and count > 1):
-        raise ValueError(
-            f"an image is one volume, received {path} of {count} {'volume' if count == 1 else 'volumes'} and "
-            f"volume={volume}; choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)."
+        raise InputError(
+            "an image is one volume",
+            f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}; choose one from 0 to "
+            f"{count - 1} (volume=0",
+            "--volume 0 of a command)",
         )
     affine = header_affine(image, path)
     try:
@@ -450,17 +468,16 @@ def open_nifti(path: Path) -> Any:
         FileNotFoundError, ValueError: no such file; it is no NIfTI file, or damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"an image is read from a file, received {path}, where there is no file; check the path."
-        )
+        raise MissingFileError("an image is read from a file", f"{path}, where there is no file", "check the path")
     try:
         image: Any = nibabel.load(path)
         if path.suffix == ".gz":
             _check_sum(path)
     except _DAMAGE as error:
-        raise ValueError(
-            f"an image must be a whole NIfTI file (.nii, .nii.gz), received {path} of {path.stat().st_size} bytes "
-            f"({_first_line(error)}); fetch it again, or convert it."
+        raise InputError(
+            "an image must be a whole NIfTI file (.nii, .nii.gz)",
+            f"{path} of {path.stat().st_size} bytes ({_first_line(error)})",
+            "fetch it again, or convert it",
         ) from error
     return image
 
@@ -489,9 +506,10 @@ def header_affine(image: Any, path: Path) -> Affine:
         with nibabel.openers.ImageOpener(str(path)) as file:
             stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
         if not int(header["sform_code"]) and not (stored > 0).all():  # nibabel reads 0 as 1
-            raise ValueError(
-                f"voxels must have a size along each axis, received {path} with {stored.tolist()} in its header and no "
-                f"sform; repair the image's header."
+            raise InputError(
+                "voxels must have a size along each axis",
+                f"{path} with {stored.tolist()} in its header and no sform",
+                "repair the image's header",
             )
         units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
         return np.diag([units, units, units, 1.0]) @ image.affine
@@ -517,11 +535,11 @@ def write_labels(path: Path | str, scan: Scan) -> None:
         ValueError: an image, numbers beyond int32, another ending. OSError: as `write_image`.
     """
     if not scan.is_labels:
-        raise ValueError(f"labels must be integers, received {scan.tensor.dtype}; write images with write_image.")
+        raise InputError("labels must be integers", scan.tensor.dtype, "write images with write_image")
     low, high = int(scan.tensor.min()), int(scan.tensor.max())
     fitting = [kind for kind in _LABEL_TYPES if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
     if not fitting:
-        raise ValueError(f"labels must fit into 32 bits, received numbers from {low} to {high}; number them anew.")
+        raise InputError("labels must fit into 32 bits", f"numbers from {low} to {high}", "number them anew")
     write_nifti(path, scan.tensor[0, 0].cpu().numpy().astype(fitting[0]), scan.grid)
 
 
@@ -529,7 +547,7 @@ def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str
     """Values (*grid.space, or with further axes (*grid.shape, ...)) as a NIfTI file; see `write_image`."""
     path = Path(path)
     if not path.name.endswith(_ENDINGS):
-        raise ValueError(f"images are written as {' or '.join(_ENDINGS)}, received {path}; change the ending.")
+        raise InputError(f"images are written as {' or '.join(_ENDINGS)}", path, "change the ending")
     shape = grid.shape if values.ndim <= 3 else values.shape
     image = nibabel.Nifti1Image(values.reshape(shape), grid.affine)
     image.set_sform(grid.affine, "scanner")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from regkit.images import Scan, normalise, read_image, read_labels
-from regkit.types import Pair
+from regkit.types import InputError, MissingFileError, Pair
 
 ENDING = ".nii.gz"
 
@@ -42,27 +42,31 @@ class FolderPairs(Sequence[Pair]):
         images = _ids(self.folder, "images")
         splits = read_splits(self.folder)
         if split not in splits:
-            raise ValueError(
-                f"a split is named in splits.json, received {split!r} for {self.folder}, which has {sorted(splits)}; "
-                f"choose one of them."
+            raise InputError(
+                "a split is named in splits.json",
+                f"{split!r} for {self.folder}, which has {sorted(splits)}",
+                "choose one of them",
             )
         self.names = _pairs(splits[split])
         named = {name for pair in self.names for name in pair}
         if not named or named - images:
-            raise ValueError(
-                f"a split names images of its folder, two at least, received {self.folder} whose {split!r} names "
-                f"{_listed(named - images)} without an image, of {len(named)} in all; make the folder again."
+            raise InputError(
+                "a split names images of its folder, two at least",
+                f"{self.folder} whose {split!r} names {_listed(named - images)} without an image, of {len(named)} "
+                "in all",
+                "make the folder again",
             )
         labelled = _labelled(self.folder, images)
         self.has_labels = bool(named & labelled)
         if self.has_labels and named - labelled:
-            raise ValueError(
-                f"all scans of a split have labels or none, received {self.folder} whose {split!r} lacks those of "
-                f"{_listed(named - labelled)}; complete them, or take the folder of labels out."
+            raise InputError(
+                "all scans of a split have labels or none",
+                f"{self.folder} whose {split!r} lacks those of {_listed(named - labelled)}",
+                "complete them, or take the folder of labels out",
             )
         if limit is not None and limit < len(self.names):
             if limit < 1:
-                raise ValueError(f"limit must be 1 or more pairs, received {limit}; give none for all.")
+                raise InputError("limit must be 1 or more pairs", limit, "give none for all")
             self.names = [self.names[i * len(self.names) // limit] for i in range(limit)]
 
     def __len__(self) -> int:
@@ -73,9 +77,10 @@ class FolderPairs(Sequence[Pair]):
         labels = [self._scan("labels", name) for name in self.names[index]] if self.has_labels else []
         spaces = {scan.grid.space for scan in (moving, fixed, *labels)}
         if len(spaces) > 1:
-            raise ValueError(
-                f"the scans of a pair and their labels must share one grid, received {sorted(spaces)} for "
-                f"{self.names[index]} in {self.folder}; resample them when the folder is made."
+            raise InputError(
+                "the scans of a pair and their labels must share one grid",
+                f"{sorted(spaces)} for {self.names[index]} in {self.folder}",
+                "resample them when the folder is made",
             )
         moving_labels, fixed_labels = (scan.tensor for scan in labels) if labels else (None, None)
         return Pair(moving.tensor, fixed.tensor, moving_labels, fixed_labels, spacing=fixed.spacing)
@@ -92,14 +97,15 @@ class FolderPairs(Sequence[Pair]):
 def _ids(folder: Path, kind: str) -> set[str]:
     """The IDs of a folder's images or labels."""
     if not (folder / kind).is_dir():
-        raise FileNotFoundError(
-            f"a dataset is a folder with {kind}/ID{ENDING}, received {folder} without {kind}; make it with a script of "
-            f"data_scripts, or see regkit/folders.py for the layout."
+        raise MissingFileError(
+            f"a dataset is a folder with {kind}/ID{ENDING}",
+            f"{folder} without {kind}",
+            "make it with a script of data_scripts, or see regkit/folders.py for the layout",
         )
     names = {path.name for path in (folder / kind).iterdir()}
     if foreign := {name for name in names if not name.endswith(ENDING)}:
-        raise ValueError(
-            f"a dataset's files end in {ENDING}, received {_listed(foreign)} in {folder / kind}; take them out."
+        raise InputError(
+            f"a dataset's files end in {ENDING}", f"{_listed(foreign)} in {folder / kind}", "take them out"
         )
     return {name.removesuffix(ENDING) for name in names}
 
@@ -108,9 +114,10 @@ def _labelled(folder: Path, images: set[str]) -> set[str]:
     """The IDs that have labels; each has an image."""
     labelled = _ids(folder, "labels") if (folder / "labels").is_dir() else set()
     if labelled - images:
-        raise ValueError(
-            f"labels belong to an image, received {folder} with labels but no image of {_listed(labelled - images)}; "
-            f"add the images, or take these labels out."
+        raise InputError(
+            "labels belong to an image",
+            f"{folder} with labels but no image of {_listed(labelled - images)}",
+            "add the images, or take these labels out",
         )
     return labelled
 
@@ -125,9 +132,10 @@ def read_splits(folder: Path | str) -> dict[str, Split]:
     content = _read_json(path)
     for name, entries in content.items():
         if not isinstance(entries, list) or not (_is_ids(entries) or all(map(_is_pair, entries))):
-            raise ValueError(
-                f"a split lists IDs or pairs of IDs, received {str(entries)[:80]} for {name!r} in {path}; see "
-                f"regkit/folders.py."
+            raise InputError(
+                "a split lists IDs or pairs of IDs",
+                f"{str(entries)[:80]} for {name!r} in {path}",
+                "see regkit/folders.py",
             )
     return content
 
@@ -152,11 +160,11 @@ def _listed(names: set[str], most: int = 6) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"a dataset has a file {path.name}, received {path.parent} without; make it again.")
+        raise MissingFileError(f"a dataset has a file {path.name}", f"{path.parent} without", "make it again")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} must be JSON, received what is none ({error}); make the folder again.") from error
+        raise InputError(f"{path} must be JSON", f"what is none ({error})", "make the folder again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, received {type(content).__name__}; make the folder again.")
+        raise InputError(f"{path} must hold an object", f"{type(content).__name__}", "make the folder again")
     return content

@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from regkit.fields import identity, sample
 from regkit.images import Affine, Grid, header_affine, move_points, open_nifti, voxel_map, write_nifti
-from regkit.types import Displacement, at_least_float32, check_displacement, spatial
+from regkit.types import Displacement, InputError, at_least_float32, check_displacement, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
 
@@ -41,9 +41,10 @@ class Deformation:
     def __post_init__(self) -> None:
         check_displacement(self.displacement)
         if spatial(self.displacement) != self.grid.space or len(self.displacement) != 1:
-            raise ValueError(
-                f"a deformation is one displacement on its grid, received {tuple(self.displacement.shape)} on "
-                f"{self.grid.space}; give one item of a batch, and the grid of the fixed scan."
+            raise InputError(
+                "a deformation is one displacement on its grid",
+                f"{tuple(self.displacement.shape)} on {self.grid.space}",
+                "give one item of a batch, and the grid of the fixed scan",
             )
 
 
@@ -89,9 +90,10 @@ def check_grid(grid: Grid) -> None:
     """Raise unless a grid's axes are at right angles, as ITK needs them."""
     axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
-        raise ValueError(
-            f"ITK reads grids with axes at right angles, received the affine {grid.affine}; resample the scan, or "
-            f"regrid the field, to such a grid."
+        raise InputError(
+            "ITK reads grids with axes at right angles",
+            f"the affine {grid.affine}",
+            "resample the scan, or regrid the field, to such a grid",
         )
 
 
@@ -110,9 +112,10 @@ def read_displacement(path: Path | str) -> Deformation:
     image = open_nifti(path)
     components = image.shape[4] if len(image.shape) == 5 else 0
     if components not in (2, 3) or image.shape[3] != 1 or (components == 2 and image.shape[2] != 1):
-        raise ValueError(
-            f"a displacement field has the shape (i, j, k, 1, 3), or (i, j, 1, 1, 2) in a plane, received {path} of "
-            f"shape {image.shape}; read images with read_image."
+        raise InputError(
+            "a displacement field has the shape (i, j, k, 1, 3), or (i, j, 1, 1, 2) in a plane",
+            f"{path} of shape {image.shape}",
+            "read images with read_image",
         )
     affine = header_affine(image, path)
     grid = Grid(image.shape[:components], affine)
@@ -121,7 +124,7 @@ def read_displacement(path: Path | str) -> Deformation:
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not np.isfinite(vectors).all():
-        raise ValueError(f"a displacement must be finite, received {path} with NaN; make it again.")
+        raise InputError("a displacement must be finite", f"{path} with NaN", "make it again")
     signs = np.ones(3) if int(image.header["intent_code"]) == _DISPLACEMENT_INTENT else _LPS
     orientation = io_orientation(affine)
     turned = apply_orientation(vectors, orientation)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.fields import average_pool, identity, linear_upsample, sample, scale_components, unit_to_voxels, warp
 from regkit.models.layers import batch_norm, check_inputs, configured, conv, conv_transposed, crop
-from regkit.types import Coordinates, Dim, Displacement, Image, Registration, at_least_float32, spatial
+from regkit.types import Coordinates, Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
 
@@ -220,7 +220,6 @@ class GradICON(nn.Module):
 
 def _check_levels(levels: Sequence[int]) -> None:
     if not levels or levels[-1] != 0 or any(coarse < fine for coarse, fine in pairwise(levels)):
-        raise ValueError(
-            f"levels must be numbers of halvings that never rise and end at 0, received {tuple(levels)}; "
-            f"(2, 1, 0) is usual."
+        raise InputError(
+            "levels must be numbers of halvings that never rise and end at 0", f"{tuple(levels)}", "(2, 1, 0) is usual"
         )

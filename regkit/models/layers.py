@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.types import Dim, Image, at_least_float32, check_option, check_pair, spatial
+from regkit.types import Dim, Image, InputError, InputTypeError, at_least_float32, check_option, check_pair, spatial
 
 Class = TypeVar("Class", bound=type)
 
@@ -29,9 +29,10 @@ def configured(cls: Class) -> Class:
     initialise = cls.__init__  # type: ignore[misc]
     signature = inspect.signature(initialise)
     if any("VAR" in parameter.kind.name for parameter in signature.parameters.values()):
-        raise TypeError(
-            f"a configured class names each of its arguments, received {cls.__name__}{signature}; "
-            f"write out what stands behind the stars."
+        raise InputTypeError(
+            "a configured class names each of its arguments",
+            f"{cls.__name__}{signature}",
+            "write out what stands behind the stars",
         )
 
     @functools.wraps(initialise)
@@ -62,17 +63,19 @@ def check_inputs(model: Any, moving: Image, fixed: Image) -> None:
     check_pair(moving, fixed, model.dim)
     channels, given = model.configuration["in_channels"], moving.shape[1]
     if given != channels:
-        raise ValueError(
-            f"a model made with in_channels={channels} takes images with as many channels, received moving of shape "
-            f"{tuple(moving.shape)}; make the model with in_channels={given}."
+        raise InputError(
+            f"a model made with in_channels={channels} takes images with as many channels",
+            f"moving of shape {tuple(moving.shape)}",
+            f"make the model with in_channels={given}",
         )
     received = torch.promote_types(moving.dtype, fixed.dtype)
     weights = next((parameter.dtype for parameter in model.parameters()), received)
     cast = torch.is_autocast_enabled(moving.device.type) and torch.float64 not in (received, weights)
     if received != weights and not cast:
-        raise TypeError(
-            f"images must have the precision of the model's weights, {weights}, received {received}; convert them with "
-            f"image.to({weights}), or the model with model.to({received})."
+        raise InputTypeError(
+            f"images must have the precision of the model's weights, {weights}",
+            received,
+            f"convert them with image.to({weights}), or the model with model.to({received})",
         )
 
 

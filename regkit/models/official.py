@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regkit import models
 from regkit._core.files import State, check_used_once, fill, read_tensors
-from regkit.types import choose
+from regkit.types import InputError, choose
 
 Importer = Callable[[State, Any], State]
 
@@ -36,7 +36,7 @@ def rename(state: State, table: Mapping[str, str], *, skip: Sequence[str] = ()) 
     check_used_once(table.keys(), kept.keys(), ("the table's", "the weights'"))
     twice = sorted({name for name in table.values() if list(table.values()).count(name) > 1})
     if twice:
-        raise ValueError(f"a table must give each tensor a name of its own, received {twice} more than once; mend it.")
+        raise InputError("a table must give each tensor a name of its own", f"{twice} more than once", "mend it")
     return {ours: kept[theirs] for theirs, ours in table.items()}
 
 
@@ -115,7 +115,7 @@ def _check_sitreg_generation(names: str, configuration: Mapping[str, Any]) -> No
         wanted |= {"spline": "prefiltered", "limit": "gamma"} if paper else {"spline": "plain", "limit": "bound"}
     received = {name: configuration[name] for name in wanted}
     if received != wanted:
-        raise ValueError(f"these weights were trained with {wanted}, received {received}; pass what they need.")
+        raise InputError(f"these weights were trained with {wanted}", received, "pass what they need")
 
 
 def _gradicon(state: State, model: Any) -> State:
@@ -150,9 +150,11 @@ def _voxelmorph(state: State, model: Any) -> State:
 
 def _sacbnet(state: State, model: Any) -> State:
     if any(name.endswith("proj_in.conv.weight") and value[0, 0].numel() == 1 for name, value in state.items()):
-        raise ValueError(
-            "the weights must be of SACB-Net as published, received those of its program's first release (proj_in.conv "
-            "has one tap), whose kernels depend on the order of the clusters; use the later weights."
+        raise InputError(
+            "the weights must be of SACB-Net as published",
+            "those of its program's first release (proj_in.conv has one tap), whose kernels depend on the order of "
+            "the clusters",
+            "use the later weights",
         )
     modules = {f"encoder.conv0.{i}.conv": f"encoder.0.{i}.conv" for i in range(3)} | {"conv1_out.3.conv": "regress.2"}
     for i, level in itertools.product(range(2), range(1, 5)):
@@ -209,9 +211,10 @@ _SMGICNET_DEAD = (  # by level: the program makes these, and its forward pass ne
 
 def _smgicnet(state: State, model: Any) -> State:
     if model.configuration["variant"] != "released":
-        raise ValueError(
-            f"these weights fit the authors' program, received variant={model.configuration['variant']!r}, which has "
-            f"other networks; pass variant='released'."
+        raise InputError(
+            "these weights fit the authors' program",
+            f"variant={model.configuration['variant']!r}, which has other networks",
+            "pass variant='released'",
         )
     modules: dict[str, str] = {}
     for level, (prefix, names) in enumerate(_SMGICNET.items()):

@@ -22,7 +22,17 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.fields import average_pool, compose, upsample, warp
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, check_finite, check_option, spatial
+from regkit.types import (
+    Dim,
+    Displacement,
+    Image,
+    InputError,
+    Registration,
+    at_least_float32,
+    check_finite,
+    check_option,
+    spatial,
+)
 
 Empty = Literal["origin", "farthest"]
 
@@ -107,14 +117,16 @@ def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Cluster
 def _check_points(points: Tensor, count: int) -> None:
     """Raise unless `points` is a finite (F, L) tensor that can be put into `count` clusters."""
     if points.dim() != 2:
-        raise ValueError(
-            f"points must be (features, points), received shape {tuple(points.shape)}; flatten the space and cluster "
-            f"each item of a batch by itself."
+        raise InputError(
+            "points must be (features, points)",
+            f"shape {tuple(points.shape)}",
+            "flatten the space and cluster each item of a batch by itself",
         )
     if not 1 <= count <= points.shape[1]:
-        raise ValueError(
-            f"there must be at least 1 cluster and no more clusters than points, received {count} clusters and "
-            f"{points.shape[1]} points; ask for fewer clusters."
+        raise InputError(
+            "there must be at least 1 cluster and no more clusters than points",
+            f"{count} clusters and {points.shape[1]} points",
+            "ask for fewer clusters",
         )
     check_finite(points, "points")
 
@@ -488,15 +500,16 @@ def _each_level(clusters: int | Mapping[int, int]) -> dict[int, int]:
     """The number of clusters at each level; levels may also be named by strings, as JSON does."""
     counts = dict.fromkeys(LEVELS, clusters) if isinstance(clusters, int) else {int(k): n for k, n in clusters.items()}
     if set(counts) != set(LEVELS) or min(counts.values()) < 1:
-        raise ValueError(
-            f"clusters must be a positive number, or one for each of the levels 5, 4, 3, 2, received {clusters}; "
-            f"write for example clusters={{5: 3, 4: 5, 3: 7, 2: 7}}."
+        raise InputError(
+            "clusters must be a positive number, or one for each of the levels 5, 4, 3, 2",
+            clusters,
+            "write for example clusters={5: 3, 4: 5, 3: 7, 2: 7}",
         )
     return counts
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
     if max(shape) <= 16:
-        raise ValueError(
-            f"images must have more than 16 voxels along one axis, or level 5 is one voxel, received {shape}; pad them."
+        raise InputError(
+            "images must have more than 16 voxels along one axis, or level 5 is one voxel", shape, "pad them"
         )

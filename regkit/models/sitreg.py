@@ -32,6 +32,7 @@ from regkit.types import (
     Dim,
     Displacement,
     Image,
+    InputError,
     Registration,
     at_least_float32,
     check_option,
@@ -209,9 +210,10 @@ class HalfwayAffine(nn.Module):
 
     def forward(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         if features[0].numel() != self.inputs:
-            raise ValueError(
-                f"the affine stage reads {self.inputs} numbers of the coarsest level, received {features[0].numel()} "
-                f"for images of {tuple(shape)}; make the model with affine_voxels={features[0, 0].numel()}."
+            raise InputError(
+                f"the affine stage reads {self.inputs} numbers of the coarsest level",
+                f"{features[0].numel()} for images of {tuple(shape)}",
+                f"make the model with affine_voxels={features[0, 0].numel()}",
             )
         first, second = features.flatten(1).chunk(2)
         compared = torch.cat(
@@ -513,7 +515,9 @@ def _look_up(features: Tensor, positions: Any, factor: int) -> Tensor:
 def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Sequence[int], affine: str) -> None:
     fits = len(channels) >= len(updates) if affine == "halfway" else len(channels) == len(updates)
     if not updates or not fits or len(counts) != len(channels):
-        raise ValueError(
-            f"each level has its channels, convolutions and update network (coarser levels without one need an affine "
-            f"stage), received {len(channels)}, {len(counts)} and {len(updates)} with affine={affine!r}; give as many."
+        raise InputError(
+            "each level has its channels, convolutions and update network (coarser levels without one need an "
+            "affine stage)",
+            f"{len(channels)}, {len(counts)} and {len(updates)} with affine={affine!r}",
+            "give as many",
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit.fields import exponential, warp
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, Registration, at_least_float32, spatial
+from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
 
@@ -98,9 +98,10 @@ class VoxelMorph(nn.Module):
     ):
         super().__init__()
         if len(decoder_channels) <= len(encoder_channels):
-            raise ValueError(
-                f"decoder_channels must have an entry for each encoder level and at least one more, received "
-                f"{len(decoder_channels)} for {len(encoder_channels)} levels; add one for the full resolution."
+            raise InputError(
+                "decoder_channels must have an entry for each encoder level and at least one more",
+                f"{len(decoder_channels)} for {len(encoder_channels)} levels",
+                "add one for the full resolution",
             )
         self.dim, self.multiple = dim, 2 ** len(encoder_channels)
         self.weight = _WEIGHTS[similarity] if weight is None else weight

@@ -27,7 +27,7 @@ from regkit.images import Scan, read_image, read_labels, resample
 from regkit.losses import mse
 from regkit.tools.methods import Method, measured, one_thread
 from regkit.tools.register import check_label_grids, register_scans
-from regkit.types import Image, Labels, Pair, Registration, check_finite, check_image, check_option, stack
+from regkit.types import Image, InputError, Labels, Pair, Registration, check_finite, check_image, check_option, stack
 
 
 def _rounded(value: Any) -> Any:
@@ -101,9 +101,10 @@ def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
     check_image(image)
     check_finite(image, "image")
     if image.shape[:2] != (1, 1) or count < 1:
-        raise ValueError(
-            f"classes are those of one image of one channel, 1 or more, received shape {tuple(image.shape)} and "
-            f"{count}; take one item."
+        raise InputError(
+            "classes are those of one image of one channel, 1 or more",
+            f"shape {tuple(image.shape)} and {count}",
+            "take one item",
         )
     brain = image != 0
     thresholds = _thresholds(image[brain].double(), count)
@@ -123,9 +124,10 @@ def _thresholds(values: Tensor, count: int) -> Tensor:
     """Between the classes of some values (N,): the middles of the centres on both sides, (count - 1,)."""
     values = values.sort().values
     if len(values) == 0 or (values[1:] != values[:-1]).sum() + 1 < count:
-        raise ValueError(
-            f"a brain needs {count} different intensities to have {count} classes, received {len(values)} voxels that "
-            f"are not 0; give a skull-stripped image, not labels or a mask."
+        raise InputError(
+            f"a brain needs {count} different intensities to have {count} classes",
+            f"{len(values)} voxels that are not 0",
+            "give a skull-stripped image, not labels or a mask",
         )
     sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
     centres = values[((torch.arange(count) + 0.5) / count * len(values)).long()]
@@ -217,9 +219,10 @@ def compare(
     """
     names = [method.name for method in methods]
     if len(set(names)) < len(names) or not names or not len(pairs):
-        raise ValueError(
-            f"a comparison takes methods of different names and one pair at least, received {names} and {len(pairs)} "
-            f"pairs; name each method once."
+        raise InputError(
+            "a comparison takes methods of different names and one pair at least",
+            f"{names} and {len(pairs)} pairs",
+            "name each method once",
         )
     rows = []
     with tqdm(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:

@@ -26,7 +26,7 @@ from regkit.data.benchmarks import BENCHMARKS
 from regkit.tools import compare, methods
 from regkit.tools.compare import COLUMNS, Entry, Row
 from regkit.tools.methods import NETWORKS, Method, make_method, one_thread, with_refinement
-from regkit.types import Pair, check_option
+from regkit.types import InputError, Pair, check_option
 
 FOLDER = PACKAGE / "course" / "results" / "leaderboard"
 
@@ -146,9 +146,10 @@ def _read(name: str) -> list[tuple[str, Row]]:
         with path.open(newline="", encoding="utf-8") as file:
             return [(line[_KEY], _row(line)) for line in csv.DictReader(file)]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"stored rows are a table with the columns method, pair, {_KEY} and numbers, received {path} ({error!r}); "
-            f"remove it and measure again."
+        raise InputError(
+            f"stored rows are a table with the columns method, pair, {_KEY} and numbers",
+            f"{path} ({error!r})",
+            "remove it and measure again",
         ) from error
 
 

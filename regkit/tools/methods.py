@@ -28,7 +28,7 @@ from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
 from regkit.optimise import inverse_of, invert_affine, optimise_affine, refine_field, refine_weights
-from regkit.types import Displacement, Image, Registration, check_option, check_pair, spatial
+from regkit.types import Displacement, Image, InputError, Registration, check_option, check_pair, spatial
 
 _MEGABYTE = 2**20
 
@@ -105,7 +105,7 @@ def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **opt
     """
     check_pair(moving, fixed)
     if moving.shape[:2] != (1, 1):
-        raise ValueError(f"SyN registers one pair of one channel, received shape {tuple(moving.shape)}; take one item.")
+        raise InputError("SyN registers one pair of one channel", f"shape {tuple(moving.shape)}", "take one item")
     try:
         ants = importlib.import_module("ants")
     except ImportError as error:
@@ -178,7 +178,7 @@ def make_method(
     if name in NETWORKS:
         return _network(name, dim, weights)
     if weights is not None:
-        raise ValueError(f"only networks have weights, received {weights} for {name!r}; name a network, or no file.")
+        raise InputError("only networks have weights", f"{weights} for {name!r}", "name a network, or no file")
 
     def optimise(moving: Image, fixed: Image) -> Registration:
         return refine_field(moving, fixed, steps=steps, progress=progress)
@@ -210,7 +210,7 @@ def with_refinement(method: Method, steps: int, *, weights: bool = False, progre
         ValueError: weights of a method that has none.
     """
     if weights and method.model is None:
-        raise ValueError(f"only a network's weights can be refined, received {method.name!r}; refine its field.")
+        raise InputError("only a network's weights can be refined", f"{method.name!r}", "refine its field")
 
     def refined(moving: Image, fixed: Image) -> Registration:
         if weights:
@@ -241,15 +241,17 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
         )
     description = checkpoints.describe(path)
     if description["model"] != NETWORKS[name]:
-        raise ValueError(
-            f"weights belong to their network, received {path} of {description['model']} for {name}; name "
-            f"--method {str(description['model']).lower()}."
+        raise InputError(
+            "weights belong to their network",
+            f"{path} of {description['model']} for {name}",
+            f"name --method {str(description['model']).lower()}",
         )
     model = checkpoints.load(path)
     if model.dim != dim:
-        raise ValueError(
-            f"weights belong to images of their dimension, received {path} made for {model.dim}D and images of {dim}D; "
-            f"give weights made with dim={dim}."
+        raise InputError(
+            "weights belong to images of their dimension",
+            f"{path} made for {model.dim}D and images of {dim}D",
+            f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
     return Method(name, _without_gradient(model), model, spacing)

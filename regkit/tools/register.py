@@ -15,7 +15,7 @@ from regkit.images import Affine, Grid, Scan, normalise, resample
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
 from regkit.tools.methods import Method, Usage, measured
-from regkit.types import Registration, check_finite
+from regkit.types import InputError, Registration, check_finite
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 
@@ -60,9 +60,10 @@ def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> N
     there, here = resample(moving, grid, through=through), resample(fixed, grid)
     if not ((there.tensor > FOREGROUND) & (here.tensor > FOREGROUND)).any():
         apart = float(np.linalg.norm(centre_of_mass(moving, through) - centre_of_mass(fixed)))
-        raise ValueError(
-            f"two scans must overlap to be registered, received scans whose centres are {apart:.0f} mm apart by their "
-            f"headers; align them first (--affine, regkit.alignment.align), or repair the headers."
+        raise InputError(
+            "two scans must overlap to be registered",
+            f"scans whose centres are {apart:.0f} mm apart by their headers",
+            "align them first (--affine, regkit.alignment.align), or repair the headers",
         )
 
 
@@ -245,10 +246,10 @@ def check_kinds(moving: Scan, fixed: Scan) -> None:
     """Raise where one of two scans looks like labels, whole numbers of which there are few, and the other does not."""
     if looks_like_labels(moving) != looks_like_labels(fixed):
         name = "moving" if looks_like_labels(moving) else "fixed"
-        raise ValueError(
-            f"two images of one kind are registered, received {name} that holds labels (whole numbers, at most "
-            f"{_LABEL_COUNT} different ones) and an image; give the scan that the labels were drawn on, and the labels "
-            f"with --labels."
+        raise InputError(
+            "two images of one kind are registered",
+            f"{name} that holds labels (whole numbers, at most {_LABEL_COUNT} different ones) and an image",
+            "give the scan that the labels were drawn on, and the labels with --labels",
         )
 
 

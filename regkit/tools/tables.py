@@ -25,7 +25,7 @@ from regkit.fields import warp, warp_labels
 from regkit.images import move_points, read_image
 from regkit.images.folders import FolderPairs
 from regkit.metrics import Absent, Definition, Norm
-from regkit.types import Image, Labels, Pair, Registration, choose
+from regkit.types import Image, InputError, Labels, Pair, Registration, choose
 
 Spread = Literal["pairs", "structures"]
 
@@ -324,7 +324,7 @@ def read_landmarks(folder: Path | str, name: str) -> Tensor:
     try:
         millimetres = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     except ValueError as error:
-        raise ValueError(f"landmarks are rows of x, y, z in mm, received {path} ({error}); make it again.") from error
+        raise InputError("landmarks are rows of x, y, z in mm", f"{path} ({error})", "make it again") from error
     to_voxels = np.linalg.inv(read_image(Path(folder) / "images" / f"{name}.nii.gz").affine)[:3]
     points = torch.from_numpy(millimetres.T).float()[None]  # (1, dim, N)
     return move_points(points, to_voxels).transpose(1, 2)
@@ -344,10 +344,10 @@ def named_protocols(folder: Path | str) -> list[str]:
         names = json.loads(path.read_text(encoding="utf-8"))["protocols"]
         return [name for name in names if protocol(name)]
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"a paper's table is taken on a dataset that data_scripts prepared, received {path} "
-            f"({type(error).__name__}: {error}); prepare the dataset with its script, or name a protocol "
-            f"({', '.join(PROTOCOLS)})."
+        raise InputError(
+            "a paper's table is taken on a dataset that data_scripts prepared",
+            f"{path} ({type(error).__name__}: {error})",
+            f"prepare the dataset with its script, or name a protocol ({', '.join(PROTOCOLS)})",
         ) from error
 
 
@@ -405,7 +405,7 @@ def summarise(rules: Protocol, measurements: Sequence[Measurement]) -> dict[str,
         ValueError: no measurements.
     """
     if not measurements:
-        raise ValueError("a table is made of pairs, received none; measure one or more.")
+        raise InputError("a table is made of pairs", "none", "measure one or more")
     row = {}
     for column in rules.columns:
         pairs = [values for measurement in measurements if (values := measurement[column.name])]

@@ -21,7 +21,7 @@ from regkit.figures.pixels import (
     label_volume,
     volume,
 )
-from regkit.types import Displacement, Image, Labels, Pair, Registration
+from regkit.types import Displacement, Image, InputError, Labels, Pair, Registration
 from regkit.widgets import slices
 from regkit.widgets.live import _DESCRIBED, Tabs, View, _widget
 from regkit.widgets.panels import Quantities, determinant, make_panels, pick
@@ -230,7 +230,7 @@ def level_scrubber(
         ValueError: a registration without levels; otherwise as `slice_viewer`.
     """
     if not registration.levels:
-        raise ValueError("levels can be run through where there are some, received levels=(); use another method.")
+        raise InputError("levels can be run through where there are some", "levels=()", "use another method")
     seen = Quantities(pair, registration.displacement, item=item)
     return View(slices.level_scrubber(seen, registration.levels, panels, upright))
 

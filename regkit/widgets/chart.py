@@ -20,13 +20,7 @@ class Chart:
     """
 
     def __init__(
-        self,
-        x: Sequence[float],
-        curves: Mapping[str, Sequence[float]],
-        *,
-        width: int,
-        height: int = 200,
-        **axes: Any,
+        self, x: Sequence[float], curves: Mapping[str, Sequence[float]], *, width: int, height: int = 200, **axes: Any
     ) -> None:
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
         self.canvas, self.axes = FigureCanvasAgg(figure), figure.subplots()

@@ -17,6 +17,7 @@ from typing import Any
 import ipywidgets
 
 from regkit.figures.pixels import Picture, png
+from regkit.types import InputTypeError
 from regkit.widgets import static
 from regkit.widgets.scene import ClassScene, Control, Scene, State, controls_of
 
@@ -28,7 +29,7 @@ _DESCRIBED = {"description_width": "initial"}
 @functools.singledispatch
 def _widget(control: Control) -> ipywidgets.Widget:
     """The ipywidget for a control."""
-    raise TypeError(f"a control must be one of {Control}, received {control!r}; see scenes.py.")
+    raise InputTypeError(f"a control must be one of {Control}", f"{control!r}", "see scenes.py")
 
 
 def _bundle(widget: ipywidgets.Widget, picture: bytes, words: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from regkit.figures.pixels import (
     volume,
 )
 from regkit.figures.planes import Cut, Place
-from regkit.types import Displacement, Pair
+from regkit.types import Displacement, InputError, InputIndexError, Pair
 
 
 def volume_in_words(value: float) -> str:
@@ -288,7 +288,7 @@ def determinant(displacement: FieldVolume) -> Volume:
 def pick(tensor: Tensor, item: int) -> Tensor:
     """One item of a batch, on the CPU, still with its batch axis; a batch of one serves for all."""
     if len(tensor) > 1 and not 0 <= item < len(tensor):
-        raise IndexError(f"item must be from 0 to {len(tensor) - 1}, received {item}; choose one of them.")
+        raise InputIndexError(f"item must be from 0 to {len(tensor) - 1}", item, "choose one of them")
     tensor = tensor.detach().cpu()
     return tensor if len(tensor) == 1 else tensor[[item]]
 
@@ -339,9 +339,10 @@ class Quantities:
     def error(self) -> FieldVolume:
         """What is left of a round trip: E(x) = u(x) + z(x + u(x)), voxels."""
         if self.inverse is None:
-            raise ValueError(
-                "the inverse-consistency error needs the way back, received a registration with inverse=None; "
-                "register fixed onto moving, or leave this panel out."
+            raise InputError(
+                "the inverse-consistency error needs the way back",
+                "a registration with inverse=None",
+                "register fixed onto moving, or leave this panel out",
             )
         return field_volume(compose(self._pick(self.inverse), self._pick(self.displacement)), "error")
 
@@ -359,7 +360,7 @@ class Quantities:
         """The fixed labels, or the moving ones warped."""
         moving, fixed = self.pair.moving_labels, self.pair.fixed_labels
         if moving is None or fixed is None:
-            raise ValueError("panels of labels need a pair with labels, received none; leave them out.")
+            raise InputError("panels of labels need a pair with labels", "none", "leave them out")
         if name == "fixed":
             return label_volume(self._pick(fixed), "fixed_labels")
         return label_volume(warp_labels(self._pick(moving), self._pick(self.displacement)), "warped labels")
@@ -412,5 +413,5 @@ def make_panels(quantities: Quantities, names: Sequence[str]) -> list[Panel]:
     """
     unknown = [name for name in names if name not in PANELS]
     if unknown:
-        raise ValueError(f"a panel must be one of {', '.join(PANELS)}, received {unknown}; choose some of them.")
+        raise InputError(f"a panel must be one of {', '.join(PANELS)}", unknown, "choose some of them")
     return [panel for name in names for panel in PANELS[name](quantities)]

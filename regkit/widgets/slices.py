@@ -16,7 +16,7 @@ from regkit.fields import exponential, resize_displacement
 from regkit.figures.paint import render_point, write
 from regkit.figures.pixels import PAPER, Picture, blank, check_same_shape, integer_scale, stack
 from regkit.figures.planes import Cut, Place, cuts, highest
-from regkit.types import Displacement, spatial
+from regkit.types import Displacement, InputError, spatial
 from regkit.widgets.panels import Panel, Quantities, make_panels
 from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
 
@@ -46,7 +46,7 @@ class Slices(ClassScene):
 
     def __post_init__(self) -> None:
         if not self.panels:
-            raise ValueError("a slice viewer needs at least one panel, received none; name what is to be seen.")
+            raise InputError("a slice viewer needs at least one panel", "none", "name what is to be seen")
         for panel in self.panels:
             check_same_shape(panel.shape, self.shape, (panel.title, self.panels[0].title))
 

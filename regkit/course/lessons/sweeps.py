@@ -23,7 +23,7 @@ from regkit.figures.pixels import (
     plane,
     stack,
 )
-from regkit.types import Displacement, Image
+from regkit.types import Displacement, Image, InputError
 from regkit.widgets.live import View
 from regkit.widgets.scene import ClassScene, Control, State, Stops, Toggle
 
@@ -122,9 +122,10 @@ def sweep(
     names = list(displacements)
     unknown = {*([] if start is None else [start]), *(notes or {})} - set(names)
     if not names or unknown:
-        raise ValueError(
-            f"start and notes must name displacements, of which there must be one, received {sorted(unknown)} for "
-            f"{names}; use the same names."
+        raise InputError(
+            "start and notes must name displacements, of which there must be one",
+            f"{sorted(unknown)} for {names}",
+            "use the same names",
         )
     target = plane(fixed, "fixed", item)
     stops = {}

@@ -23,6 +23,7 @@ from regkit.figures.pixels import (
     intensity_limits,
     plane,
 )
+from regkit.types import InputError
 from regkit.widgets.live import View
 from regkit.widgets.scene import ClassScene, Control, Slider, State
 
@@ -178,5 +179,5 @@ def place_viewer(volume: Any, affine: Any, *, number: int) -> View:
     """
     matrix = np.asarray(affine, dtype=float)
     if matrix.shape != (4, 4):
-        raise ValueError(f"affine must be 4 x 4, received shape {matrix.shape}; take it from nibabel's image.affine.")
+        raise InputError("affine must be 4 x 4", f"shape {matrix.shape}", "take it from nibabel's image.affine")
     return View(Place(plane(np.asarray(volume)[:, :, number]), matrix, number))

@@ -27,7 +27,7 @@ from regkit.figures.pixels import (
     stack,
 )
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
-from regkit.types import Displacement, Image, check_pair, spatial
+from regkit.types import Displacement, Image, InputError, check_pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State
 
@@ -209,7 +209,7 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
         ValueError: no fixed image; shapes that differ, NaN.
     """
     if not fixed:
-        raise ValueError("fixed must name at least one image, received none; give a dictionary of name and image.")
+        raise InputError("fixed must name at least one image", "none", "give a dictionary of name and image")
     for image in fixed.values():
         check_pair(moving, image, dim=2)
     return View(Landscape(moving, dict(fixed)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from regkit.fields import compose, difference
 from regkit.figures.pixels import check_same_shape, displacement_limit, field_volume, lengths
 from regkit.figures.planes import Place
-from regkit.types import Displacement
+from regkit.types import Displacement, InputError
 from regkit.widgets.live import View
 from regkit.widgets.panels import Determinant, Directions, GridLines, determinant, error_panel
 from regkit.widgets.scene import Choice, Control, Slider, State
@@ -132,7 +132,7 @@ def composition_inspector(
         ValueError, IndexError: no ψ, shapes that differ, NaN.
     """
     if not inverses:
-        raise ValueError("inverses must hold at least one displacement by name, received none; give it one to inspect.")
+        raise InputError("inverses must hold at least one displacement by name", "none", "give it one to inspect")
     field = field_volume(displacement, "displacement", item)
     candidates, residuals = {}, {}
     for name, inverse in inverses.items():

@@ -24,7 +24,7 @@ from regkit.figures.pixels import (
     plane,
     stack,
 )
-from regkit.types import Displacement, Pair
+from regkit.types import Displacement, InputError, Pair
 from regkit.widgets.live import View
 from regkit.widgets.scene import ClassScene, Control, State, Stops
 
@@ -119,8 +119,8 @@ def race(pair: Pair, runs: Mapping[str, Sequence[tuple[float, Displacement]]], *
         ValueError, IndexError: no runner, a runner without a state, times that are not positive and rising; volumes.
     """
     if not runs or any(not states for states in runs.values()):
-        raise ValueError(
-            f"there must be a runner, and each must have a state, received {list(runs)}; give (seconds, displacement)."
+        raise InputError(
+            "there must be a runner, and each must have a state", f"{list(runs)}", "give (seconds, displacement)"
         )
     moving, fixed = plane(pair.moving, "moving", item), plane(pair.fixed, "fixed", item)
     entered = {}

@@ -33,7 +33,17 @@ from regkit.figures.pixels import (
     stack,
 )
 from regkit.losses import Weighting, adaptive_ncc_terms, gradicon, gradicon_of_maps, icon, icon_of_maps
-from regkit.types import Coordinates, Displacement, Image, Pair, Registration, check_image, check_same_grid, spatial
+from regkit.types import (
+    Coordinates,
+    Displacement,
+    Image,
+    InputError,
+    Pair,
+    Registration,
+    check_image,
+    check_same_grid,
+    spatial,
+)
 from regkit.widgets.live import View
 from regkit.widgets.panels import GridLines, Panel, Quantities, error_panel, make_panels, pick
 from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Stops, Toggle
@@ -438,13 +448,11 @@ def scale_viewer(images: Mapping[str, Image]) -> View:
         ValueError: no image, or one that is too small, a batch, or a volume.
     """
     if not images:
-        raise ValueError("images must name at least one image, received none; give a dictionary of name and image.")
+        raise InputError("images must name at least one image", "none", "give a dictionary of name and image")
     for name, image in images.items():
         check_image(image, f"images[{name!r}]")
         if image.dim() != 4 or image.shape[:2] != (1, 1):
-            raise ValueError(
-                f"images must be (1, 1, H, W), received {tuple(image.shape)} for {name!r}; take one slice."
-            )
+            raise InputError("images must be (1, 1, H, W)", f"{tuple(image.shape)} for {name!r}", "take one slice")
     return View(Scales(dict(images)))
 
 

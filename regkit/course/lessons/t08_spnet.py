@@ -37,7 +37,7 @@ from regkit.figures.pixels import (
 )
 from regkit.models import SPNet
 from regkit.models.spnet import half_voxel_off
-from regkit.types import Displacement, Image, Pair, spatial
+from regkit.types import Displacement, Image, InputError, Pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
 from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
@@ -229,7 +229,7 @@ def there_and_back(networks: Mapping[str, nn.Module], pair: Pair, *, item: int =
     images = plane(moving, "moving"), plane(fixed, "fixed")
     found = {name: _velocities(name, network, moving, fixed) for name, network in networks.items()}
     if not found:
-        raise ValueError("there must be a network, received none; give SPNet models by name.")
+        raise InputError("there must be a network", "none", "give SPNet models by name")
     errors = [exponential(each.again) for each in found.values()], [exponential(each.there) for each in found.values()]
     worst = max(float(compose(*each).norm(dim=1).quantile(0.99)) for each in zip(*errors, strict=True))
     return View(ThereAndBack(images, found, nice_limit(worst)))
@@ -240,7 +240,7 @@ def _velocities(name: str, network: nn.Module, moving: Any, fixed: Any) -> Veloc
     with torch.no_grad():
         there, again = network(moving, fixed), network(fixed, moving)
     if there.velocity is None:
-        raise ValueError(f"a network must give a velocity to be integrated, received none from {name!r}; leave it out.")
+        raise InputError("a network must give a velocity to be integrated", f"none from {name!r}", "leave it out")
     both = getattr(there, "velocities", ())
     inverse = both[-1][len(moving) :] if both else -there.velocity
     field_plane(there.velocity, f"the velocity of {name!r}")
@@ -287,9 +287,10 @@ def ask(network: SPNet, moving: Image, fixed: Image) -> list[Answers]:
         for hook in hooks:
             hook.remove()
     if len(said[0]) != 2:
-        raise ValueError(
-            "a network must be asked both ways to have two answers, received one with one direction; make it with "
-            "symmetric=True and bidirectional=True."
+        raise InputError(
+            "a network must be asked both ways to have two answers",
+            "one with one direction",
+            "make it with symmetric=True and bidirectional=True",
         )
     full = functools.partial(resize_displacement, shape=spatial(fixed))
     return [
@@ -380,7 +381,7 @@ def two_witnesses(networks: Mapping[str, SPNet], pair: Pair, *, item: int = 0, u
         ValueError, IndexError: no network, or one that answers for one direction only; no such item.
     """
     if not networks:
-        raise ValueError("there must be a network, received none; give SPNet models by name.")
+        raise InputError("there must be a network", "none", "give SPNet models by name")
     moving, fixed = pick(pair.moving, item), pick(pair.fixed, item)
     calls = {name: (ask(each, moving, fixed), ask(each, fixed, moving)) for name, each in networks.items()}
     levels = {name: [answers for call in both for answers in call] for name, both in calls.items()}

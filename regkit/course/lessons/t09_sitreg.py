@@ -36,7 +36,7 @@ from regkit.figures.pixels import (
     plane,
     stack,
 )
-from regkit.types import Displacement, Pair
+from regkit.types import Displacement, InputError, Pair
 from regkit.widgets.live import View
 from regkit.widgets.panels import determinant, pick
 from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops, Toggle
@@ -211,7 +211,7 @@ def inversion_viewer(
     """
     names = list(displacements)
     if not names or (start is not None and start not in names):
-        raise ValueError(f"start must name one of the displacements, received {start!r} for {names}; give one of them.")
+        raise InputError("start must name one of the displacements", f"{start!r} for {names}", "give one of them")
     maps, runs = {}, {}
     for name, displacement in displacements.items():
         own = pick(displacement, item)
@@ -348,7 +348,7 @@ def meet(networks: Mapping[str, Any], pair: Pair, *, item: int = 0) -> View:
         ValueError, IndexError: no network, volumes, no such item.
     """
     if not networks:
-        raise ValueError("there must be a network, received none; give SITReg models by name.")
+        raise InputError("there must be a network", "none", "give SITReg models by name")
     moving, fixed = pick(pair.moving, item), pick(pair.fixed, item)
     images = plane(moving, "moving"), plane(fixed, "fixed")
     calls = {

@@ -46,7 +46,7 @@ from regkit.figures.pixels import (
 )
 from regkit.models.layers import pad_to_multiple
 from regkit.models.sacbnet import LEVELS, SACB, Match, SACBNet, soft_argmax
-from regkit.types import Displacement, Image, Pair, spatial
+from regkit.types import Displacement, Image, InputError, Pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import pick
 from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops
@@ -530,7 +530,7 @@ def cluster_map(network: SACBNet, pair: Pair, *, item: int = 0) -> View:
     blocks = {level: network.blocks[str(level)] for level in LEVELS}
     having = {level: block for level, block in blocks.items() if isinstance(block, SACB)}
     if not having:
-        raise ValueError("clusters are found by blocks, received a network without any; give one with blocks='5432'.")
+        raise InputError("clusters are found by blocks", "a network without any", "give one with blocks='5432'")
 
     @functools.lru_cache(_REMEMBERED)
     def at(clusters: int, seed: int) -> Stands:

@@ -55,7 +55,7 @@ from regkit.figures.pixels import (
 )
 from regkit.models import SMGICNet
 from regkit.models.layers import crop
-from regkit.types import Displacement, Labels, Pair, check_same_grid, spatial
+from regkit.types import Displacement, InputError, Labels, Pair, check_same_grid, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import pick
 from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Stops, Toggle
@@ -484,9 +484,10 @@ def growing_displacement(
         ValueError, IndexError: fewer than two networks, no misalignment, no labels, other grids, volumes.
     """
     if len(networks) < 2 or not misalignments or pairs.moving_labels is None or pairs.fixed_labels is None:
-        raise ValueError(
-            f"a comparison needs two networks, a misalignment and labels, received {list(networks)} and "
-            f"{list(misalignments)}; give pairs that have labels."
+        raise InputError(
+            "a comparison needs two networks, a misalignment and labels",
+            f"{list(networks)} and {list(misalignments)}",
+            "give pairs that have labels",
         )
     results: dict[str, dict[str, Reached]] = {name: {} for name in (*networks, BEFORE)}
     moved = {}

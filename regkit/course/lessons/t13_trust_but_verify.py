@@ -19,7 +19,7 @@ from regkit.figures.pixels import INK, LINE, PAPER, POINT, Colour, Picture, blan
 from regkit.figures.planes import Cut, Place, highest
 from regkit.tools.compare import COLUMNS, Row
 from regkit.tools.methods import Method
-from regkit.types import Pair
+from regkit.types import InputError, Pair
 from regkit.widgets.live import View
 from regkit.widgets.panels import Intensities, Panel, Quantities, Volume, make_panels
 from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
@@ -65,7 +65,7 @@ def scale_for(values: Sequence[float], start: float, end: float) -> Scale:
         ValueError: no value, or one that is not finite.
     """
     if not len(values) or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"a scale is made for finite numbers, received {list(values)}; leave out what is missing.")
+        raise InputError("a scale is made for finite numbers", f"{list(values)}", "leave out what is missing")
     low, high = min(values), max(values)
     spread = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-9)
     power = 10.0 ** math.floor(math.log10(spread / _TICKS))
@@ -238,7 +238,7 @@ def claims_board(claims: Sequence[Claim] = CLAIMS) -> View:
         ValueError: no claim.
     """
     if not claims:
-        raise ValueError("a ledger must have a claim, received none; give claims.CLAIMS or some of them.")
+        raise InputError("a ledger must have a claim", "none", "give claims.CLAIMS or some of them")
     return View(ClaimsBoard(claims, [claim.judge() for claim in claims]))
 
 
@@ -525,8 +525,9 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
     known = {method.name: method for method in methods}
     if not any(row.method in known for row in rows):
         measured = sorted({row.method for row in rows})
-        raise ValueError(
-            f"a scoreboard shows cases of methods that were measured, received rows of {measured} and the methods "
-            f"{sorted(known)}; give one of the methods that the rows name."
+        raise InputError(
+            "a scoreboard shows cases of methods that were measured",
+            f"rows of {measured} and the methods {sorted(known)}",
+            "give one of the methods that the rows name",
         )
     return View(Scoreboard(rows, pairs, known, upright))

@@ -19,6 +19,7 @@ from regkit.figures.pixels import NIGHT, PAPER, POINT, Colour, Picture, blank, i
 from regkit.figures.planes import Cut, cuts
 from regkit.images import SIDES, Scan, resample
 from regkit.tools.examine import SHADES, Finding, Intake, Severity, examine
+from regkit.types import InputError
 from regkit.widgets.live import View
 from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State, Toggle
 
@@ -108,7 +109,7 @@ def doctor(files: Mapping[str, Path | str], other: Path | str | None = None) -> 
         ValueError: no file.
     """
     if not files:
-        raise ValueError("an intake needs a file, received none; give paths by name, such as {'moving': path}.")
+        raise InputError("an intake needs a file", "none", "give paths by name, such as {'moving': path}")
     return View(IntakeDoctor({name: examine(path, other) for name, path in files.items()}))
 
 

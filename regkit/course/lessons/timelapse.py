@@ -11,7 +11,7 @@ from regkit.fields import warp
 from regkit.figures.paint import render_grid, render_image
 from regkit.figures.pixels import FieldPlane, Picture, Plane, field_plane, integer_scale, intensity_limits, plane, stack
 from regkit.training import History
-from regkit.types import Pair
+from regkit.types import InputError, Pair
 from regkit.widgets import static
 from regkit.widgets.live import View
 from regkit.widgets.scene import ClassScene, Control, Slider, State
@@ -66,7 +66,7 @@ class TimeLapse(View):
 
     def __init__(self, model: torch.nn.Module, pair: Pair, *, every: int = 10, item: int = 0) -> None:
         if every < 1:
-            raise ValueError(f"every must be at least 1 step, received {every}; 10 is usual.")
+            raise InputError("every must be at least 1 step", every, "10 is usual")
         self.model, self.pair, self.every, self.item = model, pair, every, item
         scene = Learning(plane(pair.moving, "moving", item), plane(pair.fixed, "fixed", item))
         scene.frames.append(self._look(0, ""))

@@ -19,7 +19,7 @@ from regkit.losses import diffusion, gradicon, level_window, lncc, mse
 from regkit.models.layers import check_inputs, configured, crop, pad_to_multiple, swap
 from regkit.models.smgicnet import released
 from regkit.models.smgicnet.networks import AddedVelocities, SMGICRegistration, haar, paper_networks
-from regkit.types import Dim, Displacement, Image, at_least_float32, spatial
+from regkit.types import Dim, Displacement, Image, InputError, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
 
@@ -90,7 +90,7 @@ class SMGICNet(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
-            raise ValueError(f"channels must be an even number, received {channels}; the paper's program has 32.")
+            raise InputError("channels must be an even number", channels, "the paper's program has 32")
         self.dim, self.in_channels, self.velocity_range = dim, in_channels, velocity_range
         self.directions = 2 if symmetric else 1
         self.flow: AddedVelocities | released.ComposedDisplacements

@@ -49,7 +49,7 @@ from regkit.models.smgicnet.networks import (
     stretched,
     up,
 )
-from regkit.types import Dim, Displacement, spatial
+from regkit.types import Dim, Displacement, InputError, spatial
 
 if TYPE_CHECKING:
     from regkit.models.smgicnet import SMGICNet
@@ -69,9 +69,10 @@ LENGTHS = (((0,), (1,), (2,), (3,)), ((), (0, 1), (2,), (3,)))  # of which level
 def check(levels: int, symmetric: bool) -> None:
     """Raise unless the program has this form."""
     if levels != LEVELS or not symmetric:
-        raise ValueError(
-            f"variant='released' has {LEVELS} levels and both directions, received levels={levels} and "
-            f"symmetric={symmetric}; leave them as they are, or choose variant='paper'."
+        raise InputError(
+            f"variant='released' has {LEVELS} levels and both directions",
+            f"levels={levels} and symmetric={symmetric}",
+            "leave them as they are, or choose variant='paper'",
         )
 
 
