@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regkit._core.files import write_atomically
+from regkit.commands.apply import add_apply
 from regkit.commands.evaluate import add_evaluate
 from regkit.commands.leaderboard import add_leaderboard
 from regkit.commands.register import add_register
@@ -107,6 +108,7 @@ def add_ledger(commands: argparse._SubParsersAction) -> None:
 
 COMMANDS = (
     add_register,
+    add_apply,
     add_train,
     add_evaluate,
     add_leaderboard,
