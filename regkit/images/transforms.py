@@ -7,6 +7,7 @@ CompositeTransform and of antsApplyTransforms' -t. As in ITK, a displacement fie
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from regkit.fields import identity, sample
+from regkit._core.sampler import Interpolation, interpolate
+from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
 from regkit.images.itk import Deformation, read_displacement
 from regkit.types import InputError, MissingFileError, MissingPackageError
@@ -59,14 +61,17 @@ class FieldMap:
     deformation: Deformation
 
     def __call__(self, points: Points) -> Points:
-        grid, field = self.deformation.grid, self.deformation.displacement.double()
-        places = voxels(points, grid)
-        displacement = sample(field, places)[0].flatten(1).numpy()
+        grid, places = self.deformation.grid, voxels(points, self.deformation.grid)
+        displacement = _read(self._field, places)[0].flatten(1).numpy()
         displacement = displacement * inside(places, grid)
         return points + displacement.T @ grid.affine[:3, grid.axes].T
 
     def inverse(self) -> Inverse:
         return Inverse(self)
+
+    @functools.cached_property
+    def _field(self) -> torch.Tensor:
+        return self.deformation.displacement.double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ class Inverse:
     """The inverse of a displacement field's map F: at q the p with F(p) = q, to 1e-4 mm, read as F is.
 
     p <- p - A⁻¹ (F(p) - q) with the affine map A closest to F, then Newton's steps with differences of F for the places
-    that are left. Where F folds, or q is at the border of its grid, there may be no such p: a warning counts the places.
+    that are left. Where F folds, or at the border of its grid, there may be no such p: a warning counts these places.
     """
 
     def __init__(self, forward: FieldMap) -> None:
@@ -174,13 +179,16 @@ def carry_scan(
     """
     values = scan.tensor.double()
     background = outside if outside is not None else (0.0 if scan.is_labels else float(values.min()))
-    read = _read_smooth if smooth_labels and scan.is_labels else _read
     result = np.empty(to.space)
     for start in range(to.space[0]):  # a plane at a time, so that the memory is that of the result
         points = _places(to, start)
         places = voxels(through(points), scan.grid)
-        plane = np.where(inside(places, scan.grid) > 0, read(values, places, scan.is_labels), background)
-        result[start] = plane.reshape(to.space[1:])
+        if scan.is_labels and smooth_labels:
+            plane = _largest_share(values, places)
+        else:
+            plane = _read(values, places, "nearest" if scan.is_labels else "linear")
+        covered = np.where(inside(places, scan.grid) > 0, plane.flatten().numpy(), background)
+        result[start] = covered.reshape(to.space[1:])
     tensor = torch.from_numpy(result)[None, None]
     return Scan(tensor.round().to(scan.tensor.dtype) if scan.is_labels else tensor.float(), to, to)
 
@@ -192,19 +200,20 @@ def _places(grid: Grid, start: int) -> Points:
     return (grid.affine[:3, grid.axes] @ index).T + grid.affine[:3, 3]
 
 
-def _read(values: torch.Tensor, places: torch.Tensor, labels: bool) -> np.ndarray:
-    return sample(values, places, mode="nearest" if labels else "linear").flatten().numpy()
+def _read(values: torch.Tensor, places: torch.Tensor, mode: Interpolation = "linear") -> torch.Tensor:
+    """Values at voxels; neither is checked again for each plane."""
+    return interpolate(values, places, relative=False, mode=mode, padding="border")
 
 
-def _read_smooth(values: torch.Tensor, places: torch.Tensor, labels: bool) -> np.ndarray:
+def _largest_share(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """The label with the largest share at each place."""
     best = torch.full((places[0, 0].numel(),), -1.0, dtype=torch.float64)
     result = torch.zeros_like(best)
     for label in torch.unique(values):
-        share = sample((values == label).double(), places).flatten()
+        share = _read((values == label).double(), places).flatten()
         result = torch.where(share > best, label, result)
         best = torch.maximum(best, share)
-    return result.numpy()
+    return result
 
 
 # ---------------------------------------------------------------------------------------------- from files
