@@ -648,3 +648,77 @@ def test_two_displacements_must_fit(penalty):
         penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 9))
     with pytest.raises(ValueError, match="displacement_BA must have one channel"):
         penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
+# ---------------------------------------------------------------------------------------------- mutual information
+
+
+def contrasts(shape, seed=0):
+    """A smooth image, and another contrast of it: no function of one is linear in the other."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, *[max(3, size // 5) for size in shape], generator=generator, dtype=torch.float64)
+    image = F.interpolate(coarse, shape, mode="bilinear" if len(shape) == 2 else "trilinear", align_corners=True)
+    return image, (image * 6).sin() ** 2
+
+
+@pytest.mark.parametrize("shape", [(23, 31), (13, 11, 17)])
+def test_mutual_information_has_the_gradient_of_finite_differences(shape):
+    warped, fixed = contrasts(shape)
+    warped = warped + 0.05 * torch.rand(warped.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    warped.requires_grad_()
+    direction = torch.randn(warped.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    direction[warped == warped.min()] = direction[warped == warped.max()] = 0  # the range is a constant
+    (gradient,) = torch.autograd.grad(losses.mutual_information(warped, fixed), warped)
+    with torch.no_grad():
+        step = 1e-6
+        ends = [losses.mutual_information(warped + sign * step * direction, fixed) for sign in (1, -1)]
+    assert torch.isclose((gradient * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 52), (21, 18, 23)])
+def test_mutual_information_knows_another_contrast_and_is_least_where_images_lie_on_each_other(shape):
+    image, other = contrasts(shape)
+    values = [float(losses.mutual_information(image.roll(step, -1), other)) for step in (0, 1, 2, 4)]
+    assert values == sorted(values) and values[0] < values[1] - 0.05
+    inverted = float(losses.mutual_information(image, 1 - image))
+    assert inverted == pytest.approx(float(losses.mutual_information(image, image)), rel=1e-6)
+
+
+def test_mutual_information_ranks_shifts_as_simpleitks_metric_does():
+    sitk = pytest.importorskip("SimpleITK", reason="the course extra is not installed")
+    image, other = (tensor.float() for tensor in contrasts((40, 52)))
+    fixed = sitk.GetImageFromArray(other[0, 0].numpy())
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(32)
+    method.SetMetricSamplingStrategy(method.NONE)
+    ours, theirs = [], []
+    for step in (0, 1, 2, 3, 5, 8):
+        moved = image.roll(step, -1)
+        ours.append(float(losses.mutual_information(moved, other)))
+        method.SetInitialTransform(sitk.TranslationTransform(2))
+        theirs.append(method.MetricEvaluate(fixed, sitk.GetImageFromArray(moved[0, 0].numpy())))
+    assert np.argsort(ours).tolist() == np.argsort(theirs).tolist()
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.98
+
+
+def test_what_a_mask_leaves_out_does_not_count():
+    image, other = contrasts((24, 30))
+    mask = torch.zeros_like(image)
+    mask[..., 4:20, 5:25] = 1
+    spoilt = torch.where(mask > 0, image, torch.full_like(image, -2000.0))
+    assert torch.isclose(
+        losses.mutual_information(spoilt, other, mask=mask), losses.mutual_information(image, other, mask=mask)
+    )
+    part = (slice(None), slice(None), slice(4, 20), slice(5, 25))
+    assert torch.isclose(
+        losses.mutual_information(image, other, mask=mask), losses.mutual_information(image[part], other[part])
+    )
+
+
+def test_mutual_information_of_a_constant_image_is_nothing_and_bad_input_is_told():
+    image, other = contrasts((20, 22))
+    assert float(losses.mutual_information(torch.zeros_like(image), other)) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="a mask must leave voxels"):
+        losses.mutual_information(image, other, mask=torch.zeros_like(image))
+    with pytest.raises(ValueError, match="one channel"):
+        losses.mutual_information(image.repeat(1, 2, 1, 1), other.repeat(1, 2, 1, 1))
