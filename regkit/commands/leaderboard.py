@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regkit._core.files import whole_folder, write_atomically
-from regkit.commands import plainly
-from regkit.course import notebooks
-from regkit.tools import leaderboard
-from regkit.tools.compare import ScanFiles, as_csv, as_markdown, compare_scans
-from regkit.types import InputError, check_option
+from regkit.commands import NETWORKS
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
+
+NAMES = ("brains_3d", "brains_3d_unaligned")
+
+METHODS = ("none", "affine", "syn", "optimise", *NETWORKS, *(f"{name} + refinement" for name in NETWORKS))
+
+STEPS = 20
 
 
 def add_leaderboard(commands: Any) -> None:
@@ -30,21 +31,25 @@ def add_leaderboard(commands: Any) -> None:
         help="the shipped networks and their rivals on held-out whole brains, or on two scans of your own",
         description="Measure what is missing of the leaderboard and write it; or compare all methods on two scans.",
     )
-    parser.add_argument("--benchmark", choices=leaderboard.NAMES, help="one of the two (both)")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=", ".join(leaderboard.METHODS))
+    parser.add_argument("--benchmark", choices=NAMES, help="one of the two (both)")
+    parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--again", action="store_true", help="measure also what is stored")
     scans = parser.add_argument_group("two scans of your own instead")
     add = scans.add_argument
     add("--scans", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="NIfTI, brains only; or more")
     add("--labels", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="of each --scans, in order")
-    add("--refine", type=int, metavar="N", help=f"steps of refinement ({leaderboard.STEPS})")
+    add("--refine", type=int, metavar="N", help=f"steps of refinement ({STEPS})")
     add("--affine", action="store_true", help="find an affine map before each method, for scans that are not aligned")
     add("--out", type=Path, metavar="FOLDER", help="where the tables of --scans go")
-    parser.set_defaults(run=plainly(run))
+    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Measure, print, write."""
+    from regkit.course import notebooks
+    from regkit.tools import leaderboard
+    from regkit.types import InputError
+
     if chosen.scans:
         return _scans(chosen)
     if chosen.labels or chosen.out or chosen.affine or chosen.refine is not None:
@@ -59,6 +64,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 def write(tutorials: Path) -> list[Path]:
     """Write the page, and the table in README.md between its marks; returns both files."""
+    from regkit._core.files import write_atomically
+    from regkit.tools import leaderboard
+    from regkit.types import InputError
+
     page, readme = tutorials / "leaderboard.md", tutorials.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
     for mark in MARKS:
@@ -73,6 +82,10 @@ def write(tutorials: Path) -> list[Path]:
 
 def _scans(chosen: argparse.Namespace) -> int:
     """All methods on pairs of scans from files."""
+    from regkit._core.files import whole_folder
+    from regkit.tools import compare, leaderboard
+    from regkit.types import InputError, check_option
+
     if chosen.out is None:
         raise InputError("the tables of scans need a place", "no --out", "give --out FOLDER")
     if chosen.benchmark or chosen.again:
@@ -84,21 +97,23 @@ def _scans(chosen: argparse.Namespace) -> int:
     for name in names:
         check_option("the method", name, leaderboard.rivals())
     both = zip(chosen.scans, _labels(chosen), strict=True)
-    pairs = [ScanFiles(moving, fixed, labels) for (moving, fixed), labels in both]
+    pairs = [compare.ScanFiles(moving, fixed, labels) for (moving, fixed), labels in both]
     with whole_folder(chosen.out) as folder:
         entries = [leaderboard.entry(name, steps) for name in names]
         if chosen.affine:
             entries = [replace(entry, affine=entry.name != "none") for entry in entries]
-        rows = compare_scans(entries, pairs)
-        (folder / "scans.md").write_text(as_markdown(rows), encoding="utf-8")
-        (folder / "scans.csv").write_text(as_csv(rows), encoding="utf-8")
-    print(as_markdown(rows))
+        rows = compare.compare_scans(entries, pairs)
+        (folder / "scans.md").write_text(compare.as_markdown(rows), encoding="utf-8")
+        (folder / "scans.csv").write_text(compare.as_csv(rows), encoding="utf-8")
+    print(compare.as_markdown(rows))
     print(f"{len(pairs)} pairs; tables in {chosen.out}")
     return 0
 
 
 def _labels(chosen: argparse.Namespace) -> Sequence[tuple[Path, Path] | None]:
     """The labels of each pair of scans."""
+    from regkit.types import InputError
+
     if chosen.labels is None:
         return [None] * len(chosen.scans)
     if len(chosen.labels) != len(chosen.scans):

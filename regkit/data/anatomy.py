@@ -20,7 +20,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from regkit.types import Image, InputError, Labels
+from regkit.types import Image, InputError, Labels, MissingPackageError
 
 _DEEP = ("thalamus", "caudate", "lentiform nucleus", "hippocampus")
 
@@ -159,8 +159,8 @@ def _template() -> tuple[Any, ...]:
     try:
         from nilearn import datasets
     except ImportError as error:
-        raise ImportError(
-            "synthetic brains need nilearn, which brings the template; install it with pip install -e '.[course]'."
+        raise MissingPackageError(
+            "synthetic brains need nilearn, which brings the template", "none", "pip install -e '.[course]'"
         ) from error
     loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
     images = [load(resolution=1) for load in loaders]

@@ -1,7 +1,7 @@
 """Vessel trees to register, in two dimensions, with deformations that are known: thin lines, in place of retinas.
 
 A tree grows from a disc near the border of a round field of view. Lengths in `grow_tree` are in radii of that field.
-Everything is a function of its seed, as in data.py.
+Everything is a function of its seed, as in regkit.data.
 """
 
 from __future__ import annotations

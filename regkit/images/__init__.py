@@ -1,4 +1,4 @@
-"""NIfTI files in and out: `read_image`, `read_labels`, `write_image`, `write_labels`; scans.py works on what they hold.
+"""Scans: NIfTI files in and out, and what is done with them: other grids, sizes and intensities.
 
 What is read has its axes in canonical order, to the right, to the front and up (RAS, closest to it where oblique); the
 scan keeps the file's own grid, and `to_original` goes back to it. A file of one slice is a scan with two axes.
@@ -50,7 +50,7 @@ from regkit.types import (
 
 
 def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
-    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of scans.voxel_map."""
+    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
     result = points.new_empty(len(points), len(matrix), *points.shape[2:])
     for row, (*factors, shift) in enumerate(matrix.tolist()):
         own = result[:, row]
@@ -443,17 +443,32 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
     if not 0 <= (volume or 0) < count or (volume is None and count > 1):
         raise InputError(
             "an image is one volume",
-            f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}; choose one from 0 to "
-            f"{count - 1} (volume=0",
-            "--volume 0 of a command)",
+            f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}",
+            f"choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)",
         )
-    affine = header_affine(image, path)
+    grid = file_grid(path, shape[:3], header_affine(image, path))
+    return read_values(path, image, dtype).reshape(*shape[:3], count)[..., volume or 0], grid
+
+
+def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
+    """The grid of a file; errors name it."""
     try:
-        grid = Grid(shape[:3], affine)
-        values = np.asarray(image.dataobj, dtype=dtype).reshape(*shape[:3], count)[..., volume or 0]
+        return Grid(tuple(shape), affine)
+    except InputError as error:
+        raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
+
+
+def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
+    """All values of a file.
+
+    Raises:
+        ValueError: the file ends too early, or is damaged.
+    """
+    try:
+        return np.asarray(image.dataobj, dtype=dtype)
     except _DAMAGE as error:
-        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
-    return values, grid
+        found = f"{path}, whose values cannot be read ({_first_line(error)})"
+        raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
 
 
 def volumes(path: Path | str) -> int:

@@ -3,15 +3,13 @@
     seen = examine("moving.nii.gz", "fixed.nii.gz")     # never raises; seen.severity is green, amber or red
     [finding.advice for finding in seen.findings]       # what to do
 
-What regkit refuses is red, in the words of its own errors; what it takes, but what may surprise, is amber. The rules
-are those of symptoms.py.
+What regkit refuses is red, in the words of its own errors; what it takes, but what may surprise, is amber.
 """
 
 from __future__ import annotations
 
 import html
 import itertools
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from nibabel.orientations import aff2axcodes
 from regkit.images import Affine, Grid, Scan, header_affine, normalise, open_nifti, read_array, read_image, resample
 from regkit.images.itk import check_grid
 from regkit.tools.register import FOREGROUND, centre_of_mass, check_overlap, looks_like_labels
+from regkit.types import InputError
 
 Severity = Literal["green", "amber", "red"]
 
@@ -58,8 +57,6 @@ _COARSE = 24  # voxels along an axis
 
 _CLEARLY, _HARDLY = 0.12, 0.05  # how much higher one correlation is than another
 
-_ERROR = re.compile(r"(?P<rule>.*?),? received (?P<found>.*); (?P<advice>.*?)\.?", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -87,10 +84,12 @@ class Case:
 
 
 def told(rule: str, error: Exception, path: Path) -> Finding:
-    """An error in three parts, as regkit's say them: the rule, what was received, what to do."""
-    text = str(error).replace(str(path), path.name) or type(error).__name__
-    parts = _ERROR.fullmatch(text)
-    return Finding("red", rule, *([parts["found"], parts["advice"]] if parts else [text, "make or fetch it again"]))
+    """An error as a finding: regkit's say what was received and what to do."""
+    if isinstance(error, InputError):
+        found, advice = str(error.received), error.remedy
+    else:
+        found, advice = str(error) or type(error).__name__, "make or fetch it again"
+    return Finding("red", rule, found.replace(str(path), path.name), advice.replace(str(path), path.name))
 
 
 def _finding(bad: bool, found: str, advice: str, severity: Severity = "amber") -> Finding:

@@ -28,7 +28,17 @@ from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
 from regkit.optimise import inverse_of, invert_affine, optimise_affine, refine_field, refine_weights
-from regkit.types import Displacement, Image, InputError, Registration, check_option, check_pair, spatial
+from regkit.types import (
+    Displacement,
+    Image,
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    Registration,
+    check_option,
+    check_pair,
+    spatial,
+)
 
 _MEGABYTE = 2**20
 
@@ -109,7 +119,7 @@ def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **opt
     try:
         ants = importlib.import_module("ants")
     except ImportError as error:
-        raise ImportError("SyN is that of ANTs, and antspyx is not installed; pip install antspyx.") from error
+        raise MissingPackageError("SyN is that of ANTs", "no antspyx", "install it: pip install antspyx") from error
     images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
     with tempfile.TemporaryDirectory() as folder:
         kind = "SyN" if affine else "SyNOnly"
@@ -235,9 +245,10 @@ def with_affine(method: Method) -> Method:
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:
     path = shipped_file(name, dim) if weights is None else Path(weights)
     if weights is None and not path.is_file():
-        raise FileNotFoundError(
-            f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
-            f"it and give its file with --weights, or take --method optimise, which needs none."
+        raise MissingFileError(
+            "a network needs weights",
+            f"a regkit that ships none for {name} in {dim}D (no weights/{path.name})",
+            "train it and give its file with --weights, or take --method optimise, which needs none",
         )
     description = checkpoints.describe(path)
     if description["model"] != NETWORKS[name]:
