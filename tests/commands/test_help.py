@@ -40,8 +40,8 @@ def test_what_help_lists_is_what_the_library_has():
     assert (leaderboard.NAMES, leaderboard.STEPS) == (board.NAMES, board.STEPS)
     assert leaderboard.METHODS == board.METHODS
     assert asdict(Recipe()) == train.RECIPE
-    assert (train.SCHEDULES, train.PRECISIONS) == (get_args(Schedule), get_args(Precision))
-    assert (train.MOTIONS, train.CONTRASTS) == (get_args(brains.Motion), get_args(brains.Contrast))
+    assert (get_args(Schedule), get_args(Precision)) == (train.SCHEDULES, train.PRECISIONS)
+    assert (get_args(brains.Motion), get_args(brains.Contrast)) == (train.MOTIONS, train.CONTRASTS)
 
 
 @pytest.mark.parametrize(
