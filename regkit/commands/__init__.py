@@ -14,13 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 Run = Callable[[argparse.Namespace], int]
-
 NETWORKS = ("gradicon", "sacbnet", "sitreg", "smgicnet", "spnet", "voxelmorph")
-
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
-
 BENCHMARKS = ("hollow", "hollow_64", "vessels", "brains", "brains_unaligned", "brains_3d", "brains_3d_unaligned")
-
 _TOLD = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
 
 

@@ -16,11 +16,8 @@ from typing import Any
 from regkit.commands import NETWORKS
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
-
 NAMES = ("brains_3d", "brains_3d_unaligned")
-
 METHODS = ("none", "affine", "syn", "optimise", *NETWORKS, *(f"{name} + refinement" for name in NETWORKS))
-
 STEPS = 20
 
 

@@ -37,7 +37,6 @@ RECIPE: dict[str, Any] = {  # what training.Recipe has by default
 }
 
 SCHEDULES, PRECISIONS = ("constant", "cosine", "polynomial"), ("float32", "bfloat16")
-
 MOTIONS, CONTRASTS = ("small", "large"), ("t1", "shared", "random", "mixed")
 
 

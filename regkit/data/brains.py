@@ -113,9 +113,7 @@ _SCALES = {  # standard deviation of the Gaussian and root mean square length of
 }
 
 _TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
-
 _SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
-
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 

@@ -62,13 +62,9 @@ def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
 
 
 Affine = np.ndarray  # (4, 4), float64
-
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
-
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
-
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -364,11 +360,8 @@ __all__ = [
 ]
 
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
-
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
-
 _ENDINGS = (".nii", ".nii.gz")
-
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
 
 

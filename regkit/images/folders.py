@@ -21,7 +21,6 @@ from regkit.images import Scan, normalise, read_image, read_labels
 from regkit.types import InputError, MissingFileError, Pair
 
 ENDING = ".nii.gz"
-
 Split = Sequence[str] | Sequence[Sequence[str]]
 
 

@@ -20,9 +20,7 @@ from regkit.images import Affine, Grid, header_affine, move_points, open_nifti, 
 from regkit.types import Displacement, InputError, at_least_float32, check_displacement, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
-
 _PRECISION = 1 / 4096  # voxels
-
 _DISPLACEMENT_INTENT, _VECTOR_INTENT = 1006, 1007  # NIfTI's; components of the first are RAS
 
 

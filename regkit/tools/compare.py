@@ -82,7 +82,6 @@ def measure_variant(pair: Pair, registration: Registration) -> dict[str, float]:
 
 
 Clock = Literal["wall", "processor"]
-
 _ABSENT = "-"
 
 
@@ -269,7 +268,6 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 # ---------------------------------------------------------------------------------------------- scans in files
 
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
-
 _MOST_ROUNDS = 300
 
 

@@ -36,25 +36,15 @@ SHADES: dict[Severity, tuple[str, str]] = {
 }
 
 _VOXELS = (0.3, 5.0)  # mm, of a head's scan
-
 _HEAD = (90.0, 350.0)  # mm, along each axis of a field of view that holds a brain
-
 _THICK = 3.0  # times as long as wide: a thick slice
-
 _BRAIN = (300.0, 2500.0)  # ml, of a newborn and more than any
-
 _BARE = 0.2  # the least share of empty voxels around a brain without its skull
-
 _EMPTY = 0.01  # of the range of intensities: darker is empty; a resampled brain has a fringe
-
 _AGREEING = 0.01  # mm between the places of a voxel
-
 _FAR = 30.0  # mm between two brains' centres
-
 _HOUNSFIELD = -500.0  # no unit of MR goes so low
-
 _COARSE = 24  # voxels along an axis
-
 _CLEARLY, _HARDLY = 0.12, 0.05  # how much higher one correlation is than another
 
 
@@ -289,7 +279,6 @@ RULES: dict[str, Callable[[Case], Finding]] = {
 }
 
 NEED_OTHER = ("overlap", "same way up")
-
 NEED_SCAN = ("field of view", "an image", "intensities", "skull-stripped", *NEED_OTHER)
 
 

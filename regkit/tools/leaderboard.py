@@ -27,21 +27,13 @@ from regkit.tools.methods import NETWORKS, Method, make_method, one_thread, with
 from regkit.types import InputError, Pair, check_option
 
 FOLDER = PACKAGE / "course" / "results" / "leaderboard"
-
 NAMES = ("brains_3d", "brains_3d_unaligned")  # of the benchmarks
-
 REFERENCE = "voxelmorph"
-
 STEPS = 20  # of refinement, at each scale
-
 _REFINED = " + refinement"
-
 _OTHERS = ("none", "affine", "syn", "optimise")
-
 METHODS = (*_OTHERS, *NETWORKS, *(name + _REFINED for name in NETWORKS))  # in the order of the rows
-
 _KEY = "key"
-
 _CERTAIN = 0.05  # p below which a difference is not taken for chance
 
 

@@ -140,11 +140,8 @@ def _whole(ants: Any, images: list[Any], transforms: list[str], prefix: Path) ->
 
 
 NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
-
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
-
 _LONGEST = 80  # voxels along the longest axis that an affine map is found on
-
 WEIGHTS = PACKAGE / "weights"
 
 

@@ -18,9 +18,7 @@ from regkit.tools.methods import Method, Usage, measured
 from regkit.types import InputError, Registration, check_finite
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
-
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
-
 FOREGROUND = 0.1  # of the range of intensities
 
 
@@ -112,7 +110,6 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
 
 
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
-
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 

@@ -30,11 +30,8 @@ from regkit.tools.measures import Outcome, quantities
 from regkit.tools.register import ScanRegistration
 
 _LONGEST = 120  # voxels along the longest axis of what is drawn
-
 _TARGET = 256  # pixels along the longer side of a picture
-
 _DIFFERENCE = 0.5
-
 _NAMES = ("Sagittal", "Coronal", "Axial")
 
 _PAGE = """<!DOCTYPE html>

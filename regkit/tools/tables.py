@@ -29,7 +29,6 @@ from regkit.tools.measures import Column, Landmarks, Outcome, quantity
 from regkit.types import Image, InputError, Pair, Registration, choose
 
 Spread = Literal["pairs", "structures"]
-
 _SIDES = (1000, 2000)
 
 CORTEX = {  # Mindboggle's regions by their numbers on either side
@@ -41,11 +40,8 @@ CORTEX = {  # Mindboggle's regions by their numbers on either side
 }
 
 REGIONS = {name: tuple(side + k for side in _SIDES for k in numbers) for name, numbers in CORTEX.items()}
-
 IXI = (1, 2, 3, *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
-
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
-
 CANDI = (2, 3, 4, 7, 8, *range(10, 19), 24, 28, 41, 42, 43, 46, 47, *range(49, 55), 60)
 
 
@@ -114,13 +110,9 @@ def _copdgene(source: str, *numbers: str) -> Protocol:
 
 
 _OASIS = tuple(range(1, 36))
-
 _MINDBOGGLE = {**REGIONS, "average": tuple(label for labels in REGIONS.values() for label in labels)}
-
 _KNEE = {"bone": (1, 3), "cartilage": (2, 4), "average": (1, 2, 3, 4)}
-
 _OUTWARDS = _copdgene("GradICON, Tables 2 and 5", "3.621", "1.678", "2.790", "4.727", "97.58", "0.0044")
-
 _INWARDS = _copdgene("GradICON, Tables 2 and 5, second row", "3.127", "1.497", "2.539", "4.102", "97.62", "0.0030")
 
 PROTOCOLS: dict[str, Protocol] = {
