@@ -11,7 +11,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 Run = Callable[[argparse.Namespace], int]
 NETWORKS = ("gradicon", "sacbnet", "sitreg", "smgicnet", "spnet", "voxelmorph")
@@ -46,6 +46,21 @@ def plainly(run: Run) -> Run:
                 return 2
 
     return told
+
+
+def refuse(rule: str, received: object, remedy: str) -> NoReturn:
+    """Raise an `InputError` of what a command was asked."""
+    from regkit.types import InputError
+
+    raise InputError(rule, received, remedy)
+
+
+def refuse_data(name: str, kinds: str) -> NoReturn:
+    """Raise a `MissingFileError` of data that is neither of some kinds, benchmarks last."""
+    from regkit.types import MissingFileError
+
+    remedy = "check the path, or make the folder with a script of data_scripts"
+    raise MissingFileError(f"data must be {kinds} ({', '.join(BENCHMARKS)})", f"{name!r}", remedy)
 
 
 def _one_line(message: Warning | str, *details: Any, **options: Any) -> None:

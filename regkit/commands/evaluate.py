@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import BENCHMARKS, METHODS, add_device
+from regkit.commands import BENCHMARKS, METHODS, add_device, refuse, refuse_data
 
 if TYPE_CHECKING:
     from regkit.tools.methods import Method
@@ -76,14 +76,11 @@ def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int
     """The tables of the papers, with a row for each method."""
     from regkit._core.files import whole_folder
     from regkit.tools import tables
-    from regkit.types import InputError
 
     if chosen.reference or chosen.cycle:
-        raise InputError(
-            "--reference and --cycle are not part of a paper's table", "them with --protocol", "leave them out"
-        )
+        refuse("--reference and --cycle are not part of a paper's table", "them with --protocol", "leave them out")
     if len({method.name for method in methods}) < len(methods):
-        raise InputError("a row needs a name", f"{[method.name for method in methods]}", "name each method once")
+        refuse("a row needs a name", f"{[method.name for method in methods]}", "name each method once")
     names = tables.named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
     texts = []
     for rules in map(tables.protocol, names):
@@ -105,18 +102,13 @@ def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
     """
     from regkit.data import benchmarks
     from regkit.images.folders import FolderPairs
-    from regkit.types import InputError, MissingFileError
 
     if Path(data).is_dir():
         return FolderPairs(data, split, limit=limit)
     if data not in benchmarks.BENCHMARKS:
-        raise MissingFileError(
-            f"data must be a folder or a benchmark ({', '.join(benchmarks.BENCHMARKS)})",
-            f"{data!r}",
-            "check the path, or make the folder with a script of data_scripts",
-        )
+        refuse_data(data, "a folder or a benchmark")
     if limit is not None and limit < 1:
-        raise InputError("limit must be 1 or more pairs", limit, "give none for all")
+        refuse("limit must be 1 or more pairs", limit, "give none for all")
     pairs = benchmarks.BENCHMARKS[data].held_out
     return pairs if limit is None else pairs[:limit]
 
@@ -124,13 +116,12 @@ def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
 def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
     """The methods by name, the files, and each network refined where asked."""
     from regkit.tools.methods import load_method, make_method, with_affine, with_refinement
-    from regkit.types import InputError
 
     named = [make_method(name, dim, progress=False) for name in chosen.method]
     filed = [replace(load_method(path, dim), name=path.stem) for path in chosen.weights]
     methods = named + filed
     if not methods:
-        raise InputError("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
+        refuse("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
     networks = [method for method in methods if method.model is not None] if chosen.refine else []
     methods += [with_refinement(method, chosen.refine, progress=False) for method in networks]
     if not chosen.affine:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regkit.commands import NETWORKS
+from regkit.commands import NETWORKS, refuse
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
 NAMES = ("brains_3d", "brains_3d_unaligned")
@@ -45,12 +45,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Measure, print, write."""
     from regkit.course import notebooks
     from regkit.tools import leaderboard
-    from regkit.types import InputError
 
     if chosen.scans:
         return _scans(chosen)
     if chosen.labels or chosen.out or chosen.affine or chosen.refine is not None:
-        raise InputError("--labels, --refine, --affine and --out go with --scans", "them without", "give --scans")
+        refuse("--labels, --refine, --affine and --out go with --scans", "them without", "give --scans")
     for name in [chosen.benchmark] if chosen.benchmark else leaderboard.NAMES:
         rows = leaderboard.measure(name, chosen.methods, again=chosen.again)
         print(f"{name}\n\n{leaderboard.table(rows)}\n{leaderboard.verdict(rows)}\n")
@@ -63,13 +62,12 @@ def write(tutorials: Path) -> list[Path]:
     """Write the page, and the table in README.md between its marks; returns both files."""
     from regkit._core.files import write_atomically
     from regkit.tools import leaderboard
-    from regkit.types import InputError
 
     page, readme = tutorials / "leaderboard.md", tutorials.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
     for mark in MARKS:
         if text.count(mark) != 1:
-            raise InputError(f"the table's place must be marked once by {mark!r}", f"{readme} without", "put it in")
+            refuse(f"the table's place must be marked once by {mark!r}", f"{readme} without", "put it in")
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     table = leaderboard.short_table(*map(leaderboard.stored, leaderboard.NAMES))
     write_atomically(page, leaderboard.page().encode())
@@ -81,15 +79,15 @@ def _scans(chosen: argparse.Namespace) -> int:
     """All methods on pairs of scans from files."""
     from regkit._core.files import whole_folder
     from regkit.tools import compare, leaderboard
-    from regkit.types import InputError, check_option
+    from regkit.types import check_option
 
     if chosen.out is None:
-        raise InputError("the tables of scans need a place", "no --out", "give --out FOLDER")
+        refuse("the tables of scans need a place", "no --out", "give --out FOLDER")
     if chosen.benchmark or chosen.again:
-        raise InputError("--benchmark and --again are of the stored rows", "them with --scans", "leave them out")
+        refuse("--benchmark and --again are of the stored rows", "them with --scans", "leave them out")
     steps = leaderboard.STEPS if chosen.refine is None else chosen.refine
     if steps < 1:
-        raise InputError("refinement takes 1 step or more", f"--refine {steps}", "20 are usual")
+        refuse("refinement takes 1 step or more", f"--refine {steps}", "20 are usual")
     names = chosen.methods or leaderboard.rivals()
     for name in names:
         check_option("the method", name, leaderboard.rivals())
@@ -109,12 +107,10 @@ def _scans(chosen: argparse.Namespace) -> int:
 
 def _labels(chosen: argparse.Namespace) -> Sequence[tuple[Path, Path] | None]:
     """The labels of each pair of scans."""
-    from regkit.types import InputError
-
     if chosen.labels is None:
         return [None] * len(chosen.scans)
     if len(chosen.labels) != len(chosen.scans):
-        raise InputError(
+        refuse(
             "labels belong to all pairs of scans or to none",
             f"{len(chosen.labels)} --labels for {len(chosen.scans)} --scans",
             "give one --labels MOVING FIXED for each",

@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import METHODS, add_device
+from regkit.commands import METHODS, add_device, refuse
 
 if TYPE_CHECKING:
     from regkit.images import Scan
     from regkit.tools.methods import Method
+
+
+_METHOD = "optimise, the default without weights, moves a field for this pair, from nothing, at three scales"
 
 
 def add_register(commands: Any) -> None:
@@ -46,7 +49,7 @@ def add_register(commands: Any) -> None:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     """The arguments that choose one method."""
-    parser.add_argument("--method", choices=METHODS, help="optimise needs no weights and is the default without any")
+    parser.add_argument("--method", choices=METHODS, help=_METHOD)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of a network, as regkit.save writes them")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="then N steps on the field, for this pair")
     parser.add_argument("--refine-weights", type=int, default=0, metavar="N", help="first N steps on a copy's weights")
@@ -56,14 +59,13 @@ def add_method(parser: argparse.ArgumentParser) -> None:
 def chosen_method(chosen: argparse.Namespace, dim: int) -> Method:
     """The method that the arguments choose; its weights refined where they say so."""
     from regkit.tools.methods import load_method, make_method, with_refinement
-    from regkit.types import InputError
 
     if chosen.method is None and chosen.weights is not None:
         method = load_method(chosen.weights, dim)
     else:
         method = make_method(chosen.method or "optimise", dim, weights=chosen.weights)
     if chosen.refine < 0 or chosen.refine_weights < 0:
-        raise InputError(
+        refuse(
             "steps must be 0 or more",
             f"--refine {chosen.refine} and --refine-weights {chosen.refine_weights}",
             "20 are usual",

@@ -10,13 +10,14 @@ device is cuda.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import BENCHMARKS, NETWORKS, add_device
+from regkit.commands import BENCHMARKS, NETWORKS, add_device, refuse, refuse_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,27 +108,20 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace) -> None:
     """Raise where numbers or the place of the weights cannot be, before anything is made."""
-    from regkit.types import InputError, MissingFileError
-
     if not chosen.out.parent.is_dir():
-        raise MissingFileError("--out must be in a folder that exists", chosen.out, "make it first")
+        refuse("--out must be in a folder that exists", chosen.out, "make it first")
     if chosen.steps < 1 or chosen.judge < 0:
-        raise InputError(
-            "steps must be 1 or more and pairs to judge on 0 or more",
-            f"--steps {chosen.steps} and --judge {chosen.judge}",
-            "leave them out for the usual",
-        )
+        received = f"--steps {chosen.steps} and --judge {chosen.judge}"
+        refuse("steps must be 1 or more and pairs to judge on 0 or more", received, "leave them out for the usual")
     if chosen.out.suffix != ".safetensors":
-        raise InputError("--out must end in .safetensors", chosen.out, f"write {chosen.out}.safetensors")
+        refuse("--out must end in .safetensors", chosen.out, f"write {chosen.out}.safetensors")
 
 
 def _model(chosen: argparse.Namespace, dim: Any) -> nn.Module:
     """The network as --set describes it, or that in the file of --start."""
-    import inspect
-
     from regkit import models
     from regkit.tools.methods import NETWORKS, make_method
-    from regkit.types import InputError, check_option
+    from regkit.types import check_option
 
     arguments = dict(map(_argument, chosen.set))
     if chosen.start is None:
@@ -136,9 +130,7 @@ def _model(chosen: argparse.Namespace, dim: Any) -> nn.Module:
             check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
         return make(dim, **arguments)
     if arguments:
-        raise InputError(
-            "--start brings the network's arguments", f"--set {' '.join(chosen.set)} as well", "leave one out"
-        )
+        refuse("--start brings the network's arguments", f"--set {' '.join(chosen.set)} as well", "leave one out")
     return make_method(chosen.method, dim, weights=chosen.start).model
 
 
@@ -147,7 +139,6 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
     from regkit.data.benchmarks import BENCHMARKS
     from regkit.data.brains import BrainPairs, brain_source
     from regkit.images.folders import FolderPairs
-    from regkit.types import MissingFileError
 
     if chosen.data == SYNTHETIC:
         size = tuple(chosen.size or (64, 80, 64))
@@ -160,22 +151,16 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
         pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
         return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
     if chosen.data not in BENCHMARKS:
-        raise MissingFileError(
-            f"data must be a folder, {SYNTHETIC} or a benchmark ({', '.join(BENCHMARKS)})",
-            f"{chosen.data!r}",
-            "check the path, or make the folder with a script of data_scripts",
-        )
+        refuse_data(chosen.data, f"a folder, {SYNTHETIC} or a benchmark")
     benchmark = BENCHMARKS[chosen.data]
     return benchmark.train, benchmark.held_out[: chosen.judge], benchmark.held_out[0].moving.dim() - 2
 
 
 def _argument(text: str) -> tuple[str, Any]:
     """NAME=VALUE, where a value is read as JSON if it can be, a list as a tuple."""
-    from regkit.types import InputError
-
     name, _, value = text.partition("=")
     if not value:
-        raise InputError("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
+        refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
     try:
         read = json.loads(value)
     except json.JSONDecodeError:

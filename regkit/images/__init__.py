@@ -36,35 +36,36 @@ from nibabel.spatialimages import HeaderDataError
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from regkit import types
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.types import (
-    Displacement,
-    Image,
-    InputError,
-    MissingFileError,
-    at_least_float32,
-    check_displacement,
-    spatial,
-)
+from regkit.types import Displacement, Image, InputError, MissingFileError, check_displacement, spatial
 
 
-def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
-    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
-    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
-    for row, (*factors, shift) in enumerate(matrix.tolist()):
-        own = result[:, row]
-        torch.mul(points[:, row], factors[row], out=own).add_(shift)
-        for axis, factor in enumerate(factors):
-            if factor and axis != row:  # most grids are straight
-                own.add_(points[:, axis], alpha=factor)
-    return result
-
+__all__ = [
+    "Affine",
+    "Grid",
+    "Scan",
+    "crop_or_pad",
+    "normalise",
+    "pad_to_multiple",
+    "read_image",
+    "read_labels",
+    "resample",
+    "to_original",
+    "volumes",
+    "write_image",
+    "write_labels",
+]
 
 Affine = np.ndarray  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
+_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
+_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
+_ENDINGS = (".nii", ".nii.gz")
+_LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -242,6 +243,18 @@ def voxel_map(start: Grid, end: Grid, through: Affine | None = None) -> np.ndarr
     return snapped if np.allclose(matrix, snapped, rtol=0, atol=_SNAP) else matrix
 
 
+def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
+    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
+    for row, (*factors, shift) in enumerate(matrix.tolist()):
+        own = result[:, row]
+        torch.mul(points[:, row], factors[row], out=own).add_(shift)
+        for axis, factor in enumerate(factors):
+            if factor and axis != row:  # most grids are straight
+                own.add_(points[:, axis], alpha=factor)
+    return result
+
+
 def _normal(affine: Affine, axes: Sequence[int]) -> np.ndarray:
     """The direction across a slice."""
     first, second = axes
@@ -331,7 +344,7 @@ def normalise(
     """
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
-    values = at_least_float32(scan.tensor)
+    values = types.at_least_float32(scan.tensor)
     low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
@@ -343,26 +356,7 @@ def normalise(
     return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
 
 
-__all__ = [
-    "Affine",
-    "Grid",
-    "Scan",
-    "crop_or_pad",
-    "normalise",
-    "pad_to_multiple",
-    "read_image",
-    "read_labels",
-    "resample",
-    "to_original",
-    "volumes",
-    "write_image",
-    "write_labels",
-]
-
-_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
-_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
-_ENDINGS = (".nii", ".nii.gz")
-_LABEL_TYPES = (np.uint8, np.int16, np.int32)
+# ---------------------------------------------------------------------------------------------- in
 
 
 def read_image(path: Path | str, *, volume: int | None = None) -> Scan:

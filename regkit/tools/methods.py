@@ -1,7 +1,7 @@
-"""Methods by name: the networks with their weights, optimisation alone, and nothing at all.
+"""Methods by name: the networks with their weights, optimisation alone, ANTs' SyN, an affine map, and nothing at all.
 
-A network needs weights: those that are shipped beside this file, weights/NAME_2d.safetensors or NAME_3d.safetensors, or
-a file of `regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
+A network needs weights: those that are shipped, regkit/weights/NAME_2d.safetensors or NAME_3d.safetensors, or a file of
+`regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
 and scans are brought to it first.
 """
 
@@ -174,8 +174,8 @@ def make_method(
     """The method of a name for images of two or three axes.
 
     weights: a file of `regkit.save`, for a network; the shipped ones by default, and needed where none are shipped.
-    steps, progress: of "optimise". "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none"
-    moves nothing.
+    "optimise" moves a field for the pair, from nothing, at three scales (`optimise.refine_field`); steps, progress: of
+    it. "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none" moves nothing.
 
     Raises:
         ValueError: no such method; weights of another network or dimension, or given to a method without.
@@ -262,15 +262,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
-    return Method(name, _without_gradient(model), model, spacing)
-
-
-def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
-    def run(moving: Image, fixed: Image) -> Registration:
-        with torch.no_grad():
-            return model(moving, fixed)
-
-    return run
+    return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
 def _affine(moving: Image, fixed: Image) -> Registration:
