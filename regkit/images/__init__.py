@@ -41,7 +41,6 @@ from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
 from regkit.types import Displacement, Image, InputError, MissingFileError, check_displacement, spatial
 
-
 __all__ = [
     "Affine",
     "Grid",
