@@ -54,7 +54,7 @@ def plainly(run: Run) -> Run:
 
                 if not isinstance(error, (*_TOLD, torch.cuda.OutOfMemoryError)):
                     raise
-                print(f"regkit: {' '.join(str(error).split())}", file=sys.stderr)
+                print(f"regkit: {' '.join(str(error).splitlines())}", file=sys.stderr)
                 return 2
 
     return told
