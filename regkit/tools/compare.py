@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 
 from regkit import metrics, types
 from regkit.images import Scan, read_image, read_labels, resample
-from regkit.tools import register as scans
 from regkit.tools.measures import COLUMNS, MEASURES, RECORDED, Outcome, quantities
 from regkit.tools.methods import Method, measured, one_thread
+from regkit.tools.register import check_label_grids, register_scans
 from regkit.types import Image, InputError, Labels, Pair, Registration, check_option
 
 _ABSENT = "-"
@@ -384,7 +384,7 @@ def _truth(pair: ScanFiles) -> _Truth:
     if pair.labels is None:
         return _Truth("tissue_dice", *(scan.with_tensor(tissue_classes(scan.tensor)) for scan in both))
     labels = [read_labels(path) for path in pair.labels]
-    scans.check_label_grids(labels, both)
+    check_label_grids(labels, both)
     return _Truth("dice", *labels)
 
 
@@ -392,15 +392,13 @@ def _try(entry: Entry, pair: ScanFiles) -> None:
     """Register a small version of fixed with itself: what is done once in a program is done."""
     fixed = read_image(pair.fixed)
     small = resample(fixed, fixed.grid.with_space([min(n, max(_SMALL, n // 6)) for n in fixed.grid.space]))
-    scans.register_scans(small, small, entry.method, refine=min(entry.refine, 1), progress=False)
+    register_scans(small, small, entry.method, refine=min(entry.refine, 1), progress=False)
 
 
 def _measure_scans(entry: Entry, pair: ScanFiles, truth: _Truth) -> dict[str, float]:
     with measured() as usage:
         moving, fixed = read_image(pair.moving), read_image(pair.fixed)
-        result = scans.register_scans(
-            moving, fixed, entry.method, affine=entry.affine, refine=entry.refine, progress=False
-        )
+        result = register_scans(moving, fixed, entry.method, affine=entry.affine, refine=entry.refine, progress=False)
         warped = result.warp(moving)
     labels, own = result.warp(truth.moving).tensor, resample(truth.fixed, fixed.original).tensor
     whole = Outcome(
