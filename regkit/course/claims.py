@@ -1,4 +1,9 @@
-"""The rows of the claims ledger: what the five papers claim, in our words, and how it is judged here."""
+"""The claims ledger: what the five papers claim, in our words, and what comes out here, on data that a laptop can make.
+
+A claim about trained networks is judged on stored results (`studies`) by one rule: it holds where the means over the
+seeds show it and every seed shows it by itself. A law (symmetry, say) is judged on a stored model. What does not hold
+stays in. `python -m regkit ledger` writes the table.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.studies import STUDIES, Spread, load, records, results
+from regkit.course.studies import STUDIES, load, records, spread
 from regkit.fields import compose, invert
 from regkit.losses import gradicon, icon
 from regkit.metrics import folds
@@ -87,53 +92,37 @@ class Claim:
         return " && ".join(f"python -m regkit study {name}" for name in self.studies) or "python -m regkit ledger"
 
 
+# ---------------------------------------------------------------------------------------------- judged on results
+
+
 def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
     """The measure rises from each variant to the next, more than `factor` times; in every seed from first to last."""
 
-    evidence = (Evidence(study, measure, chain),)
-
-    def judge() -> Finding:
-        columns = [_values(study, variant, measure) for variant in chain]
-        words = f"{_NAMES[measure]}: {' < '.join(_words(study, each, measure) for each in chain)}"
-        if not all(columns):
-            return Finding(words, None, evidence)
+    def shown(columns: list[list[float]]) -> bool:
         rising = all(factor * mean(low) < mean(high) for low, high in pairwise(columns))
-        every_seed = all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
-        return Finding(words, rising and every_seed, evidence)
+        return rising and all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
 
-    return judge
+    return _judge(Evidence(study, measure, chain), _NAMES[measure], " < ", shown)
 
 
 def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
     """The measure's mean for `chosen` is not below that of any of the others by more than the deviation over seeds."""
 
-    evidence = (Evidence(study, measure, (chosen, *others)),)
+    def shown(columns: list[list[float]]) -> bool:
+        first, *rest = (spread(column) for column in columns)
+        return first.mean >= max(each.mean - max(each.deviation, first.deviation) for each in rest)
 
-    def judge() -> Finding:
-        words = f"{_NAMES[measure]}: {' against '.join(_words(study, each, measure) for each in (chosen, *others))}"
-        known = [spread for each in (chosen, *others) if (spread := _spread(study, each, measure))]
-        if len(known) <= len(others):
-            return Finding(words, None, evidence)
-        first, *rest = known
-        least = max(each.mean - max(each.deviation, first.deviation) for each in rest)
-        return Finding(words, first.mean >= least, evidence)
-
-    return judge
+    return _judge(Evidence(study, measure, (chosen, *others)), _NAMES[measure], " against ", shown)
 
 
 def within(study: str, measure: str, *names: str, least: float = 0.0, most: float = float("inf")) -> Judge:
     """The measure is between two bounds, in every seed."""
+    evidence = Evidence(study, measure, names, least, most)
 
-    evidence = (Evidence(study, measure, names, least, most),)
+    def shown(columns: list[list[float]]) -> bool:
+        return all(least <= value <= most for column in columns for value in column)
 
-    def judge() -> Finding:
-        columns = [_values(study, variant, measure) for variant in names]
-        words = f"{_NAMES[measure]} ({study}): {', '.join(_words(study, each, measure) for each in names)}"
-        if not all(columns):
-            return Finding(words, None, evidence)
-        return Finding(words, all(least <= value <= most for column in columns for value in column), evidence)
-
-    return judge
+    return _judge(evidence, evidence.title, ", ", shown)
 
 
 def every(*judges: Judge) -> Judge:
@@ -149,50 +138,23 @@ def every(*judges: Judge) -> Judge:
     return judge
 
 
+def _judge(evidence: Evidence, title: str, link: str, shown: Callable[[list[list[float]]], bool]) -> Judge:
+    """Whether the numbers of the variants, one column each, show a claim; open while a column is empty."""
+
+    def judge() -> Finding:
+        columns = [_values(evidence.study, variant, evidence.measure) for variant in evidence.variants]
+        spreads = [spread(column) if column else "not trained yet" for column in columns]
+        words = link.join(f"{variant} {each}" for variant, each in zip(evidence.variants, spreads, strict=True))
+        return Finding(f"{title}: {words}", shown(columns) if all(columns) else None, (evidence,))
+
+    return judge
+
+
 def _values(study: str, variant: str, measure: str) -> list[float]:
     return [record["metrics"][measure] for record in records(study, variant)]
 
 
-def _spread(study: str, variant: str, measure: str) -> Spread | None:
-    return results(study, variant).get(measure)
-
-
-def _words(study: str, variant: str, measure: str) -> str:
-    return f"{variant} {_spread(study, variant, measure) or 'not trained yet'}"
-
-
-def table(claims: Sequence[Claim]) -> str:
-    """The ledger as markdown; the first line below the title counts."""
-    findings = [claim.judge() for claim in claims]
-    held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
-    undecided = f", {open_} not trained yet" if open_ else ""
-    rows = [
-        f"| {number} | {claim.method} | {claim.words} | {claim.source}: {claim.paper} | {finding.words} | "
-        f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''} | `{claim.command}` |"
-        for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
-    ]
-    return "\n".join(
-        [
-            "# What the papers claim, and what comes out here",
-            "",
-            f"{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.",
-            "",
-            *_PREFACE.split("\n"),
-            "",
-            "| | Method | The claim | The paper | Here: mean ± standard deviation (seeds) | Holds? | Command |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-_VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
-
-_PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
-A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored
-model of the first seed. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are
-other, their networks larger, their trainings longer. What is compared is the direction of each effect."""
+# ---------------------------------------------------------------------------------------------- laws, judged on a model
 
 _PAIRS = 4
 
@@ -276,6 +238,8 @@ def control_limit() -> Finding:
     count = sum(folds(step).count for step in steps)
     return Finding(f"{count:.0f} folded voxels in all steps", count == 0)
 
+
+# ---------------------------------------------------------------------------------------------- the rows
 
 _GRADICON = (
     Claim(
@@ -528,3 +492,38 @@ _SMGICNET = (
 )
 
 CLAIMS = (*_GRADICON, *_SITREG, *_SPNET, *_SACBNET, *_SMGICNET)
+
+# ---------------------------------------------------------------------------------------------- the table
+
+_VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
+
+_PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
+A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored
+model of the first seed. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are
+other, their networks larger, their trainings longer. What is compared is the direction of each effect."""
+
+
+def table(claims: Sequence[Claim]) -> str:
+    """The ledger as markdown; the first line below the title counts."""
+    findings = [claim.judge() for claim in claims]
+    held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
+    undecided = f", {open_} not trained yet" if open_ else ""
+    rows = [
+        f"| {number} | {claim.method} | {claim.words} | {claim.source}: {claim.paper} | {finding.words} | "
+        f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''} | `{claim.command}` |"
+        for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
+    ]
+    return "\n".join(
+        [
+            "# What the papers claim, and what comes out here",
+            "",
+            f"{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.",
+            "",
+            *_PREFACE.split("\n"),
+            "",
+            "| | Method | The claim | The paper | Here: mean ± standard deviation (seeds) | Holds? | Command |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

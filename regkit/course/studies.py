@@ -1,4 +1,8 @@
-"""Ablation studies: a model's switches, and what each combination of them becomes when it is trained.
+"""Ablation studies: a model's switches, what each combination of them becomes when it is trained, and what is stored.
+
+A `Study` trains one method on one benchmark. `STUDIES` are the course's, `VARIANTS` the rows of the papers' ablations,
+"reference" the method as it is. `python -m regkit study NAME` trains what is missing, from three seeds each; the
+weights of the first seed are kept, the records of all. `load` and `results` read them.
 
 A result is found again by what it is made of: the model's class and all arguments, the recipe, and the words for the
 data. Its file is named after what differs and a checksum of all, so no combination can be taken for another. Beside the
@@ -169,6 +173,8 @@ class Study:
         checkpoints.save(trained.model, path, metrics=reached)
 
 
+# ---------------------------------------------------------------------------------------------- the course's studies
+
 FOLDER = Path(__file__).parent / "results"
 
 SEEDS = (0, 1, 2)
@@ -273,15 +279,7 @@ VARIANTS: dict[str, dict[str, Choice]] = {
 }
 
 
-class Spread(NamedTuple):
-    """A number over several seeds."""
-
-    mean: float
-    deviation: float
-    seeds: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3g} ± {self.deviation:.1g} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.3g} (1)"
+# ---------------------------------------------------------------------------------------------- trained, and stored
 
 
 def choice(study: str, variant: str) -> Choice:
@@ -346,11 +344,23 @@ def load(study: str, variant: str = "reference") -> Trained:
     return found
 
 
+class Spread(NamedTuple):
+    """A number over several seeds."""
+
+    mean: float
+    deviation: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} ± {self.deviation:.1g} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.3g} (1)"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of what each seed reached."""
+    return Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
 def results(study: str, variant: str = "reference") -> dict[str, Spread]:
-    """What a variant reached on held-out pairs over its seeds, by the names of `studies.evaluate`."""
+    """What a variant reached on held-out pairs over its seeds, by the names of `compare.evaluate`."""
     reached = [record["metrics"] for record in records(study, variant)]
-    columns = {name: [metrics[name] for metrics in reached] for name in (reached[0] if reached else ())}
-    return {
-        name: Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
-        for name, values in columns.items()
-    }
+    return {name: spread([metrics[name] for metrics in reached]) for name in (reached[0] if reached else ())}

@@ -19,8 +19,8 @@ there and asks that blank is amber, the reference green, each mistake red with i
         },
     )
 
-`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is `Mistake(make, hint)`;
-where it shows in a property and not in the value, `Mistake(make, hint, made)`. `Words` is for answers by words.
+`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is `Mistake(make,
+hint)`; where it shows in a property, not in the value, `Mistake(make, hint, made)`. `Words` is for answers by words.
 """
 
 # ruff: noqa: F403 (the modules' __all__ say what the tutorials use)
