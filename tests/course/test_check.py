@@ -19,16 +19,41 @@ def test_blank_is_amber_and_says_what_to_do(name, blank):
     assert verdict.colour == "amber" and verdict.message == EXERCISES[name].task
 
 
-def test_an_answer_of_two_parts_may_be_filled_in_one_by_one():
-    blank, half = check.turned((..., ...)), check.turned((check.brain_slice(), ...))
-    assert blank.colour == "amber" and blank.message == check.turned.task
-    assert half.colour == "amber" and half.message == f"Half done: composed is still blank. {check.turned.task}"
+@pytest.mark.parametrize(
+    ("name", "answer", "missing"),
+    [
+        ("turned", lambda: (..., ...), ""),
+        ("turned", lambda: (check.brain_slice(), ...), "Half done: composed is still blank. "),
+        ("slopes", lambda: (..., ...), ""),
+        ("slopes", lambda: (0.01, ...), "Half done: finite is still blank. "),
+        ("faults", lambda: dict.fromkeys(check.faults.reference(), ...), ""),
+        ("faults", lambda: check.faults.reference() | {"third": ...}, "third still blank. "),
+        ("repaired", lambda: dict.fromkeys(check.faults.reference(), None), ""),
+        ("repaired", lambda: check.repaired.reference() | {"third": None}, "third still blank. "),
+    ],
+)
+def test_an_answer_may_be_filled_in_part_by_part(name, answer, missing):
+    verdict = EXERCISES[name](answer())
+    assert verdict.colour == "amber" and verdict.message == f"{missing}{EXERCISES[name].task}"
 
 
-def test_of_two_slopes_one_may_be_missing():
-    blank, half = check.slopes((..., ...)), check.slopes((0.01, ...))
-    assert blank.colour == "amber" and blank.message == check.slopes.task
-    assert half.colour == "amber" and half.message == f"Half done: finite is still blank. {check.slopes.task}"
+def test_a_mistake_is_known_by_its_answer_by_others_or_by_a_property_and_never_where_the_answer_is_right():
+    exercise = check.Exercise(
+        "write 4",
+        "4",
+        prepare=float,
+        reference=lambda: 4,
+        alike=lambda one, other: abs(one - other) < 1,
+        mistakes={
+            "near": check.Mistake(lambda: 5.5, "5.5", others=(lambda: 7.5,)),
+            "even": check.Mistake(lambda: 8, "even", lambda number: number % 2 == 0 and number != 4),
+            "else": check.Mistake(lambda: 11, "else", "otherwise"),
+            "words": lambda: "four",
+        },
+    )
+    said = [exercise(answer).message for answer in (4, 4.8, 6.2, 7.0, 8, 9)]
+    assert said == ["4", "4", "5.5", "5.5", "even", "else"]
+    assert exercise("four").message.endswith("could not be read (could not convert string to float: 'four'). write 4")
 
 
 OFFSET = torch.tensor([1.5, 1.5])
