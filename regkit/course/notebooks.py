@@ -29,16 +29,13 @@ from regkit.training import mode
 from regkit.types import MissingFileError
 
 Edition = Literal["learner", "instructor"]
-
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
-
 REPOSITORY = "regkit/regkit"
 
 TAG = f"v{__version__}"
 
 BADGE = """[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
 (https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"""
-
 BOOTSTRAP = """# Where regkit is missing (Colab), install it as it was when this notebook was made.
 import importlib.util
 import subprocess

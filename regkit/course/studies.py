@@ -176,15 +176,10 @@ class Study:
 # ---------------------------------------------------------------------------------------------- the course's studies
 
 FOLDER = Path(__file__).parent / "results"
-
 SEEDS = (0, 1, 2)
-
 _NARROW: dict[str, Any] = {"encoder_channels": (8, 16, 32, 32), "decoder_channels": (8, 16, 16, 32)}
-
 _VESSEL: dict[str, Any] = _NARROW | {"similarity": "adaptive_ncc", "weight": 0.02}
-
 _SLIM: dict[str, Any] = {"channels": (8, 16, 16, 16, 16), "update_channels": (16, 32, 32, 32, 32)}
-
 _DEEP: dict[str, Any] = _SLIM | {"channels": (8, 16, 16, 16, 16, 16, 16), "affine": "halfway"}
 
 
@@ -194,13 +189,9 @@ def _study(model: Any, benchmark: str, recipe: Recipe, name: str, **arguments: A
 
 
 _SHAPES = Recipe(steps=400, learning_rate=2e-3, batch=16)
-
 _VESSELS = Recipe(steps=400, learning_rate=2e-3, batch=8)
-
 _BRAINS = Recipe(steps=500, learning_rate=1e-3, batch=4)
-
 _FASTER = Recipe(steps=500, learning_rate=2e-3, batch=4)
-
 _WAVELETS = Recipe(steps=900, learning_rate=2e-3, batch=2)
 
 STUDIES: dict[str, Study] = {

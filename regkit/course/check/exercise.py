@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Colour = Literal["amber", "green", "red"]
-
 _SHADES: dict[Colour, tuple[str, str]] = {
     "amber": ("#8a5a00", "○ not answered yet"),
     "green": ("#0b6b3a", "✓ right"),

@@ -15,7 +15,6 @@ from regkit.course.check.exercise import Exercise, Mistake
 __all__ = ["small_to_full"]
 
 FACTOR = 4  # so many full voxels along each axis are averaged to a small one
-
 _PAIRS = torch.tensor([[0.0, 2.5], [7.0, 15.0]])  # two places, in voxels of a small image of 16
 
 

@@ -20,7 +20,6 @@ from regkit.types import Displacement, Image, Pair, spatial
 __all__ = ["MARKED_POINT", "brain_slice", "carrying_pair", "landmark_in_fixed", "turn", "turned"]
 
 TURNS = 72
-
 MARKED_POINT = torch.tensor([44.0, 12.0])  # in the moving image of `carrying_pair`
 
 

@@ -21,7 +21,6 @@ from regkit.types import Image, spatial
 __all__ = ["changed_disc", "disc", "mse_lies", "shifted", "slopes"]
 
 SHIFTS = [float(shift) for shift in range(-30, 31)]
-
 SLOPE_AT = 3.3  # voxels, between two voxel centres
 
 

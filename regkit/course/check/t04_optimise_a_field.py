@@ -21,9 +21,7 @@ _BUMPS = (  # centre (row, column), width and (down, right) height, voxels: in f
     ((51.0, 40.0), 2.2, (-4.1, 3.7)),
     ((10.0, 56.0), 1.9, (4.3, -1.8)),
 )
-
 _MOST = 1.2  # times as many voxels as fold may be marked: other differences than the central ones move the edge
-
 _LEAST = 2 / 3  # of the folded voxels must be marked, for the same reason not all of them
 
 

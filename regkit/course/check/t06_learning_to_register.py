@@ -19,7 +19,6 @@ from regkit.types import Displacement, Pair, Registration
 __all__ = ["breaking_shift", "inverted_pairs", "mended"]
 
 SHIFTS = ("quarter turn", "noise", "blur", "inverted")  # the last one breaks it; the tutorial measures that it does
-
 STARTS = ("nothing", "network")  # of the optimiser
 
 breaking_shift = Exercise(

@@ -19,9 +19,7 @@ from regkit.types import Displacement
 __all__ = ["dearer_trip", "gradicon_by_hand", "icon_by_hand", "there_and_back"]
 
 _SIZE = 40  # voxels along both axes
-
 _CLOSE, _ALIKE = 0.08, 0.03  # how near a right value is, and one that a known mistake gives; relative
-
 TRIPS = ("shift", "ripple", "neither")
 
 Penalty = Callable[[Displacement, Displacement], Tensor]
@@ -224,7 +222,6 @@ icon_by_hand = _exercise(
     _ICON_MISTAKES,
     "another number. For each order: compose, divide by the extent, square, take the mean; add both.",
 )
-
 gradicon_by_hand = _exercise(
     "Write my_gradicon(first, second): the mean squared differences between neighbours' errors, axes and orders added.",
     "a slope is voxels per voxel, so no size of an image occurs in it: one weight serves every resolution.",

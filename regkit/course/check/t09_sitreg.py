@@ -25,7 +25,6 @@ _BROKEN = {
 }  # the tutorial measures that it is so
 
 _SHAPE, _SPACING = (40, 48), 8  # of the steps that a learner's update is tried on
-
 _SMALL = 0.05  # voxels, on average: what interpolation and the inversions leave
 
 # ---------------------------------------------------------------------------------------------- which law fails

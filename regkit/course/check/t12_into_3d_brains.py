@@ -19,23 +19,14 @@ from regkit.images import Affine, Grid, Scan, resample, write_image
 __all__ = ["faults", "faulty_files", "repaired", "trusted_scan"]
 
 FAULTS = ("flipped", "swapped", "spacing", "origin")
-
 _DEALT = {"first": "origin", "second": "flipped", "third": "spacing", "fourth": "swapped"}
-
 _FILE = {fault: name for name, fault in _DEALT.items()}
-
 SIZE = (58, 58, 36)
-
 SPACING = (3.5, 3.5, 5.0)  # mm
-
 ORIGIN = (28.5, 34.5, 16.5)  # the voxel at 0 mm
-
 _CAPSULE, _RADIUS = (82.0, -20.0, 5.0), 9.0  # mm: at the right temple
-
 _RIGHT = np.diag([*SPACING, 1.0])
-
 _RIGHT[:3, 3] = -np.multiply(SPACING, ORIGIN)
-
 _CORNERS = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in SIZE))]).T
 
 # ---------------------------------------------------------------------------------------------- the files
