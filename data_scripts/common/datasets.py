@@ -44,7 +44,7 @@ class Prepared:
 class Variant:
     """One preparation of a dataset: that of a paper.
 
-    protocols: the tables of regkit.protocols that are taken on it. files: for each role where the file of a scan is,
+    protocols: the tables of regkit.tools.tables that are taken on it. files: for each role where the file of a scan is,
     with {id} for the scan's name, below any folder. counts: scans (or pairs, where these are given) in each split.
     shape: of every prepared image; () where it differs. labels: the numbers that its label maps
     may hold, 0 aside, and their names, "" where they have none.

@@ -1,6 +1,6 @@
 """Pairs of synthetic brains: one labelled anatomy, deformed and pictured as many subjects, every answer known.
 
-Subject s is T(φ_s(x)) with T the template of anatomy.py and φ_s = exp(v_s) ∘ A_s: a smooth velocity v_s at several
+Subject s is T(φ_s(x)) with T the template of anatomy and φ_s = exp(v_s) ∘ A_s: a smooth velocity v_s at several
 scales, and an affine misalignment A_s, which is left out where the images are to be aligned. For a pair, the truth is
 φ = φ_m⁻¹ ∘ φ_f = A_m⁻¹ ∘ exp(-v_m) ∘ exp(v_f) ∘ A_f: it warps the moving subject onto the fixed one. Everything is a
 function of its seed.
@@ -113,9 +113,7 @@ _SCALES = {  # standard deviation of the Gaussian and root mean square length of
 }
 
 _TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
-
 _SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
-
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 
@@ -123,7 +121,7 @@ _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 class Subject:
     """One brain: its picture, and how it came from the template.
 
-    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by regkit.anatomy.STRUCTURES; None if not made.
+    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by anatomy.STRUCTURES; None if not made.
     displacement: of φ_s, which pulls the template to the subject; velocity: v_s; both (1, dim, *space), voxels.
     unaffine: A_s⁻¹ as regkit.fields.affine_displacement takes it, (1, dim, dim + 1).
     """

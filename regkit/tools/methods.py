@@ -1,7 +1,7 @@
-"""Methods by name: the networks with their weights, optimisation alone, and nothing at all.
+"""Methods by name: the networks with their weights, optimisation alone, ANTs' SyN, an affine map, and nothing at all.
 
-A network needs weights: those that are shipped beside this file, weights/NAME_2d.safetensors or NAME_3d.safetensors, or
-a file of `regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
+A network needs weights: those that are shipped, regkit/weights/NAME_2d.safetensors or NAME_3d.safetensors, or a file of
+`regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
 and scans are brought to it first.
 """
 
@@ -28,7 +28,17 @@ from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
 from regkit.optimise import inverse_of, invert_affine, optimise_affine, refine_field, refine_weights
-from regkit.types import Displacement, Image, InputError, Registration, check_option, check_pair, spatial
+from regkit.types import (
+    Displacement,
+    Image,
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    Registration,
+    check_option,
+    check_pair,
+    spatial,
+)
 
 _MEGABYTE = 2**20
 
@@ -109,7 +119,7 @@ def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **opt
     try:
         ants = importlib.import_module("ants")
     except ImportError as error:
-        raise ImportError("SyN is that of ANTs, and antspyx is not installed; pip install antspyx.") from error
+        raise MissingPackageError("SyN is that of ANTs", "no antspyx", "install it: pip install antspyx") from error
     images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
     with tempfile.TemporaryDirectory() as folder:
         kind = "SyN" if affine else "SyNOnly"
@@ -130,11 +140,8 @@ def _whole(ants: Any, images: list[Any], transforms: list[str], prefix: Path) ->
 
 
 NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
-
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
-
 _LONGEST = 80  # voxels along the longest axis that an affine map is found on
-
 WEIGHTS = PACKAGE / "weights"
 
 
@@ -167,8 +174,8 @@ def make_method(
     """The method of a name for images of two or three axes.
 
     weights: a file of `regkit.save`, for a network; the shipped ones by default, and needed where none are shipped.
-    steps, progress: of "optimise". "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none"
-    moves nothing.
+    "optimise" moves a field for the pair, from nothing, at three scales (`optimise.refine_field`); steps, progress: of
+    it. "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none" moves nothing.
 
     Raises:
         ValueError: no such method; weights of another network or dimension, or given to a method without.
@@ -235,9 +242,10 @@ def with_affine(method: Method) -> Method:
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:
     path = shipped_file(name, dim) if weights is None else Path(weights)
     if weights is None and not path.is_file():
-        raise FileNotFoundError(
-            f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
-            f"it and give its file with --weights, or take --method optimise, which needs none."
+        raise MissingFileError(
+            "a network needs weights",
+            f"a regkit that ships none for {name} in {dim}D (no weights/{path.name})",
+            "train it and give its file with --weights, or take --method optimise, which needs none",
         )
     description = checkpoints.describe(path)
     if description["model"] != NETWORKS[name]:
@@ -254,15 +262,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
-    return Method(name, _without_gradient(model), model, spacing)
-
-
-def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
-    def run(moving: Image, fixed: Image) -> Registration:
-        with torch.no_grad():
-            return model(moving, fixed)
-
-    return run
+    return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
 def _affine(moving: Image, fixed: Image) -> Registration:

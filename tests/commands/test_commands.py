@@ -192,7 +192,7 @@ def test_too_large_for_the_memory_says_what_fits(folder):
 
 def refused(capsys, words, *arguments):
     """A command that fails in one line, and leaves nothing behind."""
-    assert command(*arguments) == 1
+    assert command(*arguments) == 2
     said = capsys.readouterr().err
     assert re.search(words, said) and said.startswith("regkit: ") and "Traceback" not in said, said
 
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsy
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("regkit.commands.register.write_displacement", full)
+    monkeypatch.setattr("regkit.tools.report.write_displacement", full)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "metrics.json").write_text("{}")
     for out in ("new", "old"):
@@ -272,7 +272,7 @@ def interrupted(*arguments, **options):
 
 
 def test_an_interruption_leaves_nothing(tmp_path, folder, capsys, monkeypatch):
-    monkeypatch.setattr("regkit.commands.register.register_scans", interrupted)
+    monkeypatch.setattr("regkit.tools.register.register_scans", interrupted)
     fixed = folder / "fixed.nii.gz"
     assert command("register", fixed, fixed, "--method", "none", "--out", tmp_path / "out") == 130
     assert not (tmp_path / "out").exists() and "interrupted" in capsys.readouterr().err
@@ -363,7 +363,7 @@ def test_too_little_memory_of_a_gpu_is_told(capsys):
     def run(chosen):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    assert plainly(run)(None) == 1 and capsys.readouterr().err == "regkit: CUDA out of memory\n"
+    assert plainly(run)(None) == 2 and capsys.readouterr().err == "regkit: CUDA out of memory\n"
 
 
 def with_run(run):

@@ -401,7 +401,7 @@ class Scoreboard(Staged):
     @functools.cached_property
     def metrics(self) -> dict[str, str]:
         """The columns of `COLUMNS` that hold a number, by what they are called."""
-        return {words: name for name, (words, _) in COLUMNS.items() if any(self.values(name).values())}
+        return {words: name for name, (words, *_) in COLUMNS.items() if any(self.values(name).values())}
 
     def values(self, column: str) -> dict[str, dict[int, float]]:
         """The finite numbers of a column, by method and pair."""
