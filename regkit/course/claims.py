@@ -24,16 +24,9 @@ from regkit.losses import gradicon, icon
 from regkit.metrics import folds
 from regkit.models import SITReg
 from regkit.models.sitreg import two_sided
+from regkit.tools import compare
+from regkit.tools.measures import RECORDED
 from regkit.types import Pair, stack
-
-_NAMES = {
-    "mse": "mean squared difference",
-    "dice": "Dice",
-    "folds": "folds, %",
-    "inverse_error": "inverse consistency error, voxels",
-    "exchange_error": "error of φ_AB∘φ_BA with φ_BA from the exchanged images, voxels",
-    "field_error": "error of the displacement, voxels",
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Evidence:
     @property
     def title(self) -> str:
         """What is measured, and in which study."""
-        return f"{_NAMES[self.measure]} ({self.study})"
+        return f"{RECORDED[self.measure].words} ({self.study})"
 
     def values(self) -> dict[str, list[float]]:
         """The number that each seed reached, by variant; of those that are trained."""
@@ -102,7 +95,7 @@ def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
         rising = all(factor * mean(low) < mean(high) for low, high in pairwise(columns))
         return rising and all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
 
-    return _judge(Evidence(study, measure, chain), _NAMES[measure], " < ", shown)
+    return _judge(Evidence(study, measure, chain), RECORDED[measure].words, " < ", shown)
 
 
 def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
@@ -112,7 +105,7 @@ def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
         first, *rest = (spread(column) for column in columns)
         return first.mean >= max(each.mean - max(each.deviation, first.deviation) for each in rest)
 
-    return _judge(Evidence(study, measure, (chosen, *others)), _NAMES[measure], " against ", shown)
+    return _judge(Evidence(study, measure, (chosen, *others)), RECORDED[measure].words, " against ", shown)
 
 
 def within(study: str, measure: str, *names: str, least: float = 0.0, most: float = float("inf")) -> Judge:
@@ -484,22 +477,23 @@ def table(claims: Sequence[Claim]) -> str:
     findings = [claim.judge() for claim in claims]
     held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
     undecided = f", {open_} not trained yet" if open_ else ""
+    head = ["", "Method", "The claim", "The paper", "Here: mean ± standard deviation (seeds)", "Holds?", "Command"]
     rows = [
-        f"| {number} | {claim.method} | {claim.words} | {claim.source}: {claim.paper} | {finding.words} | "
-        f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''} | `{claim.command}` |"
+        [
+            str(number),
+            claim.method,
+            claim.words,
+            f"{claim.source}: {claim.paper}",
+            finding.words,
+            f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''}",
+            f"`{claim.command}`",
+        ]
         for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
     ]
-    return "\n".join(
-        [
-            "# What the papers claim, and what comes out here",
-            "",
-            f"{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.",
-            "",
-            *_PREFACE.split("\n"),
-            "",
-            "| | Method | The claim | The paper | Here: mean ± standard deviation (seeds) | Holds? | Command |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    return f"""# What the papers claim, and what comes out here
+
+{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.
+
+{_PREFACE}
+
+{compare.table(head, rows)}"""
