@@ -6,7 +6,7 @@ A new exercise is written in the module of its tutorial, whose `__all__` names i
 there and asks that blank is amber, the reference green, each mistake red with its own hint, and nonsense red.
 
     def _value(answer):                                           # what is judged: here what a function gives
-        return torch.as_tensor(returned("my_mse", function_of("two images", answer)(*IMAGES)))
+        return torch.as_tensor(returned("my_mse", function_of("two images", answer)(*IMAGES))).float()
 
     mse_by_hand = Exercise(
         task="Write my_mse(a, b): the mean squared difference.",      # told where it is blank
