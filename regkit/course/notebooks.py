@@ -28,6 +28,9 @@ from regkit._core.files import PACKAGE
 from regkit.training import mode
 from regkit.types import MissingFileError
 
+__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "REPOSITORY", "TAG", "Edition", "begin", "build", "edition", "editions"]
+__all__ += ["folder", "lab", "publish", "sources"]  # what regkit.course has
+
 Edition = Literal["learner", "instructor"]
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
 REPOSITORY = "regkit/regkit"

@@ -26,15 +26,17 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import torch
 from torch import nn
 
-from regkit import checkpoints, training
+from regkit import checkpoints, training, types
 from regkit._core.files import write_atomically
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
+from regkit.tools import compare
 from regkit.tools.compare import _rounded, evaluate
 from regkit.training import Callback, History, Recipe, Source
 from regkit.types import InputError, MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
+measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
 def switches(model: Callable[..., nn.Module]) -> dict[str, tuple[Any, ...]]:

@@ -6,28 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regkit.course.check.exercise import Mistake, Unanswered
-
-
-def is_blank(answer: Any) -> bool:
-    """None, or the three dots that a blank exercise has."""
-    return answer is None or answer is ...
-
-
-def filled_in(names: tuple[str, str], answer: Any) -> tuple[Any, Any]:
-    """An answer of two parts, if neither is blank.
-
-    Raises:
-        Unanswered: one of them is, or both are.
-        ValueError, TypeError: it has not two parts.
-    """
-    parts = tuple(answer)
-    if len(parts) != 2:
-        raise ValueError(f"two parts are wanted, {names[0]} and {names[1]}, received {len(parts)}")
-    blank = [name for name, part in zip(names, parts, strict=True) if is_blank(part)]
-    if blank:
-        raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
-    return parts
+from regkit.course.check.exercise import Mistake, Unanswered, is_blank
 
 
 def entries(names: Iterable[str], answer: Any, what: str = "") -> dict[str, Any]:

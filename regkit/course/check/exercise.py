@@ -38,6 +38,27 @@ class Unanswered(Exception):
     """Raised by `prepare` where part of an answer is still blank; its text says which part."""
 
 
+def is_blank(answer: Any) -> bool:
+    """None, or the three dots that a blank exercise has."""
+    return answer is None or answer is ...
+
+
+def filled_in(names: tuple[str, str], answer: Any) -> tuple[Any, Any]:
+    """An answer of two parts, if neither is blank.
+
+    Raises:
+        Unanswered: one of them is, or both are.
+        ValueError, TypeError: it has not two parts.
+    """
+    parts = tuple(answer)
+    if len(parts) != 2:
+        raise ValueError(f"two parts are wanted, {names[0]} and {names[1]}, received {len(parts)}")
+    blank = [name for name, part in zip(names, parts, strict=True) if is_blank(part)]
+    if blank:
+        raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
+    return parts
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A known mistake: a wrong answer that makes it, and the hint for all answers that make it.
@@ -76,7 +97,7 @@ class Exercise:
     _prepared: dict[Callable[[], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, answer: Any) -> Verdict:
-        if answer is None or answer is ...:
+        if is_blank(answer):
             return Verdict("amber", self.task)
         try:
             prepared = self.prepare(answer)

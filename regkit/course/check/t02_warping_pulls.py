@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.answers import filled_in
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Mistake, filled_in
 from regkit.fields import compose, identity, invert, rigid_displacement, warp, warp_points
 from regkit.types import Displacement, Image, Pair, spatial
 

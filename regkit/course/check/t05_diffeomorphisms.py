@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from regkit.course.check.answers import filled_in
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Mistake, filled_in
 from regkit.fields import compose, exponential, identity, jacobian_determinant
 from regkit.types import Displacement
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from regkit import data
-from regkit.course.check.answers import is_blank, one_of, tidy
-from regkit.course.check.exercise import Exercise, Mistake, Unanswered
+from regkit.course.check.answers import one_of, tidy
+from regkit.course.check.exercise import Exercise, Mistake, Unanswered, is_blank
 from regkit.metrics import evaluate
 from regkit.optimise import optimise_field
 from regkit.types import Displacement, Pair, Registration
@@ -41,6 +41,9 @@ breaking_shift = Exercise(
         "another word": lambda: "size",
     },
 )
+
+
+Mending = tuple[Registration, Registration, str]
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def _stiff() -> Registration:
     return _optimised(weight=0.05, steps=100)
 
 
-def _scaled(factor: float) -> tuple[Any, ...]:
+def _scaled(factor: float) -> Mending:
     return Registration(factor * _from_nothing().displacement), _from_a_wrong_start(), "nothing"
 
 
