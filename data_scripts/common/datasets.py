@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_scripts.common.conversion import centred
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from regkit.images import Scan, read_image, read_labels
@@ -89,6 +90,11 @@ class Dataset:
     find: Callable[[Files, Variant], list[Case]]
     split: Callable[[Sequence[Case], Files, Variant], Splits]
     convert: Callable[[Case, Variant], Prepared]
+
+
+def centred_pair(image: Scan, labels: Scan, shape: Sequence[int]) -> Prepared:
+    """An image and its labels, cropped or padded about the centre."""
+    return Prepared(centred(image, shape), centred(labels, shape))
 
 
 class Files:

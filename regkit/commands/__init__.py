@@ -14,6 +14,18 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 Run = Callable[[argparse.Namespace], int]
+COMMANDS = {
+    "register": "register two scans (NIfTI): warped image, displacement fields for ITK and ANTs, report, metrics",
+    "train": "train a network; go on where a training was interrupted",
+    "evaluate": "compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
+    "leaderboard": "the shipped networks and their rivals on held-out whole brains, or on two scans of your own",
+    "lab": "open the course in JupyterLab at the first tutorial",
+    "notebooks": "make the learners' and instructors' notebooks from tutorials/*.py",
+    "pages": "run the course and write it as HTML pages whose pictures still move",
+    "study": "train the variants of a method that are not trained yet, and list them",
+    "ledger": "write what the papers claim, and what the stored results say of it",
+}
+
 NETWORKS = ("gradicon", "sacbnet", "sitreg", "smgicnet", "spnet", "voxelmorph")
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
 BENCHMARKS = ("hollow", "hollow_64", "vessels", "brains", "brains_unaligned", "brains_3d", "brains_3d_unaligned")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import BENCHMARKS, METHODS, add_device, refuse, refuse_data
+from regkit.commands import BENCHMARKS, COMMANDS, METHODS, add_device, refuse, refuse_data
 
 if TYPE_CHECKING:
     from regkit.tools.methods import Method
@@ -25,7 +25,7 @@ def add_evaluate(commands: Any) -> None:
     """`evaluate`: a table of methods on a dataset."""
     parser = commands.add_parser(
         "evaluate",
-        help="compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
+        help=COMMANDS["evaluate"],
         description="Compare methods on the pairs of a dataset folder or of a benchmark that regkit makes.",
     )
     parser.add_argument("data", help=f"a dataset's folder, or one of {', '.join(BENCHMARKS)}")

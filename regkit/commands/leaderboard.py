@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regkit.commands import NETWORKS, refuse
+from regkit.commands import COMMANDS, NETWORKS, refuse
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
 NAMES = ("brains_3d", "brains_3d_unaligned")
@@ -25,7 +25,7 @@ def add_leaderboard(commands: Any) -> None:
     """`leaderboard`: the shipped networks and their rivals, side by side."""
     parser = commands.add_parser(
         "leaderboard",
-        help="the shipped networks and their rivals on held-out whole brains, or on two scans of your own",
+        help=COMMANDS["leaderboard"],
         description="Measure what is missing of the leaderboard and write it; or compare all methods on two scans.",
     )
     parser.add_argument("--benchmark", choices=NAMES, help="one of the two (both)")

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from regkit.commands import COMMANDS
+
 
 def add_ledger(commands: Any) -> None:
     """`ledger`: the claims of the papers, judged on the stored results."""
-    words = "write what the papers claim, and what the stored results say of it"
-    parser = commands.add_parser("ledger", help=words)
+    parser = commands.add_parser("ledger", help=COMMANDS["ledger"])
     parser.add_argument("--out", type=Path, help="the file; tutorials/claims.md where it is left out")
     parser.set_defaults(run=run)
 

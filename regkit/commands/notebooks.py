@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from regkit.commands import COMMANDS
+
 
 def add_notebooks(commands: Any) -> None:
     """`notebooks`: make both editions of each tutorial."""
-    words = "make the learners' and instructors' notebooks from tutorials/*.py"
-    commands.add_parser("notebooks", help=words).set_defaults(run=run)
+    commands.add_parser("notebooks", help=COMMANDS["notebooks"]).set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:

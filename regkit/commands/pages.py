@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from regkit.commands import COMMANDS
+
 
 def add_pages(commands: Any) -> None:
     """`pages`: the static edition."""
-    parser = commands.add_parser("pages", help="run the course and write it as HTML pages whose pictures still move")
+    parser = commands.add_parser("pages", help=COMMANDS["pages"])
     parser.add_argument("folder", type=Path, help="where the pages go")
     parser.set_defaults(run=run)
 

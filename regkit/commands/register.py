@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import METHODS, add_device, refuse
+from regkit.commands import COMMANDS, METHODS, add_device, refuse
 
 if TYPE_CHECKING:
     from regkit.images import Scan
@@ -33,7 +33,7 @@ def add_register(commands: Any) -> None:
     """`register`: two scans, from files to files."""
     parser = commands.add_parser(
         "register",
-        help="register two scans (NIfTI): warped image, displacement fields for ITK and ANTs, report, metrics",
+        help=COMMANDS["register"],
         description="Register moving onto fixed. Volumes or slices, any orientation and spacing.",
     )
     parser.add_argument("moving", type=Path, help="the scan to be warped, .nii or .nii.gz")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regkit.commands import BENCHMARKS, NETWORKS, add_device, refuse, refuse_data
+from regkit.commands import BENCHMARKS, COMMANDS, NETWORKS, add_device, refuse, refuse_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ MOTIONS, CONTRASTS = ("small", "large"), ("t1", "shared", "random", "mixed")
 
 def add_train(commands: Any) -> None:
     """`train`: train a network."""
-    parser = commands.add_parser("train", help="train a network; go on where a training was interrupted")
+    parser = commands.add_parser("train", help=COMMANDS["train"])
     add = parser.add_argument
     add("method", choices=NETWORKS, metavar="METHOD", help=", ".join(NETWORKS))
     add("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")

@@ -23,6 +23,16 @@ from regkit.fields import affine_displacement, compose, exponential, identity, m
 from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
+Motion = Literal["small", "large"]
+
+_SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
+    "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
+    "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
+}
+
+_TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
+_SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
+_SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 # ---------------------------------------------------------------------------------------------- draws
 
@@ -105,16 +115,7 @@ def _faults(image: Image, generator: Generator, *, bias: float, texture: float, 
     return (image * field * grain + noise * normal(image.shape, image, generator)).clamp(0, 1)
 
 
-Motion = Literal["small", "large"]
-
-_SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
-    "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
-    "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
-}
-
-_TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
-_SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
-_SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
+# ---------------------------------------------------------------------------------------------- subjects and pairs
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,7 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
     return shape
 
 
-# ---------------------------------------------------------------------------------------------- draws
+# ---------------------------------------------------------------------------------------------- chance
 
 
 def _generator(seed: int, split: Split, number: int) -> Generator:

@@ -25,7 +25,6 @@ _TRUNKS, _WIDEST, _NARROWEST = 4, 0.05, 0.016  # vessels that leave the disc; ra
 _STEP, _BEND = 0.05, 0.12  # of a centre line: length, and standard deviation of the turn (radians)
 _LENGTH = 8.0  # mean length of a branch, in its own radii
 _THINNEST = 0.7  # voxels: what is thinner is drawn this wide, so that no line falls between two voxels
-
 _COARSE, _FINE, _FINER = 3, 6, 0.48  # control points of two deformations along an axis; the second's share of motion
 
 

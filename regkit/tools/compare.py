@@ -29,6 +29,10 @@ from regkit.tools.measures import COLUMNS, MEASURES, RECORDED, Outcome, quantiti
 from regkit.tools.methods import Method, measured, one_thread
 from regkit.types import Image, InputError, Labels, Pair, Registration, check_option
 
+_ABSENT = "-"
+_MOST_ROUNDS = 300  # of Lloyd's algorithm
+_SMALL = 16  # voxels along each axis of what a method is tried on first, at least
+
 _SHOWN = {  # beside a trained variant, by words with units
     "Dice": "dice",
     "mean |warped - fixed|": "difference",
@@ -82,7 +86,6 @@ def measure_variant(pair: Pair, registration: Registration) -> dict[str, float]:
 
 
 Clock = Literal["wall", "processor"]
-_ABSENT = "-"
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,6 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 # ---------------------------------------------------------------------------------------------- scans in files
 
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
-_MOST_ROUNDS = 300
 
 
 def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
@@ -323,9 +325,6 @@ def _thresholds(values: Tensor, count: int) -> Tensor:
             break
         centres = means
     return (centres[1:] + centres[:-1]) / 2
-
-
-_SMALL = 16  # voxels along each axis of what a method is tried on first, at least
 
 
 @dataclass(frozen=True)

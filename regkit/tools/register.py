@@ -20,6 +20,10 @@ from regkit.types import InputError, Registration, check_finite
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
 FOREGROUND = 0.1  # of the range of intensities
+_COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
+_LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
+
+# ---------------------------------------------------------------------------------------------- the affine stage
 
 
 def align(
@@ -109,8 +113,7 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
     return grid.affine @ whole @ np.linalg.inv(grid.affine)
 
 
-_COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
-_LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
+# ---------------------------------------------------------------------------------------------- two scans
 
 
 class TooLargeError(InputError, MemoryError):
@@ -243,6 +246,9 @@ def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
 
 def _listed(numbers: tuple[float, ...]) -> str:
     return " x ".join(f"{number:.3g}" for number in numbers)
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
 
 
 def check_kinds(moving: Scan, fixed: Scan) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,12 @@ class Protocol:
     notes: str = ""
 
 
+def _protocol(source: str, columns: Sequence[Column], numbers: Sequence[str], **rules: Any) -> Protocol:
+    """A table with the numbers of the paper's own method, column by column."""
+    published = dict(zip([column.name for column in columns], numbers, strict=True))
+    return Protocol(source, tuple(columns), published=published, **rules)
+
+
 def _sitreg(labels: tuple[int, ...], source: str, *numbers: str) -> Protocol:
     columns = (
         Column("Dice", "dice", labels),
@@ -71,30 +77,20 @@ def _sitreg(labels: tuple[int, ...], source: str, *numbers: str) -> Protocol:
         Column("cycle", "cycle", norm="squared"),
         Column("inverse", "inverse", norm="squared"),
     )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
     notes = "the paper does not say which of its program's three determinants it prints: the averaged one is taken"
-    return Protocol(source, columns, published=published, notes=notes)
+    return _protocol(source, columns, numbers, notes=notes)
 
 
 def _sacbnet(labels: tuple[int, ...], source: str, *numbers: str, spread: Spread = "pairs") -> Protocol:
-    columns = (
-        Column("Dice", "dice", labels),
-        Column("HD95", "hd95", labels),
-        Column("ASSD", "assd", labels),
-        Column("|J|<0 %", "folds_percent"),
-    )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
-    return Protocol(source, columns, "zero", spread, published=published, notes="distances in mm, which is not stated")
+    distances = [Column(name, name.lower(), labels) for name in ("Dice", "HD95", "ASSD")]
+    columns, notes = (*distances, Column("|J|<0 %", "folds_percent")), "distances in mm, which is not stated"
+    return _protocol(source, columns, numbers, absent="zero", spread=spread, notes=notes)
 
 
 def _spnet(groups: Mapping[str, tuple[int, ...]], source: str, *numbers: str) -> Protocol:
-    columns = (
-        *(Column(name, "dice", labels) for name, labels in groups.items()),
-        Column("Jab %", "folds_percent"),
-        Column("ICE", "inverse"),
-    )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
-    return Protocol(source, columns, "zero", published=published, notes="the differences in Jab are not stated")
+    overlaps = [Column(name, "dice", labels) for name, labels in groups.items()]
+    columns = (*overlaps, Column("Jab %", "folds_percent"), Column("ICE", "inverse"))
+    return _protocol(source, columns, numbers, absent="zero", notes="the differences in Jab are not stated")
 
 
 def _copdgene(source: str, *numbers: str) -> Protocol:
@@ -106,7 +102,7 @@ def _copdgene(source: str, *numbers: str) -> Protocol:
         Column("DICE", "dice", (1,), scale=100),
         Column("% |J|", "folds_percent", definition="flips"),
     )
-    return Protocol(source, columns, published=dict(zip([column.name for column in columns], numbers, strict=True)))
+    return _protocol(source, columns, numbers)
 
 
 _OASIS = tuple(range(1, 36))
