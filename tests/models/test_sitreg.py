@@ -176,7 +176,7 @@ def test_measured_properties_agree_with_the_authors_program(prefix):
         inside = int(reads_inside(registration.displacement).sum())
         assert abs(inside - FIXTURE[prefix + "mask_image1_sum"]) <= 0.002 * moving.numel()  # ties at the border
     if prefix + "control_point_bounds" in FIXTURE:
-        limits = [update.limit.keywords["largest"] for update in model.updates]
+        limits = [update.largest for update in model.updates]
         assert np.allclose(limits, FIXTURE[prefix + "control_point_bounds"], atol=1e-7)
 
 
