@@ -217,7 +217,7 @@ def test_features_match_the_authors():
     model, registration = main_run(torch.float32)
     moving, fixed = small_pair((48, 64, 80))
     with torch.no_grad():
-        pyramid = model._encode(torch.cat([moving, fixed]))
+        pyramid = model.encode(torch.cat([moving, fixed]))
     steps = {1: 8, 2: 4, 3: 4, 4: 2, 5: 1}
     for level, item in itertools.product(steps, (0, 1)):
         suffix = f"_s{steps[level]}" if steps[level] > 1 else ""
@@ -305,7 +305,7 @@ def test_objective_matches_the_authors():
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_block_matches_the_authors(kind):
-    block = SACB(3, 16, 5, BLOCKS[kind], k_means_as_released)
+    block = SACB(3, 16, 5, BLOCKS[kind], as_released=True)
     block.load_state_dict(block_weights(kind))
     features, gradient = block_input()
     features.requires_grad_()
@@ -512,7 +512,7 @@ def test_equal_attention_makes_the_clusters_irrelevant(dim):
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_renumbered_clusters_change_nothing(dim):
-    block = SACB(dim, 6, 4, "space", k_means)
+    block = SACB(dim, 6, 4)
     features = torch.randn(2, 6, *SHAPES[dim])
     refined = block(features)
     order = torch.tensor([2, 0, 3, 1])
@@ -522,7 +522,7 @@ def test_renumbered_clusters_change_nothing(dim):
 
 @pytest.mark.parametrize("dim, mean", list(itertools.product((2, 3), BLOCKS.values())))
 def test_no_gradient_flows_through_the_clusters(dim, mean):
-    block = SACB(dim, 6, 4, mean, k_means)
+    block = SACB(dim, 6, 4, mean)
     features = torch.randn(1, 6, *SHAPES[dim], requires_grad=True)
     refined = block(features)
     assert not refined.clusters.centroids.requires_grad
@@ -536,7 +536,7 @@ def test_means_equal_those_of_unfolded_neighbourhoods():
     patches = pad(features).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)  # (B, C, *space, taps)
     torch.testing.assert_close(sacbnet.mean_over_space(features), patches.mean(-1))
     torch.testing.assert_close(sacbnet.mean_over_channels(features), patches.mean(1).movedim(-1, 1))
-    both = sacbnet.mean_over_both(features)
+    both = SACB(2, 3, 7, "both").describe(features)
     torch.testing.assert_close(both, torch.cat([patches.mean(-1), patches.mean(1).movedim(-1, 1)], 1))
 
 
@@ -661,7 +661,7 @@ def test_switches_change_the_result(dim, name, option):
 
 def test_switch_of_empty_clusters_reaches_the_clustering():
     block = SACBNet(2, width=2, empty="farthest").blocks["5"]
-    assert block.cluster.keywords["empty"] == "farthest"
+    assert block.empty == "farthest"
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -715,7 +715,7 @@ def test_a_level_without_block_matches_the_raw_features():
     model = SACBNet(2, width=2, blocks="5").eval()
     moving, fixed = small_pair((32, 48))
     registration = model(moving, fixed)
-    pyramid = model._encode(torch.cat([moving, fixed]))
+    pyramid = model.encode(torch.cat([moving, fixed]))
     assert torch.equal(registration.matches[1].fixed, pyramid[3][1:])
 
 
