@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from regkit._core.grid import in_one_piece
 from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur
 from regkit.fields import average_pool, identity, sample, scale_components
 from regkit.types import (
@@ -36,7 +37,7 @@ Map = Callable[[Coordinates], Coordinates]
 
 Orders = Literal["one", "both"]
 
-_SLAB_VOXELS = 2**16  # what stays in a core's cache
+_PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differences
 
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
@@ -46,17 +47,17 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
 # ---------------------------------------------------------------------------------------------- smoothness
 
 
-def _slabs(shape: Sequence[int]) -> Iterator[tuple[tuple[slice, slice], int]]:
+def _pieces(field: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:
     """Parts (items, planes) of a field (items, *space) that fit the cache, each with the axis to difference along."""
-    items, length, *rest = shape
-    plane = math.prod(rest)
-    count = max(1, _SLAB_VOXELS // (length * plane))
-    planes = max(1, _SLAB_VOXELS // plane)
+    items, length, *rest = field.shape
+    plane, held = math.prod(rest), field.numel() if in_one_piece(field) else _PIECE_VOXELS
+    count = max(1, held // (length * plane))
+    planes = max(1, held // plane)
     for item in range(0, items, count):
         for start in range(0, length, planes):
             stop = min(start + planes, length)
             yield (slice(item, item + count), slice(start, stop + 1)), 1
-            for axis in range(2, len(shape)):
+            for axis in range(2, field.dim()):
                 yield (slice(item, item + count), slice(start, stop)), axis
 
 
@@ -69,7 +70,7 @@ class _Diffusion(torch.autograd.Function):
         ctx.save_for_backward(field)
         ctx.scales = [1 / max((field.dim() - 1) * (field.numel() - field.numel() // n), 1) for n in field.shape]
         sums = [field.new_zeros(())]
-        for part, axis in _slabs(field.shape):
+        for part, axis in _pieces(field):
             sums.append(field[part].diff(dim=axis).square_().sum() * ctx.scales[axis])
         return torch.stack(sums).sum()
 
@@ -78,7 +79,7 @@ class _Diffusion(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (field,) = ctx.saved_tensors
         gradient = field.new_zeros(field.shape)
-        for part, axis in _slabs(field.shape):
+        for part, axis in _pieces(field):
             steps = field[part].diff(dim=axis)
             size = steps.shape[axis]
             gradient[part].narrow(axis, 1, size).addcmul_(steps, grad, value=2 * ctx.scales[axis])

@@ -385,7 +385,7 @@ def plain_diffusion(displacement: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(7, 9), (2, 13), (5, 7, 6), (8, 3, 2)])
 @pytest.mark.parametrize("slab", [1, 100, 2**16])
 def test_diffusion_is_the_plain_formula(shape, slab, monkeypatch):
-    monkeypatch.setattr("regkit.losses._SLAB_VOXELS", slab)
+    monkeypatch.setattr("regkit.losses._PIECE_VOXELS", slab)
     displacement = field(shape).requires_grad_()
     value, expected = losses.diffusion(displacement), plain_diffusion(displacement)
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
