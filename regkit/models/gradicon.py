@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regkit import losses
-from regkit.fields import average_pool, identity, linear_upsample, sample, scale_components, unit_to_voxels, warp
+from regkit._core.sampler import sample
+from regkit.fields import average_pool, identity, linear_upsample, scale_components, unit_to_voxels, warp
 from regkit.models.layers import batch_norm, check_inputs, configured, conv, conv_transposed, crop
 from regkit.types import Coordinates, Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 

@@ -19,14 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit import losses, types
-from regkit.fields import average_pool, compose, upsample, warp
+from regkit import fields, losses, types
+from regkit._core.sampler import compose, warp
+from regkit.fields import average_pool, upsample
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
 
 Empty = Literal["origin", "farthest"]
+
+_AS_RELEASED: tuple[float, int, Empty] = (1e-10, 10**10, "origin")  # tolerance, limit, empty clusters of the program
 
 _SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
 
@@ -181,7 +184,7 @@ class SACBNet(nn.Module):
 
     def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """The similarity and the weighted penalty, by name; their sum is the loss."""
-        warped = warp(moving, registration.displacement, padding=self.padding)
+        warped = fields.warp(moving, registration.displacement, padding=self.padding)
         return {
             "lncc": losses.lncc(warped, fixed),
             "diffusion": self.weight * losses.diffusion(registration.displacement),
@@ -254,9 +257,9 @@ class SACB(nn.Module):
         for points in self.describe(projected).flatten(2):  # (F, L), for each item of the batch
             count = min(self.count, points.shape[1])
             if self.as_released:
-                items.append(_k_means_as_released(points, count, self.seed))
+                items.append(_k_means(points, count, np.random.RandomState(self.seed), *_AS_RELEASED))
             else:
-                items.append(_k_means(points, count, self.seed, empty=self.empty))
+                items.append(_k_means(points, count, np.random.default_rng(self.seed), empty=self.empty))
         index = torch.stack([item.index for item in items]).view(len(items), *spatial(projected))
         return Clusters(index, torch.stack([item.centroids for item in items]))
 
@@ -482,19 +485,7 @@ def k_means(
         ValueError: points that are not finite, or fewer than `count`.
     """
     _check_points(points, count)
-    return _k_means(points, count, seed, tolerance, max_iterations, empty)
-
-
-def _k_means(
-    points: Tensor,
-    count: int,
-    seed: int,
-    tolerance: float = 1e-4,
-    max_iterations: int = 50,
-    empty: Empty = "origin",
-) -> Clusters:
-    rows = np.random.default_rng(seed).choice(points.shape[1], count, replace=False)
-    return _converge(points, rows, tolerance, max_iterations, empty)
+    return _k_means(points, count, np.random.default_rng(seed), tolerance, max_iterations, empty)
 
 
 def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Clusters:
@@ -503,12 +494,7 @@ def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Cluster
     Source: github.com/x-xc/SACB_Net, with its switch `fix_rng` on (it is off there: every call draws anew).
     """
     _check_points(points, count)
-    return _k_means_as_released(points, count, seed)
-
-
-def _k_means_as_released(points: Tensor, count: int, seed: int) -> Clusters:
-    rows = np.random.RandomState(seed).choice(points.shape[1], count, replace=False)
-    return _converge(points, rows, 1e-10, 10**10, "origin")
+    return _k_means(points, count, np.random.RandomState(seed), *_AS_RELEASED)
 
 
 def _check_points(points: Tensor, count: int) -> None:
@@ -529,7 +515,15 @@ def _check_points(points: Tensor, count: int) -> None:
 
 
 @torch.no_grad()
-def _converge(points: Tensor, rows: np.ndarray, tolerance: float, max_iterations: int, empty: Empty) -> Clusters:
+def _k_means(
+    points: Tensor,
+    count: int,
+    generator: np.random.Generator | np.random.RandomState,
+    tolerance: float = 1e-4,
+    max_iterations: int = 50,
+    empty: Empty = "origin",
+) -> Clusters:
+    rows = generator.choice(points.shape[1], count, replace=False)
     points = at_least_float32(points)
     centroids = points[:, torch.from_numpy(rows).to(points.device)].T
     with torch.autocast(points.device.type, enabled=False):  # half precision would tie distances

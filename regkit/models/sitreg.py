@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from regkit import fields, losses, types
-from regkit.fields import compose, exponential, identity, invert, warp
+from regkit._core.grid import identity
+from regkit._core.inversion import invert
+from regkit._core.sampler import compose, exponential, sample, warp
 from regkit.models.layers import check_inputs, configured, conv, convolve, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, choose, spatial
 
@@ -201,7 +203,7 @@ class SITReg(nn.Module):
     def _lncc(self, image: Image, other: Image, displacement: Displacement) -> Tensor:
         """-lncc of both images, set to zero where the map reads outside."""
         inside = fields.reads_inside(displacement).to(displacement.dtype)
-        return losses.lncc(warp(image, displacement) * inside, other * inside, window=self.window)
+        return losses.lncc(fields.warp(image, displacement) * inside, other * inside, window=self.window)
 
 
 def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Sequence[int], affine: str) -> None:
@@ -271,7 +273,7 @@ def look_up(
     (2B, dim, *shape), voxels. affine: A, (2B, dim, dim + 1), voxels about the centre. Returns (2B, C, *level).
     """
     grid = factor * identity(spatial(features), like=at_least_float32(features[:1, :1])) + (factor - 1) / 2
-    positions = grid if halfway is None else grid + fields.sample(halfway, grid)
+    positions = grid if halfway is None else grid + sample(halfway, grid)
     if affine is not None:
         positions = fields.move_affinely(positions, affine, shape)
     return warp(features, (positions - grid) / factor)

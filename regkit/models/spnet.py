@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit import fields
-from regkit.fields import average_pool, compose, exponential, upsample, warp
+from regkit._core import sampler
+from regkit._core.grid import identity
+from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
 from regkit.models.layers import check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, Registration, spatial
@@ -152,13 +153,13 @@ class SPNet(nn.Module):
 
     def exponential(self, velocity: Displacement) -> Displacement:
         """exp(v) by scaling and squaring, composed with the sampler of the geometry."""
-        return exponential(velocity, composition=lambda first, then: then + self.pull(first, then))
+        return sampler.exponential(velocity, composition=lambda first, then: then + self.pull(first, then))
 
     def pull(self, image: Image, displacement: Displacement) -> Image:
         """image(x + u(x)), with the sampler of the geometry."""
         if self.geometry == "released":
             return half_voxel_off(image, displacement)
-        return warp(image, displacement, padding="zeros" if self.geometry == "aligned zeros" else "border")
+        return sampler.warp(image, displacement, padding="zeros" if self.geometry == "aligned zeros" else "border")
 
     def objective(self, registration: SPNetRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """Local NCC of both directions and smoothness of the velocities at every level, level l weighing 1/2^l.
@@ -181,7 +182,7 @@ class SPNet(nn.Module):
         terms = {"lncc": similarity, "diffusion": self.weight * smoothness}
         if not self.integrate:
             both = registration.displacements[-1]  # u_AB and u_BA
-            round_trip = compose(swap(both), both).square().sum(1).mean()
+            round_trip = sampler.compose(swap(both), both).square().sum(1).mean()
             terms["inverse_consistency"] = self.inverse_weight * round_trip
         return terms
 
@@ -252,6 +253,6 @@ def activated(layer: nn.Module) -> nn.Sequential:
 
 def half_voxel_off(image: Image, displacement: Displacement) -> Image:
     """The authors' sampler: reads at p S/(S - 1) - 1/2 instead of p, and zero outside."""
-    positions = displacement + fields.identity(spatial(displacement), like=displacement)
+    positions = displacement + identity(spatial(displacement), like=displacement)
     factors = [size / max(size - 1, 1) for size in spatial(image)]
-    return fields.sample(image, fields.scale_components(positions, factors) - 0.5, padding="zeros")
+    return sampler.sample(image, scale_components(positions, factors) - 0.5, padding="zeros")

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regkit import losses
-from regkit.fields import exponential, warp
+from regkit._core.sampler import exponential
+from regkit.fields import warp
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Dim, Image, InputError, Registration, at_least_float32, spatial
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from regkit.fields import compose, exponential, normalized_to_voxels, upsample, voxels_to_normalized, warp
+from regkit._core.sampler import compose, exponential, warp
+from regkit.fields import normalized_to_voxels, upsample, voxels_to_normalized
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
 from regkit.models.layers import check_inputs, configured, crop, swap
 from regkit.models.smgicnet import released

@@ -25,16 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.fields import (
-    exponential,
-    identity,
-    linear_upsample,
-    normalized_to_voxels,
-    sample,
-    scale_components,
-    voxels_to_normalized,
-    warp,
-)
+from regkit._core.grid import identity
+from regkit._core.sampler import exponential, sample, warp
+from regkit.fields import linear_upsample, normalized_to_voxels, scale_components, voxels_to_normalized
 from regkit.losses import diffusion, lncc, mse
 from regkit.models.layers import conv, crop, swap
 from regkit.models.smgicnet.networks import (
