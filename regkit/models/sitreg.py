@@ -120,8 +120,11 @@ class SITReg(nn.Module):
         self.features = Features(dim, (in_channels, *channels), counts, groups, normalization)
         self.updates = nn.ModuleList()
         for level, (before, width) in enumerate(zip(channels, update_channels, strict=False)):
-            bound = _SAFETY * control_bound(2**level, dim)
-            largest = {"bound": bound, "gamma": gamma, "none": None}[limit]
+            largest = None  # of the control values
+            if limit == "bound":
+                largest = _SAFETY * control_bound(2**level, dim)
+            elif limit == "gamma":
+                largest = gamma
             self.updates.append(Update(dim, before, width, groups, update_normalization, largest))
         self.affine = None
         if affine == "halfway":

@@ -103,20 +103,20 @@ class SPNet(nn.Module):
         """Register (B, C, *space) onto (B, C, *space), of any size."""
         check_inputs(self, moving, fixed)
         images = torch.cat(torch.broadcast_tensors(moving, fixed))  # (2B, C, *space)
-        batch, asked = len(images) // 2, self.estimated * len(images) // 2
+        batch, count = len(images) // 2, self.estimated * len(images) // 2
         features = self.encoder(self.pyramid(images))  # fine to coarse, (2B, C_l, *ceil(space / 2^l))
         velocities: list[Displacement] = []  # coarse to fine, (2B, dim, *level), voxels of the level
         displacements: list[Displacement] = []
-        handed = features[-1][..., :0]  # features for the next level: none before the coarsest
+        context = features[-1][..., :0]  # what an estimator hands to the next level: nothing to the coarsest
         for level in reversed(range(len(self.estimators))):
             feature = crop(features[level], ceil_shape(spatial(images), level))
-            own, other = feature[:asked], swap(feature)[:asked]  # the image that is moved, and its target
-            inputs = [own, other]
+            source, target = feature[:count], swap(feature)[:count]  # of the image that is moved, and of the other
+            inputs = [source, target]
             if displacements:
-                upsampled = crop(upsample(displacements[-1]), spatial(feature))[:asked]
-                own = self.pull(own, upsampled) if self.feature_warping else own
-                inputs = [own, other, crop(handed, spatial(feature)), upsampled]
-            estimate, handed = self.estimators[level](torch.cat(inputs, 1))
+                upsampled = crop(upsample(displacements[-1]), spatial(feature))[:count]
+                source = self.pull(source, upsampled) if self.feature_warping else source
+                inputs = [source, target, crop(context, spatial(feature)), upsampled]
+            estimate, context = self.estimators[level](torch.cat(inputs, 1))
             velocities.append(self.both_ways(estimate))
             displacements.append(self.exponential(velocities[-1]) if self.integrate else velocities[-1])
         return SPNetRegistration(
@@ -214,14 +214,17 @@ class Encoder(nn.Module):
 class Estimator(nn.Module):
     """One level's answer: a velocity (or displacement), and features for the next finer level.
 
-    Input: own features warped (C), the other's (C), and below the coarsest level the handed features and displacement.
+    Input: the source's features, warped (C), the target's (C), and below the coarsest level what the level before
+    handed on (8) and its displacement (dim), upsampled.
     """
 
     def __init__(self, dim: Dim, encoder: Encoder, level: int) -> None:
         super().__init__()
-        known = EXTRA + dim if level + 1 < len(encoder.channels) else 0
+        inputs = 2 * encoder.channels[level]
+        if level + 1 < len(encoder.channels):
+            inputs += EXTRA + dim
         width = ESTIMATOR_WIDTHS[level]
-        self.first = activated(conv(dim, 2 * encoder.channels[level] + known, width))
+        self.first = activated(conv(dim, inputs, width))
         self.second = activated(conv(dim, width, width))
         self.head = conv(dim, width, dim)
         for name, parameter in self.head.named_parameters():

@@ -173,6 +173,8 @@ def test_bfloat16_on_the_cpu_gives_the_gradient_also_on_grids_smaller_than_a_ker
         model = getattr(models, name)(dim, **arguments)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             registration = model(pair.moving, pair.fixed)
+            terms = model.objective(registration, pair.moving, pair.fixed)
+        assert {tensor.dtype for tensor in (registration.displacement, *terms.values())} == {torch.float32}
         torch.manual_seed(1)
         sum(model.objective(registration, pair.moving, pair.fixed).values()).backward()
         gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))

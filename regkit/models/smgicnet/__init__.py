@@ -128,11 +128,11 @@ class SMGICNet(nn.Module):
         """Register (B, C, *space) onto (B, C, *space), of any size."""
         check_inputs(self, moving, fixed)
         images = torch.cat(torch.broadcast_tensors(moving, fixed))  # (2B, C, *space)
-        batch, asked = len(images) // 2, self.directions * len(images) // 2
+        batch, count = len(images) // 2, self.directions * len(images) // 2
         stages: list[Stage] = []
         for network, band in zip(self.networks, self.pyramid(images), strict=True):
             shape = spatial(band)
-            displacement = velocity = images.new_zeros(asked, self.dim, *shape)  # known so far: nothing
+            displacement = velocity = images.new_zeros(count, self.dim, *shape)  # at first the identity
             if stages:
                 displacement, velocity = self.carry(stages[-1], shape)
             stages.append(self.refine(network, band, displacement, velocity))
@@ -168,24 +168,24 @@ class SMGICNet(nn.Module):
             displacement = velocity = released.enlarged(stage.displacement)
         return crop(displacement, shape), crop(velocity, shape)
 
-    def refine(self, network: Any, band: Tensor, displacement: Displacement, known: Displacement) -> Stage:
-        """One level: warp by what is known, ask for the rest of the velocity, add, integrate.
+    def refine(self, network: Any, band: Tensor, displacement: Displacement, previous: Displacement) -> Stage:
+        """One level: warp by the displacement so far, ask for the rest of the velocity, add, integrate.
 
         band: both images' low band, and the energies behind it, (2B, C or 2C, *level), moving first. displacement,
-        known: of the coarser levels, (2B or B, dim, *level), voxels.
+        previous: up(u_{i-1}) and up(v_{i-1}), (2B or B, dim, *level), voxels.
         """
-        moving, fixed = warp(band[: len(known)], displacement), swap(band)[: len(known)]
+        moving, fixed = warp(band[: len(previous)], displacement), swap(band)[: len(previous)]
         channels, corners = self.in_channels, self.variant == "released"  # what the networks' unit spans
         images = torch.cat([moving[:, :channels], fixed[:, :channels]], 1)  # (2B, 2C, *level)
         energies = torch.cat([moving[:, channels:], fixed[:, channels:]], 1)  # as many, or no channels
-        answer = ask(network, images, energies, voxels_to_normalized(known, align_corners=corners).to(band))
+        answer = ask(network, images, energies, voxels_to_normalized(previous, align_corners=corners).to(band))
         residual = self.velocity_range * at_least_float32(answer.residual)
         residual = normalized_to_voxels(residual, align_corners=corners)  # r_i
         if self.variant == "paper":  # v_i = r_i + up(v_{i-1}), φ_i = exp(v_i) and its inverse exp(-v_i)
-            velocity = residual + known
+            velocity = residual + previous
             displacement, inverse = exponential(torch.cat([velocity, -velocity])).chunk(2)
         else:
-            velocity = residual + warp(known, residual)
+            velocity = residual + warp(previous, residual)
             displacement, inverse = released.integrate(velocity, self.velocity_range)
         return Stage(residual, velocity, displacement, inverse, answer.weight, answer.gates)
 
@@ -207,13 +207,13 @@ class SMGICNet(nn.Module):
             return released.losses(self, registration, bands)
         displacement, inverse = registration.displacements[-1], registration.inverses[-1]  # of φ_AB and φ_BA
         reverse = swap(displacement) if self.symmetric else inverse  # of φ_BA and φ_AB
-        asked = len(displacement)
-        image, target = bands[-1][:asked], swap(bands[-1])[:asked]  # A and B
+        count = len(displacement)
+        image, target = bands[-1][:count], swap(bands[-1])[:count]  # A and B
         returned = warp(target, inverse)  # B ∘ φ_AB⁻¹
         similarity = INVERSE_SIMILARITY * lncc(returned, image, window=level_window(returned, 0))
-        warped = [warp(band[:asked], u) for band, u in zip(bands, registration.displacements, strict=True)]  # A_i ∘ φ_i
+        warped = [warp(band[:count], u) for band, u in zip(bands, registration.displacements, strict=True)]  # A_i ∘ φ_i
         terms = dict.fromkeys(self.weights, image.new_zeros(()))
-        terms["similarity"] = self._add_levels(similarity, warped, [swap(band)[:asked] for band in bands])
+        terms["similarity"] = self._add_levels(similarity, warped, [swap(band)[:count] for band in bands])
         if self.weights["smoothness"]:
             levels = enumerate(reversed(registration.displacements))
             terms["smoothness"] = torch.stack([diffusion(u) / 2**halvings for halvings, u in levels]).sum()
