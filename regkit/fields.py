@@ -40,6 +40,7 @@ from regkit.types import (
     check_option,
     check_same_batch,
     check_same_grid,
+    check_values,
     choose,
     spatial,
 )
@@ -93,7 +94,8 @@ def sample(
             f"shapes {tuple(image.shape)} on {image.device} and {tuple(coordinates.shape)} on {coordinates.device}",
             "bring them together first",
         )
-    _check_values(mode=mode, padding=padding, image=image, coordinates=coordinates)
+    _check_options(mode, padding)
+    check_values(image=image, coordinates=coordinates)
     return sampler.sample(image, coordinates, mode=mode, padding=padding)
 
 
@@ -110,7 +112,8 @@ def warp(
     check_image(image)
     check_displacement(displacement)
     check_same_grid(image, displacement, ("image", "displacement"))
-    _check_values(mode=mode, padding=padding, image=image, displacement=displacement)
+    _check_options(mode, padding)
+    check_values(image=image, displacement=displacement)
     return sampler.warp(image, displacement, mode=mode, padding=padding)
 
 
@@ -156,13 +159,9 @@ def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
     return points + sample(at_least_float32(displacement), places).flatten(2).movedim(1, -1)
 
 
-def _check_values(*, mode: str = "linear", padding: str = "border", **tensors: Tensor) -> None:
-    """Raise unless the options are known and the values finite; a GPU would have to wait, and is trusted."""
+def _check_options(mode: str, padding: str) -> None:
     check_option("mode", mode, get_args(Interpolation))
     check_option("padding", padding, get_args(Padding))
-    for name, tensor in tensors.items():
-        if tensor.device.type == "cpu":
-            check_finite(tensor, name)
 
 
 # ---------------------------------------------------------------------------------------------- the group of maps
@@ -180,7 +179,8 @@ def compose(first: Displacement, then: Displacement, *, padding: Padding = "bord
     check_displacement(first, "first")
     check_displacement(then, "then")
     check_same_grid(first, then, ("first", "then"))
-    _check_values(padding=padding, first=first, then=then)
+    _check_options("linear", padding)
+    check_values(first=first, then=then)
     return sampler.compose(first, then, padding=padding)
 
 
@@ -202,7 +202,7 @@ def exponential(
     check_displacement(velocity, "velocity")
     if steps < 0:
         raise InputError("steps must be 0 or more", steps, "7 is usual")
-    _check_values(velocity=velocity)
+    check_values(velocity=velocity)
     return sampler.exponential(velocity, steps=steps, composition=composition)
 
 

@@ -176,6 +176,13 @@ def check_finite(tensor: Tensor, name: str) -> None:
         )
 
 
+def check_values(**tensors: Tensor) -> None:
+    """`check_finite` of each, by name, on the CPU; a GPU would have to wait for it, and is trusted."""
+    for name, tensor in tensors.items():
+        if tensor.device.type == "cpu":
+            check_finite(tensor, name)
+
+
 def check_same_grid(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
     """Raise unless two (B, C, *space) tensors share spatial shape, device and a batch that broadcasts."""
     if first.device != second.device:

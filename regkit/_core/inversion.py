@@ -148,21 +148,27 @@ def _newton_points(
 ) -> Solution:
     """y <- y - (I + Du(y))⁻¹ e with e = y + u(y) - x, for the points where |e| is not yet small; at first y - e may do.
 
+    Where the map folds a step may lead far away: points that never come close end where |e| was least.
     displacement: (1, dim, *space). goal x, start y: (1, dim, N, 1[, 1]), voxels.
     """
-    solution, position = start.clone(), start
+    solution, position, nearest = start.clone(), start, start
     places = torch.arange(start.shape[2], device=start.device)
+    least = start.new_full(places.shape, torch.inf)
     for count in itertools.count(1):
         error = position + read(displacement, position, relative=False) - goal
         size = error.abs().flatten(2).amax((0, 1))  # (N,)
+        nearest = torch.where((size < least).view(-1, *[1] * (goal.dim() - 3)), position, nearest)
+        least = torch.fmin(size, least)  # NaN is no place either
         wrong = (~(size < tolerance)).nonzero()[:, 0]
         if len(wrong) == 0 or count == max_iterations:
             break
         places = places[wrong]
-        position, error, goal = (part[:, :, wrong] for part in (position, error, goal))
+        position, nearest, error, goal = (part[:, :, wrong] for part in (position, nearest, error, goal))
+        least = least[wrong]
         hard = (size[wrong] > (_EASY_ERROR if count <= _EASY_STEPS else 0)).nonzero()[:, 0]
         jacobian = map_jacobian(displacement, position[:, :, hard])
         error[:, :, hard] = solve(jacobian.unbind(2), error[:, :, hard])
         position = position - error
         solution[:, :, places] = position
-    return Solution(solution, size)
+    solution[:, :, places] = nearest
+    return Solution(solution, least)

@@ -233,7 +233,7 @@ def _evaluations(step: Tensor) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
-                invert(step, max_iterations=count)
+                invert(step, max_iterations=count, method="anderson")
             except RuntimeWarning:
                 continue
         return count
