@@ -36,8 +36,8 @@ def plainly(run: Run) -> Run:
     """A command that tells what went wrong in one line instead of a traceback, and warnings likewise.
 
     Bad input (ValueError), files (OSError), numbers that are not finite (FloatingPointError), too little memory
-    (MemoryError, on a GPU torch's own) and what is not installed (ImportError) end it with status 2, as argparse ends
-    it for arguments that it does not know; Ctrl-C with 130.
+    (MemoryError, on a GPU torch's own) and what is not installed (ImportError) end it with status 1, Ctrl-C with 130;
+    arguments that argparse does not know end it with 2.
     """
 
     @functools.wraps(run)
@@ -55,7 +55,7 @@ def plainly(run: Run) -> Run:
                 if not isinstance(error, (*_TOLD, torch.cuda.OutOfMemoryError)):
                     raise
                 print(f"regkit: {' '.join(str(error).splitlines())}", file=sys.stderr)
-                return 2
+                return 1
 
     return told
 

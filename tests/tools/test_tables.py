@@ -177,8 +177,8 @@ def test_evaluate_takes_the_papers_tables(tmp_path, capsys):
     assert text.count("| none, 1 pairs |") == 2 and "| GradICON, Tables 2 and 5 | 3.621 |" in text
     assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "gradicon/drive"]) == 0
     assert "| magnitude |" in capsys.readouterr().out
-    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "unknown"]) == 2
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "unknown"]) == 1
     assert "protocol must be one of sitreg/oasis" in capsys.readouterr().err
     (folder / "dataset.json").unlink()
-    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "paper"]) == 2
+    assert regkit_main(["evaluate", str(folder), "--method", "none", "--protocol", "paper"]) == 1
     assert "a paper's table is taken on a dataset that data_scripts prepared" in capsys.readouterr().err
