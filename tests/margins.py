@@ -17,9 +17,12 @@ changes every gradient that Adam sees by a relative 1e-6, from the random seed n
 summation does, at the cost of no second machine.
 
 The margin of `a < b` is b - a in the worst combination, that of `allclose` is 1 - error / tolerance. Its unit is the
-standard deviation of that difference over the combinations in the table. Where both sides are positive the same is asked
-of log b - log a, and the larger of the two counts: numbers that differ by factors are skewed. Below 3 a claim is flagged:
-it holds by a hair.
+standard deviation of that difference over the combinations in the table. Where both sides are positive the same is
+asked of log b - log a, and the larger of the two counts: numbers that differ by factors are skewed. Below 3 a claim is
+flagged: it holds by a hair.
+
+A claim about a network that nobody trains holds for its own random weights, which are the same on every machine: that
+it fails under another seed is no fault. The table says under which combinations a claim failed.
 """
 
 from __future__ import annotations
@@ -292,7 +295,7 @@ def execute(number: str, edition: str, seed: int, threads: int, noise: int, inte
 
 
 def _watched_trainings(interrupt: int) -> list[None]:
-    """A list that grows with each training; where `interrupt` is not 0, each one is interrupted after that many steps."""
+    """A list that grows with each training; unless `interrupt` is 0, each one is interrupted after that many steps."""
     from regkit import training
 
     usual, started = training.train, []
@@ -453,15 +456,15 @@ def _print(number: str, mode: str, lines: list[Node], options: argparse.Namespac
         units = margin(nodes)
         failing = sum(not node["holds"] for node in nodes)
         mark = f"FAILS {failing}/{len(nodes)}" if failing else "below 3" if units < 3 else ""
+        if failing and len(nodes) == len(lines):
+            keys = [line["key"] for line, node in zip(lines, nodes, strict=True) if not node["holds"]]
+            mark += " at " + "; ".join(f"{key['cpu']} seed {key['seed']} noise {key['noise']}" for key in keys)
         flagged += bool(mark)
         if mark or options.all:
             rows.append((line, text, units, mark, nodes))
     seconds = sum(line["seconds"] for line in lines) / len(lines)
-    print(
-        f"\n## {number}, {options.edition}, {mode}: {len(lines)} combinations of {seconds:.0f} s, {len(claims)} claims,",
-        end=" ",
-    )
-    print(f"{flagged} flagged")
+    title = f"{number}, {options.edition}, {mode}: {len(lines)} combinations of {seconds:.0f} s"
+    print(f"\n## {title}, {len(claims)} claims, {flagged} flagged")
     for line, text, units, mark, nodes in rows:
         print(f"- line {line} {mark or 'holds'} ({units:.3g} spreads): `{' '.join(text.split())[:150]}`")
         for leaf in _columns(nodes):

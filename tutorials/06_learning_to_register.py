@@ -175,14 +175,16 @@ recipe = training.Recipe(steps=6, batch=8, learning_rate=1e-7)
 unmoved = training.train(new_network(), pairs, recipe, progress=False)
 print("learning:", [f"{loss:.3f}" for loss in history.loss[:6]])
 print("hardly:  ", [f"{loss:.3f}" for loss in unmoved.loss])
-rise = unmoved.loss[5] - unmoved.loss[0]
-assert rise > 0.02, (
-    f"the loss rises without learning too, here by {rise:.3f}: are `pairs` others? run all cells from the top"
-)
-assert len(history) < 6 or abs(history.loss[5] - unmoved.loss[5]) < 0.02, (
-    "at the sixth step both have the same loss within 0.02, here "
-    f"{history.loss[5:6]} and {unmoved.loss[5]:.3f}: run the training's cell again"
-)
+if min(len(history), len(unmoved)) >= 6:  # neither was interrupted before its sixth step
+    rise = unmoved.loss[5] - unmoved.loss[0]
+    assert rise > 0.02, (
+        f"the loss rises by 0.02 without learning too, here by {rise:.3f}: run all cells from the top"
+    )
+    apart = abs(history.loss[5] - unmoved.loss[5])
+    assert apart < 0.02, (
+        f"at the sixth step both have the same loss within 0.02, here {apart:.3f} apart: "
+        "run the training's cell again"
+    )
 
 # %% [markdown]
 # So a single batch says little: judge a training by its mean over many steps, and by pairs that are held out.
@@ -341,16 +343,16 @@ if 3e-5 in speeds and 3e-3 in speeds:  # each of the trainings came to its end
     assert reach[3e-3] < 64, (
         f"its vectors are shorter than the image, here {reach[3e-3]:.0f} voxels: run this cell again"
     )
-assert 0.03 not in speeds or reach[0.03] > 64, (
-    f"a huge rate stops, or its vectors are longer than the image, here {reach.get(0.03, 0):,.0f} voxels: "
-    "run this cell again"
+assert 0.03 not in speeds or dice(speeds[0.03]) < nothing, (
+    "a huge rate stops, or its field is worse than none, here Dice "
+    f"{dice(speeds[0.03]):.3f} against {nothing:.3f}: run this cell again"
 )
 
 # %% [markdown]
 # **Symptom** of a tiny rate: the warped image *is* the moving image; no vector of the field is longer than half a
 # voxel. The last layer of this network begins near zero on purpose, so that the first field does next to nothing; with
-# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, with vectors *longer than the image* (64
-# voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the rate until
+# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, most often with vectors *longer than the
+# image* (64 voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the rate until
 # the field moves; halve it where a vector is longer than the image.
 #
 # ## Change the data
@@ -380,10 +382,11 @@ axes.invert_yaxis()
 
 print({name: f"{value:.3f}" for name, value in reached.items()})
 harmless = min(reached[name] for name in ("quarter turn", "noise", "blur"))
-assert reached["inverted"] < harmless or not complete, (
-    "the inversion is the worst of the four for the network, here "
-    f"{reached['inverted']:.3f} against {harmless:.3f}: run the training's cell again, to its end"
-)
+if training.mode() == "full" and complete:
+    assert reached["inverted"] < harmless, (
+        "the inversion is the worst of the four for the network, here "
+        f"{reached['inverted']:.3f} against {harmless:.3f}: run the training's cell again"
+    )
 assert harmless > reached["as trained"] - 0.04 or not complete, (
     f"the other three cost less than 0.04 of Dice, here {reached['as trained'] - harmless:.3f}: "
     "run the training's cell again, to its end"
@@ -392,7 +395,8 @@ check.breaking_shift(my_shift)
 
 # %% [markdown]
 # The question is not *how different does it look?* but *how far is it from what the training contained?* Shapes at
-# every angle: contained. A dark shape on white: never.
+# every angle: contained. A dark shape on white: never. (How much the inversion costs differs from one training to the
+# next: from a fifth to two fifths of Dice in the trainings that we measured in fast mode.)
 #
 # The MSE, by the way, does not even notice the inversion: $(1-a) - (1-b) = b - a$ has the same square. Only the network
 # does. So there is a mend that costs one line, **if you know what has changed**: make the data look like the
@@ -448,8 +452,13 @@ my_mending = (from_nothing, from_network, min(folds_percent, key=folds_percent.g
 check.mended(my_mending)
 
 # %% tags=["instructor"]
-assert check.mended(my_mending).colour == "green", (
-    f"the solution is accepted, here with the start {my_mending[2]!r}: {check.mended(my_mending)}"
+verdict = check.mended(my_mending)
+assert folds_percent["nothing"] < folds_percent["network"] or not complete, (
+    f"the start from nothing leaves fewer folds, here (percent) {folds_percent}: "
+    "run the training's cell again, to its end"
+)
+assert verdict.colour == "green" or not complete, (
+    f"the solution is accepted, here {verdict.colour}, {verdict.message}: run the training's cell again, to its end"
 )
 
 # %% [markdown] tags=["instructor"]
@@ -543,22 +552,20 @@ for name, noted in course_of.items():
         f"then {noted[-1]['folds_percent']:.2f} % folds"
     )
 ahead = network_first[5]["dice"] - nothing_first[5]["dice"]
-assert ahead > 0 or not complete, (
-    f"after 50 steps the network's start is ahead in Dice, here by {ahead:+.2f}: "
-    "run the training's cell again, to its end"
-)
+
 arrived = min(nothing_first[-1]["dice"], network_first[-1]["dice"])
-assert arrived > 0.9, (
-    f"both starts reach a Dice of 0.9, here {arrived:.3f}: run the cell above again"
+assert arrived > 0.95, (
+    f"both starts reach a Dice of 0.95, here {arrived:.3f}: run the cell above again"
 )
 folded = {name: noted[-1]["folds_percent"] for name, noted in course_of.items()}
-assert folded["from the network"] < folded["from nothing"] or not complete, (
-    f"the network's start ends with fewer folds, here (percent) {folded}: "
-    "run the training's cell again, to its end"
-)
+if training.mode() == "full" and complete:
+    assert ahead > 0 and folded["from the network"] < folded["from nothing"], (
+        "the network's start is ahead in Dice after 50 steps, and ends with fewer folds, here "
+        f"{ahead:+.2f} and (percent) {folded}: run the training's cell again"
+    )
 most = max(score["folds_percent"] for score in nothing_first)
-assert 0.2 * most < folded["from nothing"] < 0.9 * most, (
-    f"from nothing, a good part of what folds on the way stays, here {folded['from nothing']:.2f} of "
+assert 0.4 * most < folded["from nothing"] < 0.7 * most, (
+    f"from nothing, about half of what folds on the way stays, here {folded['from nothing']:.2f} of "
     f"{most:.2f} %: run the cell above again"
 )
 errors = [*watch.errors, *track.errors]
@@ -567,8 +574,9 @@ assert errors == [], f"the two views drew every frame, here {errors}: run their 
 # %% [markdown]
 # Both arrive. (Why from nothing, without a common voxel? The moving shape lies where the fixed image is black, so its edge
 # is told to go, and the smoothness passes the motion on.) But from nothing it is a long detour, and about half of what
-# folds on the way is still folded at the end. The network's answer saves steps **and folds**, although it is far from
-# right itself.
+# folds on the way is still folded at the end. The answer of a well-trained network (full mode) saves steps **and folds**,
+# although it is far from right itself. Fast mode's network is a weak start: with one training it saves most of the
+# folds, with another few.
 
 # %% [markdown]
 # ## Take away

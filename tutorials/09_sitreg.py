@@ -269,7 +269,7 @@ assert needed[1.5, "Anderson"] < 0.6 * needed[1.5, "plain"], (
 )
 largest = max(step.worst for step in iterations.invert_step_by_step(strengths["3"])[-5:])
 assert largest > 0.5, (
-    f"a map that folds has no inverse to be found, yet only {largest:.2f} voxels are left: "
+    f"a map that folds has no inverse: more than half a voxel is left, here {largest:.2f}: "
     "run all cells from the top"
 )
 
