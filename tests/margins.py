@@ -4,6 +4,7 @@
     python tests/margins.py table 06 09                      # each claim, its values, and its margin
     python tests/margins.py run 06 --interrupt 3             # every training stops by Ctrl-C after three steps
     python tests/margins.py run 06 --twice                   # every cell that trains is run twice
+    python tests/margins.py run tests/test_refine.py         # the same of a test file
 
 A combination is a tutorial in one edition and mode, on one kind of processor (`ATEN_CPU_CAPABILITY`, and oneDNN's and
 MKL's instructions with it), on one or two threads, from one seed, with or without rounding noise. Each one is a process
@@ -15,6 +16,9 @@ Seeds shift `torch.manual_seed`, `course.begin` and `Recipe`: other weights, ano
 `torch.Generator` of a cell makes data, which are the same on every machine: it stays. Rounding noise (`--noise n`)
 changes every gradient that Adam sees by a relative 1e-6, from the random seed n: what another processor's order of
 summation does, at the cost of no second machine.
+
+Of a test file all asserts are recorded in the same way, test after test, and nothing stops there either: look at those
+of tests that train or optimise.
 
 The margin of `a < b` is b - a in the worst combination, that of `allclose` is 1 - error / tolerance. Its unit is the
 standard deviation of that difference over the combinations in the table. Where both sides are positive the same is
@@ -256,6 +260,41 @@ def code_cells(number: str, edition: Any) -> tuple[list[tuple[int, str]], str]:
     return cells, hashlib.sha256("\0".join(text for _, text in cells).encode()).hexdigest()[:12]
 
 
+def _digest(path: str) -> str:
+    return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()[:12]
+
+
+def execute_tests(path: str, seed: int) -> Node:
+    """Run a test file here by pytest; returns what is to be stored."""
+    import builtins
+
+    import pytest
+    from _pytest.assertion import rewrite
+
+    usual = rewrite.rewrite_asserts
+
+    def rewritten(tree: ast.Module, source: bytes, module: str | None = None, config: Any = None) -> None:
+        if module is not None and Path(module).name == Path(path).name:
+            ast.fix_missing_locations(Rewriter(seed).visit(tree))
+        else:
+            usual(tree, source, module, config)
+
+    recorder = builtins.__margins__ = Recorder()
+    rewrite.rewrite_asserts, rewrite._read_pyc = rewritten, lambda *_: None
+    sys.dont_write_bytecode = True
+    began = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = pytest.main(["-q", "-p", "no:cacheprovider", str(ROOT / path)])
+    errors = [{"line": 0, "error": line[:300]} for line in said.getvalue().splitlines() if line.startswith("FAILED")]
+    errors += [{"line": 0, "error": f"pytest ended with {status}"}] if status and not errors else []
+    return {
+        "digest": _digest(path),
+        "seconds": time.perf_counter() - began,
+        "claims": recorder.claims,
+        "errors": errors,
+    }
+
+
 def execute(number: str, edition: str, seed: int, threads: int, noise: int, interrupt: int, twice: bool) -> Node:
     """Run the cells of one edition here; returns what is to be stored."""
     import matplotlib
@@ -342,7 +381,7 @@ def run(options: argparse.Namespace) -> None:
             for number in options.tutorials:
                 key = {"tutorial": number, "edition": options.edition, "mode": mode, "cpu": cpu, "threads": threads}
                 key |= {"seed": seed, "noise": noise, "interrupt": options.interrupt, "twice": options.twice}
-                _, digest = code_cells(number, options.edition)
+                digest = _digest(number) if number.endswith(".py") else code_cells(number, options.edition)[1]
                 if any(line["key"] == key and line["digest"] == digest for line in stored(options.store, number)):
                     continue
                 environment = {**os.environ, **INSTRUCTIONS[cpu], "REGKIT_MODE": mode, "OMP_NUM_THREADS": str(threads)}
@@ -362,14 +401,15 @@ def _chosen(options: argparse.Namespace, mode: str) -> list[tuple[str, int, int,
 def one(key: Node, store: Path) -> None:
     """Run one combination in this process and store it."""
     words = {name: key[name] for name in ("edition", "seed", "threads", "noise", "interrupt", "twice")}
-    found = execute(key["tutorial"], **words)
+    of_tests = key["tutorial"].endswith(".py")
+    found = execute_tests(key["tutorial"], key["seed"]) if of_tests else execute(key["tutorial"], **words)
     store.mkdir(parents=True, exist_ok=True)
-    with (store / f"{key['tutorial']}.jsonl").open("a") as file:
+    with (store / f"{Path(key['tutorial']).stem}.jsonl").open("a") as file:
         file.write(json.dumps({"key": key, **found}) + "\n")
 
 
 def stored(store: Path, number: str) -> list[Node]:
-    path = store / f"{number}.jsonl"
+    path = store / f"{Path(number).stem}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -496,7 +536,7 @@ def _numbers(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "table", "one"))
-    parser.add_argument("tutorials", nargs="*", help="two digits each, all by default")
+    parser.add_argument("tutorials", nargs="*", help="two digits each, all by default; or test files")
     parser.add_argument("--modes", nargs="+", default=["fast"], choices=("fast", "full"))
     parser.add_argument("--edition", default="instructor", choices=("learner", "instructor"))
     parser.add_argument("--combinations", nargs="+", help="cpu,threads,seed,noise such as avx2,1,0,0")
