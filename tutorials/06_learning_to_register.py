@@ -159,9 +159,7 @@ watch
 recipe = training.Recipe(
     steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine"
 )  # a rate that falls
-network.load_state_dict(
-    new_network().state_dict()
-)  # from the start, also when this cell runs again
+network.load_state_dict(new_network().state_dict())  # from the start, each time this cell runs
 history = training.train(network, pairs, recipe, callback=watch)
 complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
 figures.show_history(history)
@@ -336,12 +334,9 @@ if 3e-5 in speeds and 3e-3 in speeds:  # each of the trainings came to its end
         f"a tiny rate moves nothing by half a voxel, here {reach[3e-5]:.2f}, and changes Dice by less than "
         f"0.01, here {dice(speeds[3e-5]) - nothing:+.3f}: run this cell again"
     )
-    assert dice(speeds[3e-3]) > nothing + 0.1, (
-        f"the rate in the middle gains 0.1 of Dice, here {dice(speeds[3e-3]) - nothing:+.3f}: "
-        "run this cell again"
-    )
-    assert reach[3e-3] < 64, (
-        f"its vectors are shorter than the image, here {reach[3e-3]:.0f} voxels: run this cell again"
+    assert dice(speeds[3e-3]) > nothing + 0.05 and reach[3e-3] > 100 * reach[3e-5], (
+        "the rate in the middle gains 0.05 of Dice, and moves a hundred times as far, here "
+        f"{dice(speeds[3e-3]) - nothing:+.3f} and {reach[3e-3]:.0f} voxels: run this cell again"
     )
 assert 0.03 not in speeds or dice(speeds[0.03]) < nothing, (
     "a huge rate stops, or its field is worse than none, here Dice "
@@ -352,8 +347,8 @@ assert 0.03 not in speeds or dice(speeds[0.03]) < nothing, (
 # **Symptom** of a tiny rate: the warped image *is* the moving image; no vector of the field is longer than half a
 # voxel. The last layer of this network begins near zero on purpose, so that the first field does next to nothing; with
 # a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, most often with vectors *longer than the
-# image* (64 voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the rate until
-# the field moves; halve it where a vector is longer than the image.
+# image* (64 voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the
+# rate until the field moves; halve it where a vector is longer than the image.
 #
 # ## Change the data
 #
@@ -379,7 +374,6 @@ axes.legend(loc="lower right")
 axes.invert_yaxis()
 
 # %%
-
 print({name: f"{value:.3f}" for name, value in reached.items()})
 harmless = min(reached[name] for name in ("quarter turn", "noise", "blur"))
 if training.mode() == "full" and complete:
@@ -552,7 +546,6 @@ for name, noted in course_of.items():
         f"then {noted[-1]['folds_percent']:.2f} % folds"
     )
 ahead = network_first[5]["dice"] - nothing_first[5]["dice"]
-
 arrived = min(nothing_first[-1]["dice"], network_first[-1]["dice"])
 assert arrived > 0.95, (
     f"both starts reach a Dice of 0.95, here {arrived:.3f}: run the cell above again"
