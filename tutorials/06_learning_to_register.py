@@ -447,19 +447,22 @@ check.mended(my_mending)
 
 # %% tags=["instructor"]
 verdict = check.mended(my_mending)
-assert folds_percent["nothing"] < folds_percent["network"] or not complete, (
-    f"the start from nothing leaves fewer folds, here (percent) {folds_percent}: "
-    "run the training's cell again, to its end"
-)
-assert verdict.colour == "green" or not complete, (
+if training.mode() == "fast" and complete:  # after full training hardly a fold is left of either
+    assert folds_percent["nothing"] < folds_percent["network"], (
+        f"the start from nothing leaves fewer folds, here (percent) {folds_percent}: "
+        "run the training's cell again"
+    )
+undecided = not complete or max(folds_percent.values()) == 0
+assert verdict.colour == "green" or undecided, (
     f"the solution is accepted, here {verdict.colour}, {verdict.message}: run the training's cell again, to its end"
 )
 
 # %% [markdown] tags=["instructor"]
 # Most expect the network's start to be the better one: it is nearer. Dice cannot tell (0.985 from
 # both), the folds can: after fast training 0.9 % from the network, none to speak of from nothing
-# (full training: 0.02 %, so a better network does less harm). The start is *wrong*, not only rough,
-# and the optimiser has to unfold it. What makes it acceptable is a larger weight: below 0.5 % at
+# (after full training 7 voxels against 2 of 32768, which another computer may turn round: a better
+# network does less harm). The start is *wrong*, not only rough, and the optimiser has to unfold it.
+# What makes it acceptable is a larger weight: below 0.5 % at
 # λ = 0.01. Let them compare the two grids.
 
 # %% [markdown]
