@@ -631,12 +631,9 @@ for name, least_apart in (("one-sided", 0.5), ("B stays", 0.01)):
         f"{name}: the two answers are more than {least_apart} voxels apart, here "
         f"{measured[name]['symmetry']:.3f}; run the training's cell again, to its end"
     )
-    assert (
-        measured[name]["inverse consistency"] < 2 * trained["inverse consistency"] or not complete
-    ), (
-        f"{name}: the round trip is no worse than twice SITReg's, here "
-        f"{measured[name]['inverse consistency']:.3f} against {trained['inverse consistency']:.3f} "
-        "voxels; run the training's cell again, to its end"
+    assert measured[name]["inverse consistency"] < 0.25, (
+        f"{name}: it comes home within 0.25 voxels, as SITReg does, here "
+        f"{measured[name]['inverse consistency']:.3f}; run the training's cell again"
     )
 assert measured["minus"]["symmetry"] == 0, (
     f"minus is symmetric to the last bit, here {measured['minus']['symmetry']:.1e} voxels apart: "
