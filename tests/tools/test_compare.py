@@ -106,10 +106,11 @@ def test_time_and_memory_are_those_of_the_block():
         pass
     with measured() as large:
         torch.ones(60_000_000).sum()
-    assert large.memory > small.memory + 200 and 0 < small.seconds < large.seconds
+    assert large.memory > small.memory + 200 and small.seconds > 0
+    assert small.processor_seconds < large.processor_seconds  # the clock depends on what else runs
     with measured() as asleep:
         time.sleep(0.3)
-    assert asleep.seconds > 0.3 and asleep.processor_seconds < 0.1
+    assert asleep.processor_seconds < 0.5 * asleep.seconds and asleep.seconds > 0.3
 
 
 def test_a_block_on_a_second_gpu_is_measured_there(monkeypatch):

@@ -43,7 +43,7 @@ class Tiny(nn.Module):
 
     def objective(self, registration, moving, fixed):
         if Tiny.gate is not None:
-            Tiny.gate.wait(20)
+            Tiny.gate.wait(600)
         return {"mse": ((warp(moving, registration.displacement) - fixed) ** 2).mean()}
 
 
@@ -70,7 +70,7 @@ def panel(folder, dim=2, **options):
 
 def train(view):
     view.controls["train"].click()
-    view.wait(60)
+    view.wait(600)
 
 
 # ---------------------------------------------------------------------------------------------- switches
@@ -215,7 +215,7 @@ def test_a_training_can_be_stopped_and_nothing_is_kept(tmp_path, gate):
     train_button.click()  # a second one does not begin
     stop_button.click()
     gate.set()
-    view.wait(60)
+    view.wait(600)
     assert stop_button.disabled and not train_button.disabled and view.errors == []
     assert "1 steps" in view.caption.value and "stopped, not kept" in view.caption.value
     assert list(tmp_path.iterdir()) == [] and view.progress.value == 1

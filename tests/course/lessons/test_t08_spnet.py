@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -192,13 +191,11 @@ def panel():
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_a_switch_shows_its_stored_result_at_once(panel, switch):
+def test_a_switch_shows_its_stored_result_without_a_training(panel, switch, monkeypatch):
     view, pair = panel
-    seconds = []
+    monkeypatch.setattr(studies.Study, "train", lambda *_, **__: pytest.fail("a stored result needs no training"))
     for value in (False, True, False):
-        start = time.perf_counter()
         view.set(**{switch: value})
-        seconds.append(time.perf_counter() - start)
     model = studies.load("spnet", next(n for n, c in studies.VARIANTS["spnet"].items() if c == {switch: False})).model
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
@@ -207,7 +204,6 @@ def test_a_switch_shows_its_stored_result_at_once(panel, switch):
     assert f"exchange error (voxels) {gap:.3g}" in view.caption.value
     view.set(**{switch: True})
     assert view.errors == [] and "Chosen" not in view.caption.value
-    assert min(seconds[1:]) < 0.5 and seconds[0] < 2, seconds  # 0.02 and 0.06 s on an idle processor
 
 
 def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel):
@@ -219,10 +215,8 @@ def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel)
     assert view.errors == []
 
 
-def test_stored_weights_load_quickly():
-    start = time.perf_counter()
-    studies.load("spnet")
-    assert time.perf_counter() - start < 1
+def test_stored_weights_are_small_enough_to_load_at_once_on_any_machine():
+    assert studies.STUDIES["spnet"].path({}).stat().st_size < 2**22
 
 
 # ---------------------------------------------------------------------------------------------- the exercise
