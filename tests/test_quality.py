@@ -29,7 +29,7 @@ FLOORS = [  # imports point to earlier floors; rooms of one floor may know each 
     {"__init__", "__main__"},
 ]
 COMPUTE = {room for floor in FLOORS[:6] for room in floor}
-MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 22950, 6450, 7.4  # goals: 18000, 6000 and 5
+MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 23050, 6550, 7.4  # goals: 18000, 6000 and 5
 MOST_TEST_LINES = 16300  # goal: 15000
 
 FOREIGN_MESSAGES = {  # errors of other packages that only their words tell apart
