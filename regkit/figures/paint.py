@@ -38,6 +38,7 @@ from regkit.figures.pixels import (
     enlarge,
     field_plane,
     font,
+    integer_scale,
     label_plane,
     plane,
 )
@@ -236,6 +237,18 @@ def write(picture: Picture, texts: Iterable[tuple[float, float, str, str]], pain
     for row, column, anchor, text in texts:
         pen.text((column, row), text, paint, font(), anchor)
     return np.array(sheet)
+
+
+def titled(title: str, picture: Picture, paint: Colour = PAPER) -> Picture:
+    """A picture under its title, which is written in a colour on a dark head of 24 pixels."""
+    head = np.full((24, picture.shape[1], 3), NIGHT, np.uint8)
+    return np.concatenate([write(head, [(12, 6, "lm", title)], paint), picture])
+
+
+def grey(title: str, image: Any, limits: Limits, *, side: int = 256, paint: Colour = PAPER) -> Picture:
+    """An image in grey under its title, its longer side about `side` pixels."""
+    values = plane(image)
+    return titled(title, render_image(values, limits=limits, scale=integer_scale(values.shape, side)), paint)
 
 
 def render_bar(table: Picture, limits: Limits, *, width: int, unit: str = "") -> Picture:
