@@ -6,15 +6,9 @@ are numbered and count voxels; ranges are fixed, so that two figures compare.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from regkit.fields import jacobian_determinant, warp
 from regkit.figures import paint
@@ -38,10 +32,16 @@ from regkit.figures.pixels import (
 from regkit.training import History
 from regkit.types import InputError, Pair, Registration
 
+if TYPE_CHECKING:  # matplotlib is needed by those who plot
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _PANEL = 3.0  # inches, without its colour bar
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    import matplotlib.pyplot as plt
+
     size = (1.3 * columns * _PANEL, rows * _PANEL)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
     plt.close(figure)  # the cell that ends in the figure shows it, once
@@ -57,6 +57,9 @@ def _show(axes: Axes, picture: Picture, scale: int, title: str) -> None:
 
 def _bar(axes: Axes, table: Picture, limits: Limits, label: str) -> None:
     """A colour bar for the picture in these axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
     colours = ScalarMappable(Normalize(*limits), ListedColormap(table / 255))
     axes.figure.colorbar(colours, cax=axes.inset_axes((1.04, 0, 0.05, 1)), label=label)
 
@@ -140,6 +143,8 @@ def _displacement(axes: Axes, field: Any, scale: int) -> None:
 
 def _jacobian(axes: Axes, determinant: Any, scale: int) -> None:
     """|J| with its bar, and the folds counted."""
+    from matplotlib.patches import Patch
+
     _show(axes, paint.render_jacobian(determinant, scale=scale), scale, "|J|")
     _bar(axes, JACOBIANS, JACOBIAN_LIMITS, "|J| (1: size kept)")
     folds = int((determinant <= 0).sum())

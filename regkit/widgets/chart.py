@@ -32,18 +32,20 @@ class Chart:
         picture = chart.frame()          # without moving the cursor
 
     x, curves: lines by name; they are kept as `lines`, and named in a legend where there are several. colours: by name;
-    by default those of labels in order. width, height: pixels. legend: where it is, as of matplotlib, or None.
+    by default those of labels in order. width, height: pixels. legend: where it is, as of
+    matplotlib, "above" the axes in one line, or None.
     axes: what matplotlib's `Axes.set` takes: xlabel, ylabel (with units), xscale, ylim, title.
 
-    All else that stands still is put on `chart.axes` (bars, bands, dots: `axes.bar`, `axvspan`, `scatter`) before the
+    All else that stands still is put on `chart.axes` (`axes.bar`, `axvspan`, `scatter`) before the
     first frame. What changes is given to `moves`, by which it is drawn anew in each frame: change it (`set_data`,
-    `set_linewidth`, `set_text`) and ask for a frame. Where the ticks change as well, keep one chart for each choice.
+    `set_linewidth`) and ask for a frame. Words that change are `paint.titled`'s: matplotlib takes 5 ms for a text. Where
+    the ticks change as well, keep one chart for each choice.
     """
 
     def __init__(
         self,
-        x: Sequence[float] = (),
-        curves: Mapping[str, Sequence[float]] | None = None,
+        x: Any = (),
+        curves: Mapping[str, Any] | None = None,
         *,
         width: int,
         height: int = 200,
@@ -56,16 +58,16 @@ class Chart:
         self.axes = self.canvas.figure.subplots()
         self.axes.tick_params(which="both", labelsize=8)
         self.axes.grid(alpha=0.3)
+        self.lines = {
+            name: self.axes.plot(x, values, color=paint((colours or {}).get(name, LABELS[i])), label=name, lw=2)[0]
+            for i, (name, values) in enumerate((curves or {}).items())
+        }
         self.axes.set(**axes)
         for text in (self.axes.xaxis.label, self.axes.yaxis.label, self.axes.title):
             text.set_fontsize(8.5)
         self._moving: list[Artist] = []
         self._cursor: Line2D | None = None
         self._legend = legend
-        self.lines = {
-            name: self.axes.plot(x, values, color=paint((colours or {}).get(name, LABELS[i])), label=name, lw=2)[0]
-            for i, (name, values) in enumerate((curves or {}).items())
-        }
 
     def moves(self, *artists: Any) -> Any:
         """Draw these anew in each frame, in this order, over all that stands still. Returns them (or the only one)."""
@@ -78,15 +80,16 @@ class Chart:
         """A line that changes in each frame: give it points with `set_data(x, y)`."""
         return self.moves(self.axes.plot([], [], color=paint(colour), lw=width, **style)[0])
 
-    def dot(self, colour: Colour | str, *, size: float = 9, **style: Any) -> Line2D:
+    def dot(self, colour: Colour | str, *, size: float = 9, edge: Colour | str = "white") -> Line2D:
         """A dot that moves: put it somewhere with `set_data([x], [y])`."""
-        return self.line(colour, width=0, marker="o", markersize=size, markeredgecolor="white", **style)
+        return self.line(colour, width=0, marker="o", markersize=size, markeredgecolor=paint(edge))
 
     @functools.cached_property
     def _paper(self) -> Any:
         """All that does not move, drawn once."""
         if self._legend and len(self.axes.get_legend_handles_labels()[0]) > 1:
-            self.axes.legend(fontsize=8, loc=self._legend)
+            above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 9, "frameon": False}
+            self.axes.legend(fontsize=8, **(above if self._legend == "above" else {"loc": self._legend}))
         self.canvas.draw()
         return self.canvas.copy_from_bbox(self.canvas.figure.bbox)
 

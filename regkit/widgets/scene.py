@@ -69,6 +69,21 @@ class Button:
 Control = Slider | Choice | Toggle | Player | Button
 
 
+def first_values(controls: Mapping[str, Control]) -> dict[str, Any]:
+    """The state that controls start in."""
+    values: dict[str, Any] = {}
+    for name, control in controls.items():
+        if isinstance(control, Slider | Toggle):
+            values[name] = control.value
+        elif isinstance(control, Stops):
+            values[name] = control.start
+        elif isinstance(control, Choice):
+            values[name] = control.options[0]
+        elif isinstance(control, Player):
+            values[name] = 0
+    return values
+
+
 def _nothing_hidden(state: State) -> set[str]:
     return set()
 

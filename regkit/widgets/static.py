@@ -34,8 +34,8 @@ from regkit.widgets.scene import (
     Stops,
     Toggle,
     controls_of,
+    first_values,
 )
-from regkit.widgets.volumes import first_values
 
 FRAMES = 400  # of a scene, at most
 
