@@ -38,7 +38,7 @@ class Chart:
 
     All else that stands still is put on `chart.axes` (`axes.bar`, `axvspan`, `scatter`) before the
     first frame. What changes is given to `moves`, by which it is drawn anew in each frame: change it (`set_data`,
-    `set_linewidth`) and ask for a frame. Words that change are `paint.titled`'s: matplotlib takes 5 ms for a text. Where
+    `set_linewidth`) and ask for a frame. Words that change are `paint.titled`'s: matplotlib takes 5 ms a text. Where
     the ticks change as well, keep one chart for each choice.
     """
 
@@ -82,7 +82,7 @@ class Chart:
 
     def dot(self, colour: Colour | str, *, size: float = 9, edge: Colour | str = "white") -> Line2D:
         """A dot that moves: put it somewhere with `set_data([x], [y])`."""
-        return self.line(colour, width=0, marker="o", markersize=size, markeredgecolor=paint(edge))
+        return self.line(colour, width=0, marker="o", markersize=size, markeredgecolor=paint(edge), clip_on=False)
 
     @functools.cached_property
     def _paper(self) -> Any:

@@ -18,19 +18,7 @@ import ipywidgets
 from regkit.figures.pixels import Picture, png
 from regkit.types import InputTypeError
 from regkit.widgets import static
-from regkit.widgets.scene import (
-    Button,
-    Choice,
-    ClassScene,
-    Control,
-    Player,
-    Scene,
-    Slider,
-    State,
-    Stops,
-    Toggle,
-    controls_of,
-)
+from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
 
 _DESCRIBED = {"description_width": "initial"}
 
@@ -74,9 +62,9 @@ class View:
     widget: everything together, to be put into other boxes. errors: the tracebacks of callbacks that failed.
     """
 
-    def __init__(self, scene: Scene | ClassScene) -> None:
+    def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.controls = {name: _widget(control) for name, control in controls_of(scene).items()}
+        self.controls = {name: _widget(control) for name, control in scene.controls.items()}
         self.errors: list[str] = []
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
         self.caption, self.alert = ipywidgets.HTML(), ipywidgets.HTML()

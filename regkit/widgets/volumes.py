@@ -11,22 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from regkit.fields import warp
-from regkit.figures import paint
-from regkit.figures.pixels import (
-    DIFFERENCES,
-    Limits,
-    Picture,
-    blank,
-    check_same_shape,
-    darken,
-    displacement_limit,
-    field_volume,
-    integer_scale,
-    intensity_limits,
-    label_volume,
-    stack,
-    volume,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.pixels import DIFFERENCES, Limits, Picture
 from regkit.figures.planes import Cut, Place
 from regkit.types import Displacement, Image, Labels, Pair, Registration
 from regkit.widgets.live import Tabs, View
@@ -39,19 +25,19 @@ _REMEMBERED = 16  # planes
 
 def _same(values: Volume, shape: Sequence[int], names: tuple[str, str]) -> Volume:
     """The values, if they have this shape."""
-    check_same_shape(values.shape, shape, names)
+    pixels.check_same_shape(values.shape, shape, names)
     return values
 
 
 def _below(image: Image | None, field: Volume, name: str, item: int) -> Volume | None:
     """An image that lies below a field, if there is one."""
-    return None if image is None else _same(volume(image, name, item), field.shape[1:], (name, "displacement"))
+    return None if image is None else _same(pixels.volume(image, name, item), field.shape[1:], (name, "displacement"))
 
 
 def _range(*images: Volume | None) -> Limits:
     """One range for those that are there."""
     present = [image for image in images if image is not None]
-    return intensity_limits(*present) if present else (0.0, 1.0)
+    return pixels.intensity_limits(*present) if present else (0.0, 1.0)
 
 
 # ---------------------------------------------------------------------------------------------- before and after
@@ -86,14 +72,14 @@ def compare(
     Raises:
         ValueError, IndexError: shapes that differ, NaN.
     """
-    target = volume(fixed, "fixed", item)
-    before = _same(volume(moving, "moving", item), target.shape, ("moving", "fixed"))
+    target = pixels.volume(fixed, "fixed", item)
+    before = _same(pixels.volume(moving, "moving", item), target.shape, ("moving", "fixed"))
     after = outlines = None
     if warped is not None:
-        after = _same(volume(warped, "warped", item), target.shape, ("warped", "fixed"))
+        after = _same(pixels.volume(warped, "warped", item), target.shape, ("warped", "fixed"))
     if fixed_labels is not None:
-        outlines = label_volume(fixed_labels, "fixed_labels", item)
-        check_same_shape(outlines.shape, target.shape, ("fixed_labels", "fixed"))
+        outlines = pixels.label_volume(fixed_labels, "fixed_labels", item)
+        pixels.check_same_shape(outlines.shape, target.shape, ("fixed_labels", "fixed"))
     limits = _range(before, after, target)
     half = (limits[1] - limits[0]) / 2  # the largest difference told apart
     planes = Planes(target.shape, upright)
@@ -113,7 +99,7 @@ def compare(
     def render(state: State) -> Picture:
         one, other = planes.plane(first(state)[1], state), planes.plane(target, state)
         mode = state["mode"]
-        options: dict[str, Any] = {"limits": limits, "scale": integer_scale(other.shape)}
+        options: dict[str, Any] = {"limits": limits, "scale": pixels.integer_scale(other.shape)}
         if mode == "curtain":
             return paint.render_curtain(one, other, position=state["position"], **options)
         if mode == "flicker":
@@ -126,7 +112,7 @@ def compare(
             return paint.render_contours(paint.render_image(one, **options), planes.plane(outlines, state))
         picture = paint.render_difference(one, other, limit=half, scale=options["scale"])
         bar = paint.render_bar(DIFFERENCES, (-half, half), width=max(picture.shape[1], 160), unit="intensity")
-        return stack(picture, bar)
+        return pixels.stack(picture, bar)
 
     def describe(state: State) -> str:
         name, _ = first(state)
@@ -165,9 +151,9 @@ def field_viewer(
     Raises:
         ValueError, IndexError: shapes that differ, NaN.
     """
-    field = field_volume(displacement, "displacement", item)
+    field = pixels.field_volume(displacement, "displacement", item)
     beneath, under = _below(image, field, "image", item), _below(moving, field, "moving", item)
-    limit, limits = displacement_limit(field), _range(beneath, under)
+    limit, limits = pixels.displacement_limit(field), _range(beneath, under)
     planes = Planes(field.shape[1:], upright)
     choice = planes.controls()
     longer = max(planes.field(field, first_values(choice)).shape[1:])
@@ -180,15 +166,15 @@ def field_viewer(
     def render(state: State) -> Picture:
         """The plane's u times `stretch`: the grid on moving, where the map leads, arrows on the image, or colours."""
         u, mode, stretch = planes.field(field, state), state["mode"], state["stretch"]
-        scale = integer_scale(u.shape)
+        scale = pixels.integer_scale(u.shape)
         if mode == "colour":
             picture = paint.render_displacement(stretch * u, limit=limit, scale=scale)
-            return stack(picture, paint.render_wheel(limit, width=max(picture.shape[1], 340)))
+            return pixels.stack(picture, paint.render_wheel(limit, width=max(picture.shape[1], 340)))
         render_lines = {"grid": paint.render_grid, "arrows": paint.render_arrows}[mode]
         below = beneath if mode == "arrows" or under is None else under
-        picture = blank(u.shape, scale)
+        picture = pixels.blank(u.shape, scale)
         if below is not None:
-            picture = darken(paint.render_image(planes.plane(below, state), limits=limits, scale=scale), 0.6)
+            picture = pixels.darken(paint.render_image(planes.plane(below, state), limits=limits, scale=scale), 0.6)
         return render_lines(picture, u, every=state["every"], stretch=stretch)
 
     def describe(state: State) -> str:
@@ -220,7 +206,7 @@ def jacobian_inspector(
     Raises:
         ValueError, IndexError: shapes that differ, NaN.
     """
-    field = field_volume(displacement, "displacement", item)
+    field = pixels.field_volume(displacement, "displacement", item)
     below = _below(image, field, "image", item)
     limits, folding = _range(below), determinant(field)
     folds, planes = folded_places(folding), Planes(folding.shape, upright)
@@ -242,7 +228,7 @@ def jacobian_inspector(
     def maps(cut: Cut, start: Place) -> list[Picture]:
         """|J| of a plane, and the image with the folds on it where there is one."""
         values = cut.plane(folding, start)
-        scale = integer_scale(values.shape)
+        scale = pixels.integer_scale(values.shape)
         shown = [paint.render_jacobian(values, scale=scale)]
         if below is not None:
             grey = paint.render_image(cut.plane(below, start), limits=limits, scale=scale)
@@ -254,10 +240,10 @@ def jacobian_inspector(
         voxel, cut = place(state), planes.cut(state)
         at, values = cut.position(voxel, folding.shape), cut.plane(folding, voxel)
         points = (paint.render_point(each, at, values.shape) for each in maps(cut, cut.start(voxel)))
-        picture = stack(*points, axis=1)
+        picture = pixels.stack(*points, axis=1)
         width = max(picture.shape[1], 320)
         options: dict[str, Any] = {"logarithmic": state["histogram"] == "log", "mark": float(folding[voxel])}
-        return stack(
+        return pixels.stack(
             picture, paint.render_jacobian_bar(width=width), paint.render_histogram(values, width=width, **options)
         )
 

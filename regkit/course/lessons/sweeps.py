@@ -10,19 +10,8 @@ import numpy as np
 import torch
 
 from regkit.fields import jacobian_determinant, warp
-from regkit.figures import paint
-from regkit.figures.pixels import (
-    FieldPlane,
-    Picture,
-    Plane,
-    check_same_plane,
-    darken,
-    field_plane,
-    integer_scale,
-    intensity_limits,
-    plane,
-    stack,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.pixels import FieldPlane, Picture, Plane
 from regkit.figures.planes import Place, highest
 from regkit.types import Displacement, Image, InputError
 from regkit.widgets.live import View
@@ -42,9 +31,9 @@ class Stop:
     @classmethod
     def of(cls, moving: Image, displacement: Displacement, note: str, item: int, name: str = "displacement") -> Stop:
         """Of one item of a batch."""
-        field = field_plane(displacement, name, item)
+        field = pixels.field_plane(displacement, name, item)
         image = moving[[item if len(moving) > 1 else 0]].detach().cpu()
-        return cls(field, plane(warp(image, torch.from_numpy(field)[None]), "warped"), note)
+        return cls(field, pixels.plane(warp(image, torch.from_numpy(field)[None]), "warped"), note)
 
 
 def sweep(
@@ -75,19 +64,19 @@ def sweep(
             f"{sorted(unknown)} for {names}",
             "use the same names",
         )
-    target, source = plane(fixed, "fixed", item), plane(moving, "moving", item)
+    target, source = pixels.plane(fixed, "fixed", item), pixels.plane(moving, "moving", item)
     stops, determinants = {}, {}
     for name, displacement in displacements.items():
         title = f"displacements[{name!r}]"
-        check_same_plane(field_plane(displacement, title, item), target, (title, "fixed"))
+        pixels.check_same_plane(pixels.field_plane(displacement, title, item), target, (title, "fixed"))
         stops[name] = Stop.of(moving, displacement, (notes or {}).get(name, ""), item, title)
-        determinants[name] = plane(jacobian_determinant(torch.from_numpy(stops[name].displacement)[None]))
+        determinants[name] = pixels.plane(jacobian_determinant(torch.from_numpy(stops[name].displacement)[None]))
     shape = source.shape
     options: dict[str, Any] = {
-        "limits": intensity_limits(source, target),
-        "scale": integer_scale(shape, _PIXELS),
+        "limits": pixels.intensity_limits(source, target),
+        "scale": pixels.integer_scale(shape, _PIXELS),
     }
-    below = darken(paint.render_image(source, **options), 0.6)
+    below = pixels.darken(paint.render_image(source, **options), 0.6)
 
     def worst(name: str) -> Place:
         """The voxel of least |J|."""
@@ -104,8 +93,8 @@ def sweep(
             target_place = np.rint(place + stop.displacement[:, place[0], place[1]]).astype(int)
             warped, jacobian = (paint.render_point(panel, place, shape) for panel in (warped, jacobian))
             grid = paint.render_point(grid, np.clip(target_place, 0, np.array(shape) - 1), shape)
-        panels = stack(warped, grid, jacobian, axis=1)
-        return stack(panels, paint.render_jacobian_bar(width=max(panels.shape[1], 320)))
+        panels = pixels.stack(warped, grid, jacobian, axis=1)
+        return pixels.stack(panels, paint.render_jacobian_bar(width=max(panels.shape[1], 320)))
 
     def describe(state: State) -> str:
         """The stop's name, the image's and the map's numbers, and the caller's note."""

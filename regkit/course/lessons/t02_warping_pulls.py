@@ -9,20 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from regkit.fields import warp
-from regkit.figures.paint import render_arrows, render_contours, render_image
-from regkit.figures.pixels import (
-    FOLD,
-    FieldPlane,
-    Picture,
-    Plane,
-    darken,
-    enlarge,
-    field_plane,
-    integer_scale,
-    intensity_limits,
-    plane,
-    stack,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.pixels import FOLD, FieldPlane, Picture, Plane
 from regkit.widgets.live import View
 from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
 
@@ -33,7 +21,7 @@ def push(image: Any, displacement: Any) -> Plane:
     image: (H, W) or (1, 1, H, W). displacement: (1, 2, H, W) or (2, H, W), voxels. Where two arrive the later one
     stays; what leaves the image is lost. Returns (H, W).
     """
-    values, field = plane(image), field_plane(displacement)
+    values, field = pixels.plane(image), pixels.field_plane(displacement)
     places = np.rint(np.indices(values.shape) + field).astype(int).reshape(2, -1)
     kept = np.all((places >= 0) & (places < np.reshape(values.shape, (2, 1))), 0)
     pushed = np.full(values.shape, np.nan, values.dtype)
@@ -43,7 +31,9 @@ def push(image: Any, displacement: Any) -> Plane:
 
 def pull(image: Plane, displacement: FieldPlane) -> Plane:
     """The warped image: every voxel x fetches what lies at x + u(x); zeros from outside."""
-    return plane(warp(torch.from_numpy(image)[None, None], torch.from_numpy(displacement)[None], padding="zeros"))
+    return pixels.plane(
+        warp(torch.from_numpy(image)[None, None], torch.from_numpy(displacement)[None], padding="zeros")
+    )
 
 
 def arrow_field(right: float, down: float, shape: tuple[int, ...], reach: float | None = None) -> FieldPlane:
@@ -64,9 +54,9 @@ def arrow_viewer(moving: Any) -> View:
     Raises:
         ValueError: not one finite plane.
     """
-    image = plane(moving, "moving").astype(np.float32)
-    limits, scale, half = intensity_limits(image), integer_scale(image.shape, 340), min(image.shape) // 4
-    before = render_image(image, limits=limits, scale=scale)
+    image = pixels.plane(moving, "moving").astype(np.float32)
+    limits, scale, half = pixels.intensity_limits(image), pixels.integer_scale(image.shape, 340), min(image.shape) // 4
+    before = paint.render_image(image, limits=limits, scale=scale)
     inside = np.where(image > sum(limits) / 2, 2, 0)  # the second label is blue, unlike the holes
     controls: dict[str, Control] = {
         "right": Slider("arrow to the right (axis 1)", float(half // 2), -float(half), float(half), 0.5),
@@ -87,10 +77,12 @@ def arrow_viewer(moving: Any) -> View:
     def render(state: State) -> Picture:
         """Moving with the arrows, and the result with the outline of what was moving."""
         moved = result(state)
-        arrows = render_arrows(darken(before, 0.6), field(state), every=max(1, max(image.shape) // 6), width=2.2)
-        after = render_image(np.nan_to_num(moved), limits=limits, scale=scale)
-        after = np.where(enlarge(np.isnan(moved)[..., None], scale), np.array(FOLD, np.uint8), after)
-        return stack(arrows, render_contours(after, inside, width=1), axis=1, gap=16)
+        arrows = paint.render_arrows(
+            pixels.darken(before, 0.6), field(state), every=max(1, max(image.shape) // 6), width=2.2
+        )
+        after = paint.render_image(np.nan_to_num(moved), limits=limits, scale=scale)
+        after = np.where(pixels.enlarge(np.isnan(moved)[..., None], scale), np.array(FOLD, np.uint8), after)
+        return pixels.stack(arrows, paint.render_contours(after, inside, width=1), axis=1, gap=16)
 
     def describe(state: State) -> str:
         """The arrow, the way that the content went, and the holes."""

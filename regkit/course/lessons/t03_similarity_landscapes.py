@@ -10,19 +10,9 @@ import torch
 from torch import Tensor
 
 from regkit.fields import rigid_displacement, warp
+from regkit.figures import pixels
 from regkit.figures.paint import render_overlay, titled
-from regkit.figures.pixels import (
-    INK,
-    LINE,
-    POINT,
-    Colour,
-    Limits,
-    Picture,
-    integer_scale,
-    intensity_limits,
-    plane,
-    stack,
-)
+from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
 from regkit.types import Image, InputError, check_pair, spatial
 from regkit.widgets.chart import Chart, paint
@@ -93,8 +83,8 @@ def _chart(name: str, over: str) -> Callable[[Sequence[float], Sequence[float], 
     lowest, highest = RANGES[name]
     reach, words = REACH[over], f"{over} ({UNITS[over]})"
     chart = Chart(width=262, height=156, xlim=(-reach, reach), ylim=(lowest, highest), xlabel=words)
-    chart.axes.axvline(0, color="#cdcdcd", lw=1)
     band = chart.moves(chart.axes.axvspan(0, 0, color=paint(_BAND), lw=0))
+    chart.moves(chart.axes.axvline(0, color="#cdcdcd", lw=1))
     curve, cursor, dot = chart.line(INK), chart.line(LINE, width=1.6), chart.dot(POINT, edge=INK)
 
     def draw(places: Sequence[float], values: Sequence[float], place: float, value: float) -> Picture:
@@ -120,7 +110,7 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
         raise InputError("fixed must name at least one image", "none", "give a dictionary of name and image")
     for image in fixed.values():
         check_pair(moving, image, dim=2)
-    scale = integer_scale(spatial(moving), 390)
+    scale = pixels.integer_scale(spatial(moving), 390)
     controls: dict[str, Control] = {
         "shift": Slider("shift (voxels)", 18.0, -REACH["shift"], REACH["shift"], 0.5),
         "angle": Slider("angle (degrees)", 0.0, -REACH["angle"], REACH["angle"], 1.0),
@@ -148,12 +138,14 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
     def render(state: State) -> Picture:
         """The two images in one, and the four curves with the present place."""
         displacement = rigid_displacement(spatial(moving), degrees=state["angle"], right=state["shift"])
-        moved, target = plane(warp(moving, displacement)), plane(fixed[state["fixed"]])
-        overlay = render_overlay(moved, target, limits=intensity_limits(moved, target), scale=scale)
+        moved, target = pixels.plane(warp(moving, displacement)), pixels.plane(fixed[state["fixed"]])
+        overlay = render_overlay(moved, target, limits=pixels.intensity_limits(moved, target), scale=scale)
         places, values, now = numbers(state)
         place = state[state["over"]]
         panels = [draw(places, values[name], place, now[name]) for name, draw in charts(state["over"]).items()]
-        return stack(overlay, stack(stack(*panels[:2], axis=1), stack(*panels[2:], axis=1)), axis=1)
+        return pixels.stack(
+            overlay, pixels.stack(pixels.stack(*panels[:2], axis=1), pixels.stack(*panels[2:], axis=1)), axis=1
+        )
 
     def describe(state: State) -> str:
         """What is laid over what, each loss here, and from where downhill leads to the truth."""

@@ -251,9 +251,8 @@ def _grid(ripple: Ripple) -> Picture:
 
 def _graph() -> Callable[[Ripple], Picture]:
     """φ(x) over x: rising where the map keeps the order of places; the identity in grey, falling parts as folds."""
-    title = "where places on axis 0 come out"
-    labels: dict[str, Any] = {"title": title, "xlabel": "place x (voxels)", "ylabel": "φ(x) (voxels)"}
-    chart = Chart(width=_SIDE + 20, height=_SIDE + 24, xlim=(0, EXTENT), ylim=(0, EXTENT), **labels)
+    limits: dict[str, Any] = {"xlim": (0, EXTENT), "ylim": (0, EXTENT)}
+    chart = Chart(width=310, height=_SIDE, xlabel="place x (voxels)", ylabel="φ(x) (voxels)", **limits)
     chart.axes.plot([0, EXTENT], [0, EXTENT], color="#cdcdcd", lw=1.5)
     curve, falling = chart.line(INK, width=2.2), chart.line(FOLD, width=4)
     places = np.linspace(0, EXTENT, 2 * _SIDE)
@@ -262,7 +261,7 @@ def _graph() -> Callable[[Ripple], Picture]:
         carried, slope = ripple.profile(places)
         curve.set_data(places, carried)
         falling.set_data(places, np.where(slope <= 0, carried, np.nan))
-        return chart.frame()
+        return titled("where places on axis 0 come out", chart.frame())
 
     return draw
 
@@ -270,25 +269,11 @@ def _graph() -> Callable[[Ripple], Picture]:
 def _prices() -> Callable[[int, tuple[float, float], float], Picture]:
     """Both prices over the waves, logarithmic: curves for a ripple that just folds, a dot for the map that is shown."""
     waves = np.arange(1, WAVES + 1)
-    colours = {"ICON": ICON, "GradICON": GRADICON}
-    labels: dict[str, Any] = {
-        "title": "price; the curves: a ripple that just folds",
-        "xlabel": "waves k",
-        "ylabel": "weight x penalty",
-    }
     fair = [price_of_a_fold(int(each), 1)[1] for each in waves]
-    chart = Chart(
-        waves,
-        {"ICON": fair, "GradICON": fair},
-        width=330,
-        height=_SIDE + 24,
-        colours=colours,
-        legend="lower left",
-        yscale="log",
-        ylim=_PRICES,
-        xticks=(1, 5, 10, 15, 20),
-        **labels,
-    )
+    colours = {"ICON": ICON, "GradICON": GRADICON}
+    axes: dict[str, Any] = {"yscale": "log", "ylim": _PRICES, "xticks": (1, 5, 10, 15, 20), "xlabel": "waves k"}
+    curves = dict.fromkeys(colours, fair)
+    chart = Chart(waves, curves, width=330, height=_SIDE, colours=colours, legend="above", ylabel="price", **axes)
     curve = chart.moves(chart.lines["ICON"])
     dots = [chart.dot(colour, size=10) for colour in colours.values()]
 
@@ -296,7 +281,7 @@ def _prices() -> Callable[[int, tuple[float, float], float], Picture]:
         curve.set_ydata([price_of_a_fold(int(each), weight)[0] for each in waves])
         for dot, price in zip(dots, np.array(penalties) * (weight, GRADICON_WEIGHT), strict=True):
             dot.set_data([count], [np.clip(price, *_PRICES)])
-        return chart.frame()
+        return titled("price = weight x penalty; curve: just folds", chart.frame())
 
     return draw
 
