@@ -12,7 +12,7 @@ import numpy as np
 
 from regkit.fields import jacobian_determinant, warp
 from regkit.figures import paint, pixels
-from regkit.figures.pixels import Limits, Picture
+from regkit.figures.pixels import JACOBIAN_LIMITS, Limits, Picture
 from regkit.training import History
 from regkit.types import InputError, Pair, Registration
 
@@ -130,7 +130,7 @@ def _jacobian(axes: Axes, determinant: Any, scale: int) -> None:
     from matplotlib.patches import Patch
 
     _show(axes, paint.render_jacobian(determinant, scale=scale), scale, "|J|")
-    _bar(axes, pixels.JACOBIANS, pixels.JACOBIAN_LIMITS, "|J| (1: size kept)")
+    _bar(axes, pixels.JACOBIANS, JACOBIAN_LIMITS, "|J| (1: size kept)")
     folds = int((determinant <= 0).sum())
     patch = Patch(color=f"#{bytes(pixels.FOLD).hex()}", label=f"folds: {folds} voxels")
     axes.legend(handles=[patch], loc="lower left", fontsize=8)
