@@ -8,7 +8,7 @@ shapes; the last makes legends. Nothing is modified in place. Ranges are fixed b
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -223,6 +223,11 @@ def titled(title: str, picture: Picture, paint: Colour = PAPER) -> Picture:
 @functools.lru_cache(128)
 def _head(title: str, width: int, paint: Colour) -> Picture:
     return write(np.full((24, width, 3), NIGHT, np.uint8), [(12, 6, "lm", title)], paint)
+
+
+def titled_rows(*rows: Mapping[str, Picture]) -> Picture:
+    """Rows of panels, each under its title."""
+    return pixels.stack(*(pixels.stack(*(titled(*panel) for panel in row.items()), axis=1) for row in rows))
 
 
 def grey(title: str, image: Any, limits: Limits, *, side: int = 256, paint: Colour = PAPER) -> Picture:

@@ -102,16 +102,14 @@ def there_and_back(networks: Mapping[str, nn.Module], pair: Pair, *, item: int =
         error = pixels.enlarge(pixels.colour(lengths(now.error), pixels.ERRORS, (0, limit)), scale)
         key = paint.render_bar(pixels.ERRORS, (0, limit), width=error.shape[1], unit="voxels")
         grid = paint.render_grid(pixels.darken(grey(source), 0.6), u, every=max(1, max(shape) // 16))
-        above = [
-            titled(f"{first} on its way, t = {state['time']:.2f}", grey(flowing)),
-            titled(f"{second}: the goal", paint.render_point(grey(target), place, shape)),
-            titled(f"its grid, on {first}", grid),
-        ]
-        below = [
-            stack(titled("how far from home", paint.render_point(error, place, shape)), key),
-            titled("the voxel under the cross, close up", _close_up(*now.path(place), target, limits)),
-        ]
-        return stack(stack(*above, axis=1), stack(*below, axis=1))
+        above = {
+            f"{first} on its way, t = {state['time']:.2f}": grey(flowing),
+            f"{second}: the goal": paint.render_point(grey(target), place, shape),
+            f"its grid, on {first}": grid,
+        }
+        errors = stack(titled("how far from home", paint.render_point(error, place, shape)), key)
+        near = titled("the voxel under the cross, close up", _close_up(*now.path(place), target, limits))
+        return stack(paint.titled_rows(above), stack(errors, near, axis=1))
 
     def describe(state: State) -> str:
         (now, (first, second)), place = trip(state), (state["row"], state["column"])

@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from regkit._core.inversion import fixed_point
 from regkit.fields import compose, jacobian_determinant, warp
 from regkit.figures import paint, pixels
-from regkit.figures.paint import titled
 from regkit.figures.pixels import FieldPlane, Limits, Picture, field_plane, lengths, plane, stack
 from regkit.types import Displacement, Image, InputError, Pair
 from regkit.widgets.chart import Chart
@@ -100,7 +99,7 @@ def inversion_viewer(
             "one after the other": _grid(now.error, scale),
             "what is left: |E|": pixels.enlarge(pixels.colour(size, pixels.ERRORS, _POWERS), scale),
         }
-        row = stack(*(titled(*panel) for panel in panels.items()), axis=1)
+        row = paint.titled_rows(panels)
         key = paint.render_bar(pixels.ERRORS, _POWERS, width=row.shape[1], unit=": |E| as a power of ten, voxels")
         for solver, line in curves.items():
             errors = np.clip([each.worst for each in runs[state["map"]][solver]], *limits)
@@ -185,7 +184,7 @@ def meet(networks: Mapping[str, Any], pair: Pair, *, item: int = 0) -> View:
             f"f_{first}{second} by ({first}, {second}), by ({second}, {first})": both,
             f"its grid, on {second}": grids[1],
         }
-        rows = stack(*(stack(*(titled(*panel) for panel in row.items()), axis=1) for row in (above, below)))
+        rows = paint.titled_rows(above, below)
         return stack(rows, paint.render_bar(pixels.DIFFERENCES, (-half, half), width=rows.shape[1], unit="intensity"))
 
     def describe(state: State) -> str:

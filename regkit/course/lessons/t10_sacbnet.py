@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regkit.fields import average_pool, compose, upsample, warp
 from regkit.figures import paint, pixels
-from regkit.figures.paint import draw_lines, titled
+from regkit.figures.paint import draw_lines
 from regkit.figures.pixels import Colour, Limits, Picture, Plane, plane, stack
 from regkit.models.layers import pad_to_multiple
 from regkit.models.sacbnet import LEVELS, SACB, Match, SACBNet, soft_argmax
@@ -167,7 +167,7 @@ def matching_microscope(network: SACBNet, pair: Pair, *, item: int = 0) -> View:
             "moving, after this level": grey(now.after),
             "that minus fixed": paint.render_difference(now.after, target, limit=half, scale=scale),
         }
-        rows = stack(*(stack(*(titled(*panel) for panel in row.items()), axis=1) for row in (above, below)))
+        rows = paint.titled_rows(above, below)
         return stack(rows, paint.render_wheel(1, width=rows.shape[1], side=64))
 
     def describe(state: State) -> str:
@@ -308,7 +308,7 @@ def cluster_map(network: SACBNet, pair: Pair, *, item: int = 0) -> View:
             "fixed: clusters": maps["fixed"],
             f"cluster {number + 1} of {side}, alone": alone,
         }
-        return stack(stack(*(titled(*panel) for panel in panels.items()), axis=1), below)
+        return stack(paint.titled_rows(panels), below)
 
     def describe(state: State) -> str:
         (_, count, seed), shown, number = chosen(state)
@@ -361,7 +361,7 @@ def _kernels(block: SACB, attention: NDArray[np.float32], side: int) -> Picture:
         f"shared W, channel {into} to {out}": render_cells(kernel, side=side, **table),
         "its kernel: a times W": render_cells(attention * kernel, side=side, **table),
     }
-    return stack(*(titled(*panel) for panel in panels.items()), axis=1)
+    return paint.titled_rows(panels)
 
 
 def _legend(shown: Grouped, number: int, width: int) -> Picture:

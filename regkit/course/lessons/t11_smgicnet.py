@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from regkit import metrics
 from regkit.fields import compose, upsample, warp, warp_labels
 from regkit.figures import paint, pixels
-from regkit.figures.paint import titled
 from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plane, lengths, plane, stack
 from regkit.models import SMGICNet
 from regkit.models.layers import crop
@@ -61,9 +60,8 @@ class Rung:
 def level_stack(network: SMGICNet, pair: Pair, *, item: int = 0) -> View:
     """Go through the levels of an SM-GICNet: bands, discarded detail, weight, residual velocity, map; and its gates.
 
-    Six panels: what is read above (bands, details or gates), what comes of it below. network: as
-    `regkit.variants.load` gives it. pair: 2D; A is its moving, B its fixed image; with labels, each level's Dice is
-    told. item: which of a batch.
+    Six panels: what is read above (bands, details or gates), what comes of it below. network: as `studies.load` gives
+    it. pair: 2D; A is its moving, B its fixed image; with labels, each level's Dice is told. item: which of a batch.
 
     Raises:
         ValueError, IndexError: volumes, no such item.
@@ -106,7 +104,7 @@ def level_stack(network: SMGICNet, pair: Pair, *, item: int = 0) -> View:
             "what it adds: velocity r": paint.render_displacement(rung.residual, limit=longest, scale=scale),
             f"all so far, on {first}": paint.render_grid(dark, rung.total, every=every),
         }
-        rows = stack(*(stack(*(titled(*panel) for panel in row.items()), axis=1) for row in (above, below)))
+        rows = paint.titled_rows(above, below)
         last = (_GATES, 1, "gate") if state["level"] == count else (pixels.GREYS, strongest, "root of energy")
         return stack(rows, _keys(rows.shape[1], longest, *last))
 
@@ -211,11 +209,8 @@ def _keys(width: int, longest: float, table: Picture, most: float, unit: str) ->
 
 def _outlined(picture: Picture, inside: NDArray[np.bool_], scale: int) -> Picture:
     """The border of a region as a thin line over a picture of its size or larger, which is cut to it."""
-    mask = inside.repeat(scale, 0).repeat(scale, 1)
-    edge = np.zeros_like(mask)
-    edge[1:] |= mask[1:] != mask[:-1]
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    return np.where(edge[..., None], pixels.INK, picture[: len(mask), : mask.shape[1]]).astype(np.uint8)
+    edge = pixels.rim(inside, scale)
+    return np.where(edge[..., None], pixels.INK, picture[: len(edge), : edge.shape[1]]).astype(np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------- growing displacements
@@ -295,7 +290,7 @@ def growing_displacement(
             f"A, by {reference}": results[reference][stop].warped,
             f"A, by {chosen}": results[chosen][stop].warped,
         }
-        row = stack(*(titled(title, outlined(image)) for title, image in panels.items()), axis=1)
+        row = paint.titled_rows({title: outlined(image) for title, image in panels.items()})
         chart, line, name = charts[kind]
         line.set_data(range(len(stops)), curves[kind][chosen])
         name.set_text(chosen)

@@ -195,7 +195,8 @@ class Board:
             places = columns + _SPREAD * ((position + 0.5) / len(pairs) - 0.5)
             self.dots[pair] = places, np.array([column.get(pair, math.nan) for column in values.values()])
         axes, room = self.chart.axes, 720 / max(len(values), 1)
-        axes.set_xticks(columns, ["\n+ ".join(fitting(part, room) for part in name.split(" + ", 1)) for name in values])
+        lines = [name.replace(" + ", "\n+ ", 1).split("\n") for name in values]
+        axes.set_xticks(columns, ["\n".join(fitting(line, room) for line in each) for each in lines])
         axes.set_xlim(-0.5, max(len(values), 1) - 0.5)
         axes.grid(visible=False, axis="x")
         for dots in self.dots.values():
@@ -235,7 +236,7 @@ def render_board(
 
 HIGHER = ("dice", "correlation")  # is better; of all other numbers less is
 OUTLINES, DIFFERENCE = "outlines of the labels", "difference"
-_CASES = 16  # that are remembered; a case of 64 x 80 x 64 voxels takes some MB
+_CASES, _BOARDS = 16, 64  # that are remembered; a case of 64 x 80 x 64 voxels takes some MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +253,7 @@ class Outlines(Panel):
 
     def paint(self, cut: Cut, place: Place, scale: int) -> Picture:
         picture = pixels.darken(self.image.paint(cut, place, scale), 0.5)
-        yellow, blue = (_rim(cut.plane(labels, place), scale) for labels in (self.fixed, self.warped))
+        yellow, blue = (pixels.rim(cut.plane(labels, place), scale) for labels in (self.fixed, self.warped))
         for where, colour in ((yellow, pixels.POINT), (blue, pixels.LINE), (yellow & blue, pixels.PAPER)):
             picture[where] = colour
         return picture
@@ -261,19 +262,10 @@ class Outlines(Panel):
         return f"label: {self.warped[place]} warped, {self.fixed[place]} fixed"
 
 
-def _rim(labels: Volume, scale: int) -> NDArray[np.bool_]:
-    """The pixels of an enlarged plane that have another label to the left or above."""
-    large = pixels.enlarge(labels[..., None], scale)[..., 0]
-    rim = np.zeros(large.shape, bool)
-    rim[1:] |= large[1:] != large[:-1]
-    rim[:, 1:] |= large[:, 1:] != large[:, :-1]
-    return rim
-
-
 def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Method], *, upright: bool = False) -> View:
     """Look behind a table: every method on every pair as a dot, and the case of any dot.
 
-    rows: as of `comparisons.compare`. pairs: those that were measured; a row's pair is its index. methods: those whose
+    rows: as of `compare.compare`. pairs: those that were measured; a row's pair is its index. methods: those whose
     cases can be shown, by the names in the rows, the first at the start; the chosen one registers the chosen pair then
     and there, and some cases are remembered. upright: as of `widgets.compare`.
 
@@ -307,6 +299,10 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
         title = f"{metric}, {better}; a dot is a pair, in the same order in each column; a bar is the mean"
         return Board(values_of(rows, columns[metric]), numbers, title, links=links)
 
+    @functools.lru_cache(_BOARDS)
+    def painted(metric: str, links: bool, method: str, pair: int) -> Picture:
+        return board(metric, links).at(method, pair)
+
     def press(button: str, state: State) -> dict[str, Any]:
         shown = case(state["method"], state["pair"])
         inside = shown.labels("fixed") > 0 if labelled else np.ones_like(shown.determinant, dtype=bool)
@@ -314,7 +310,7 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
         return {f"axis_{axis}": at for axis, at in enumerate(worst)} | {"crosshair": True}
 
     def render(state: State) -> Picture:
-        above = board(state["metric"], state["links"]).at(state["method"], state["pair"])
+        above = painted(state["metric"], state["links"], state["method"], state["pair"])
         return stack(above, planes.render(state), gap=12)
 
     planes = linked(

@@ -20,6 +20,7 @@ from regkit.course.lessons import t13_trust_but_verify as lesson
 from regkit.course.studies import results
 from regkit.data import synthetic_pair
 from regkit.fields import warp_labels
+from regkit.figures.pixels import rim
 from regkit.tools import compare
 from regkit.tools.compare import Row
 from regkit.tools.methods import Method
@@ -172,8 +173,8 @@ def test_pairs_without_labels_show_the_difference():
 def test_outlines_are_where_labels_change():
     labels = np.zeros((6, 7), int)
     labels[2:4, 3:5] = 1
-    rim = lesson._rim(labels, 4)
-    assert rim.shape == (24, 28) and rim.sum() == 4 * 8 - 1 and rim[8, 12:20].all() and rim[16, 12:20].all()
+    edge = rim(labels, 4)
+    assert edge.shape == (24, 28) and edge.sum() == 4 * 8 - 1 and edge[8, 12:20].all() and edge[16, 12:20].all()
 
 
 def test_a_scoreboard_needs_a_method_that_was_measured():
