@@ -229,9 +229,10 @@ def test_what_is_shown_in_html_is_escaped(tmp_path):
 # ---------------------------------------------------------------------------------------------- the doctor
 
 
-def test_every_control_draws_anew(prepared, files):
+def test_what_the_controls_change(prepared, files):
     view = t14_your_own_brain.doctor({name: prepared[name] for name in ("good", "far away")}, files.fixed)
-    drive(view)
+    planes = dict.fromkeys(["axis_0", "axis_1", "axis_2"], "picture")
+    drive(view, {"patient": "both", "revealed": "both", **planes})
     assert all(control.description for control in view.controls.values())
     assert "image/png" in view._repr_mimebundle_() and "all is well" in view.caption.value
     view.set(patient="far away")

@@ -211,14 +211,15 @@ def test_the_panel_of_the_shipped_study_shows_what_was_trained_and_offers_the_re
         view.set(**values)
         with torch.no_grad():
             found = studies.load("sacbnet", variant).model(both.moving, both.fixed)
-        overlap = compare.measure(both, found)["Dice"]
+        overlap = compare.measure_variant(both, found)["Dice"]
         assert view.caption.value.count(f"Dice {overlap:.3g},") >= 1 and "not trained yet" not in view.caption.value
         assert ("Chosen (" in view.caption.value) == bool(choice)
     view.set(blocks="none", clusters="9", mean="both")
     assert "not trained yet; &quot;train this one&quot; trains it" in view.caption.value
     assert not view.controls["train"].disabled and view.errors == []
     view.set(**{name: options[0] for name, options in offered.items()})
-    drive(view)
+    changes = dict.fromkeys(["blocks", "clusters", "mean", "axis_0", "axis_1"], "both")
+    drive(view, {**changes, "crosshair": "picture"})
 
 
 # ---------------------------------------------------------------------------------------------- cells
