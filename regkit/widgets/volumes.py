@@ -16,7 +16,7 @@ from regkit.figures.pixels import DIFFERENCES, Limits, Picture
 from regkit.figures.planes import Cut, Place
 from regkit.types import Displacement, Image, Labels, Pair, Registration
 from regkit.widgets.live import Tabs, View
-from regkit.widgets.panels import Volume, determinant, pick, volume_in_words
+from regkit.widgets.panels import FieldVolume, Volume, determinant, pick, volume_in_words
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Toggle, first_values
 from regkit.widgets.slices import Planes
 
@@ -151,7 +151,7 @@ def field_viewer(
     Raises:
         ValueError, IndexError: shapes that differ, NaN.
     """
-    field = pixels.field_volume(displacement, "displacement", item)
+    field: FieldVolume = pixels.field_volume(displacement, "displacement", item)
     beneath, under = _below(image, field, "image", item), _below(moving, field, "moving", item)
     limit, limits = pixels.displacement_limit(field), _range(beneath, under)
     planes = Planes(field.shape[1:], upright)
@@ -206,7 +206,7 @@ def jacobian_inspector(
     Raises:
         ValueError, IndexError: shapes that differ, NaN.
     """
-    field = pixels.field_volume(displacement, "displacement", item)
+    field: FieldVolume = pixels.field_volume(displacement, "displacement", item)
     below = _below(image, field, "image", item)
     limits, folding = _range(below), determinant(field)
     folds, planes = folded_places(folding), Planes(folding.shape, upright)

@@ -148,13 +148,13 @@ def test_training_leaves_the_random_state_as_it_was(tmp_path):
 def test_the_numbers_are_those_of_metrics():
     pair = example(2)
     u = pair.displacement
-    numbers = compare.measure(pair, Registration(u, -u))
+    numbers = compare.measure_variant(pair, Registration(u, -u))
     overlap = metrics.dice(warp_labels(pair.moving_labels, u), pair.fixed_labels)
     assert numbers["Dice"] == pytest.approx(np.mean(list(overlap.values()))) and numbers["Dice"] == 1
     assert numbers["mean |warped - fixed|"] < 1e-6
     assert numbers["folds (%)"] == metrics.folds(u).percent
     assert numbers["inverse error (voxels)"] == metrics.inverse_consistency(u, -u)
-    assert set(compare.measure(Pair(pair.moving, pair.fixed), Registration(u))) == {
+    assert set(compare.measure_variant(Pair(pair.moving, pair.fixed), Registration(u))) == {
         "mean |warped - fixed|",
         "folds (%)",
     }
