@@ -3,8 +3,7 @@
 import sys
 
 from data_scripts.common.command import main
-from data_scripts.common.conversion import centred
-from data_scripts.common.datasets import Case, Dataset, Prepared, Variant, find, in_order, read_pair
+from data_scripts.common.datasets import Case, Dataset, Prepared, Variant, centred_pair, find, in_order, read_pair
 from data_scripts.common.fetching import Source
 from regkit.images import normalise
 
@@ -36,7 +35,7 @@ def convert(case: Case, variant: Variant) -> Prepared:
     """Window, then crop."""
     image, labels = read_pair(case)
     image = normalise(image, window=variant.options["window"])
-    return Prepared(centred(image, variant.shape), centred(labels, variant.shape))
+    return centred_pair(image, labels, variant.shape)
 
 
 DATASET = Dataset(

@@ -3,8 +3,8 @@
 import sys
 
 from data_scripts.common.command import main
-from data_scripts.common.conversion import centred, masked, relabelled
-from data_scripts.common.datasets import Case, Dataset, Prepared, Variant, find, read_pair, shuffled
+from data_scripts.common.conversion import masked, relabelled
+from data_scripts.common.datasets import Case, Dataset, Prepared, Variant, centred_pair, find, read_pair, shuffled
 from data_scripts.common.fetching import Source
 from regkit.images import normalise, resample
 
@@ -60,7 +60,7 @@ def convert(case: Case, variant: Variant) -> Prepared:
     image, labels = resample(masked(image, labels), grid), resample(labels, grid)
     image = normalise(image, percentiles=(0, 100))
     labels = relabelled(labels, {number: number for number in variant.labels})
-    return Prepared(centred(image, variant.shape), centred(labels, variant.shape))
+    return centred_pair(image, labels, variant.shape)
 
 
 DATASET = Dataset(

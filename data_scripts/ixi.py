@@ -10,23 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from data_scripts.common import datasets
 from data_scripts.common.command import main
 from data_scripts.common.conversion import centred, placed, relabelled
-from data_scripts.common.datasets import (
-    SPLITS,
-    Case,
-    Dataset,
-    Files,
-    Prepared,
-    Splits,
-    Variant,
-    check_number,
-    check_one_size,
-    find,
-    read_pair,
-    shuffled,
-    unnamed,
-)
+from data_scripts.common.datasets import SPLITS, Case, Dataset, Files, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from regkit.images import normalise, resample
@@ -43,7 +30,7 @@ TRANSMORPH = Variant(
     files={split: f"{folder}/{{id}}.pkl" for split, folder in FOLDERS.items()},
     counts=(403, 58, 115),
     shape=(160, 192, 224),
-    labels=unnamed(range(1, len(FREESURFER))),
+    labels=datasets.unnamed(range(1, len(FREESURFER))),
     preprocessing=(
         "as delivered with TransMorph: skull-stripped, affinely aligned, 160 x 192 x 224, intensities from 0 to 1",
         "FreeSurfer's numbers replaced by their place in the list of 46 that TransMorph and SACB-Net use",
@@ -67,7 +54,7 @@ UNALIGNED = Variant(
     files={"image": "{id}/mri/norm.mgz", "labels": "{id}/mri/aseg.mgz"},
     counts=(269, 15, 30),
     shape=(128, 128, 128),
-    labels=unnamed(range(1, 256)),
+    labels=datasets.unnamed(range(1, 256)),
     preprocessing=(
         "FreeSurfer's norm.mgz (skull-stripped, contrast corrected) and aseg.mgz, not aligned",
         "resampled to 2 mm, centre crop to 128 x 128 x 128 (the paper states no size; its programs use this one)",
@@ -117,7 +104,7 @@ def listed(files: Files, variant: Variant) -> list[Case]:
     cases = [Case(ATLAS, {"scan": files.one(f"{ATLAS}.pkl")})]
     for pattern, count in zip(variant.files.values(), variant.counts, strict=True):
         found = files.by_id(pattern)
-        check_number(sorted(found), count, files, variant)
+        datasets.check_number(sorted(found), count, files, variant)
         cases += [Case(name, {"scan": path}) for name, path in sorted(found.items())]
     return cases
 
@@ -129,13 +116,13 @@ def _drawn(files: Files, variant: Variant) -> list[Case]:
         kept = Files(files.folders)
         kept.paths = [path for path in files.paths if path.parts[-3] in names]
         files = kept
-    return find(files, variant)
+    return datasets.find(files, variant)
 
 
 def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     """Atlas to subject; or scans of which every two are a pair."""
     if "train" not in variant.files:
-        return shuffled(cases, files, variant)
+        return datasets.shuffled(cases, files, variant)
     return {name: [(ATLAS, subject) for subject in sorted(files.by_id(variant.files[name]))] for name in SPLITS}
 
 
@@ -144,9 +131,9 @@ def convert(case: Case, variant: Variant) -> Prepared:
     if "scan" in case.files:
         values, numbers = read_pickle(case.files["scan"])
         image, labels = placed(values, np.eye(4)), placed(numbers, np.eye(4))
-        check_one_size(case, image, labels)
+        datasets.check_one_size(case, image, labels)
         return Prepared(image, relabelled(labels, {old: new for new, old in enumerate(FREESURFER)}))
-    image, labels = read_pair(case)
+    image, labels = datasets.read_pair(case)
     grid = image.grid.with_spacing(variant.options["spacing"])
     image, labels = normalise(resample(image, grid), percentiles=(0, 100)), resample(labels, grid)
     return Prepared(centred(image, variant.shape), centred(labels, variant.shape))

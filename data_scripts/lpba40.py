@@ -8,21 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_scripts.common import datasets
 from data_scripts.common.command import main
 from data_scripts.common.conversion import centred, cropped, masked, read_analyze
-from data_scripts.common.datasets import (
-    SPLITS,
-    Case,
-    Dataset,
-    Files,
-    Prepared,
-    Splits,
-    Variant,
-    check_one_size,
-    find,
-    unnamed,
-    unordered,
-)
+from data_scripts.common.datasets import SPLITS, Case, Dataset, Files, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from regkit.images import Affine, Scan, normalise, resample
@@ -51,7 +40,7 @@ SITREG = Variant(
     },
     counts=(25, 5, 10),
     shape=(160, 192, 160),
-    labels=unnamed(CORTEX) | {181: "cerebellum", 182: "brain stem"},
+    labels=datasets.unnamed(CORTEX) | {181: "cerebellum", 182: "brain stem"},
     preprocessing=(
         "the bias-corrected scan (native.brain.bfc) and the tissue map in the delineation space, through the AIR file",
         "divided by the mean of white matter, and 0 outside the tissue map",
@@ -123,7 +112,9 @@ def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     named = {"validation": VALIDATION, "test": TEST}
     chosen = {name: [case.id for case in cases if case.id in scans] for name, scans in named.items()}
     train = [case.id for case in cases if case.id not in (*VALIDATION, *TEST)]
-    pairs = chosen if variant.protocols[0].startswith("sacbnet") else {k: unordered(v) for k, v in chosen.items()}
+    pairs = (
+        chosen if variant.protocols[0].startswith("sacbnet") else {k: datasets.unordered(v) for k, v in chosen.items()}
+    )
     return {SPLITS[0]: train, **pairs}
 
 
@@ -133,7 +124,7 @@ def convert(case: Case, variant: Variant) -> Prepared:
     labels = read_analyze(case.files["labels"], leftwards, labels=True)
     if "tissue" not in case.files:
         image = read_analyze(case.files["image"], leftwards)
-        check_one_size(case, image, labels)
+        datasets.check_one_size(case, image, labels)
         image = normalise(image, percentiles=(0, 100))
         return Prepared(centred(image, variant.shape), centred(labels, variant.shape))
     air = read_air(case.files["transform"])
@@ -158,7 +149,7 @@ DATASET = Dataset(
     citation="Shattuck et al. 2008, doi:10.1016/j.neuroimage.2007.09.031",
     steps="fetched unattended; read and accept the LONI research licence first.",
     variants={"sitreg": SITREG, "sacbnet": SACBNET},
-    find=find,
+    find=datasets.find,
     split=split,
     convert=convert,
 )

@@ -3,22 +3,9 @@
 import sys
 from collections.abc import Sequence
 
+from data_scripts.common import datasets
 from data_scripts.common.command import main
-from data_scripts.common.conversion import centred
-from data_scripts.common.datasets import (
-    Case,
-    Dataset,
-    Files,
-    Prepared,
-    Splits,
-    Variant,
-    check_number,
-    find,
-    in_order,
-    read_pair,
-    standing_in,
-    unnamed,
-)
+from data_scripts.common.datasets import Case, Dataset, Files, Prepared, Splits, Variant
 from data_scripts.common.fetching import Source
 from regkit.images import normalise
 
@@ -29,7 +16,7 @@ PAPER = Variant(
     files={"image": "{id}/t1weighted_brain.MNI152.nii.gz", "labels": "{id}/labels.DKT31.manual.MNI152.nii.gz"},
     counts=(42, 0, 20),
     shape=(160, 192, 160),
-    labels=unnamed(side + number for side in (1000, 2000) for number in range(1, 36)),
+    labels=datasets.unnamed(side + number for side in (1000, 2000) for number in range(1, 36)),
     preprocessing=(
         "as delivered: skull-stripped, affinely aligned to MNI152, 1 mm, 182 x 218 x 182",
         "intensities from minimum to maximum as 0 to 1 (the paper does not state its scaling)",
@@ -55,22 +42,22 @@ def cohorts(files: Files, variant: Variant) -> list[Case]:
     """The scans of the three cohorts, one cohort after the other."""
     kept = Files(files.folders)
     kept.paths = [path for path in files.paths if path.parent.name.startswith(COHORTS)]
-    cases = find(kept, variant) if kept.paths else []
-    check_number([case.id for case in cases], variant.total, files, variant)
+    cases = datasets.find(kept, variant) if kept.paths else []
+    datasets.check_number([case.id for case in cases], variant.total, files, variant)
     return [case for cohort in COHORTS for case in cases if case.id.startswith(f"{cohort}-")]
 
 
 def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     """By cohort."""
-    splits = in_order(cases, files, variant)
-    return {**splits, "validation": standing_in(splits["train"])}
+    splits = datasets.in_order(cases, files, variant)
+    return {**splits, "validation": datasets.standing_in(splits["train"])}
 
 
 def convert(case: Case, variant: Variant) -> Prepared:
     """Scale, then crop."""
-    image, labels = read_pair(case)
+    image, labels = datasets.read_pair(case)
     image = normalise(image, percentiles=(0, 100))
-    return Prepared(centred(image, variant.shape), centred(labels, variant.shape))
+    return datasets.centred_pair(image, labels, variant.shape)
 
 
 DATASET = Dataset(

@@ -8,20 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_scripts.common import datasets
 from data_scripts.common.command import main
 from data_scripts.common.conversion import centred, relabelled
-from data_scripts.common.datasets import (
-    Case,
-    Dataset,
-    Files,
-    Prepared,
-    Splits,
-    Variant,
-    find,
-    read_pair,
-    shuffled,
-    standing_in,
-)
+from data_scripts.common.datasets import Case, Dataset, Files, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from data_scripts.common.layout import members
@@ -105,7 +95,7 @@ def read_lists(files: Files) -> dict[str, list[list[str]]]:
 def listed(files: Files, variant: Variant) -> list[Case]:
     """The scans of ICON's lists; or those of OAIZIB-CM, with the sides of the knees."""
     if variant.sources:
-        found = find(files, variant)
+        found = datasets.find(files, variant)
         shared = {"sides": files.one(SIDES), "reference": found[0].files["image"]}
         return [Case(case.id, {**case.files, **shared}) for case in found]
     present = {path.name: path for path in files.paths}
@@ -125,13 +115,13 @@ def listed(files: Files, variant: Variant) -> list[Case]:
 def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     """ICON's lists: every two scans of the first, the pairs of the second; or a drawn split."""
     if variant.sources:
-        return shuffled(cases, files, variant)
+        return datasets.shuffled(cases, files, variant)
     pairs = {
         name: [(moving.removesuffix(ENDING), fixed.removesuffix(ENDING)) for moving, fixed, *_ in lines]
         for name, lines in read_lists(files).items()
     }
     train = members(pairs["train"])
-    return {"train": train, "validation": standing_in(train), "test": pairs["test"]}
+    return {"train": train, "validation": datasets.standing_in(train), "test": pairs["test"]}
 
 
 def mirrored(scan: Scan) -> Scan:
@@ -157,7 +147,7 @@ def is_right(case: Case, name: str = "") -> bool:
 
 def convert(case: Case, variant: Variant) -> Prepared:
     """Mirror, scale, align, resample."""
-    image, labels = read_pair(case)
+    image, labels = datasets.read_pair(case)
     if is_right(case):
         image, labels = mirrored(image), mirrored(labels)
     if "divisor" in variant.options:

@@ -4,23 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from data_scripts.common import datasets
 from data_scripts.common.command import main
 from data_scripts.common.conversion import cropped
-from data_scripts.common.datasets import (
-    SPLITS,
-    Case,
-    Dataset,
-    Files,
-    Prepared,
-    Splits,
-    Variant,
-    check_number,
-    find,
-    in_order,
-    read_pair,
-    unnamed,
-    unordered,
-)
+from data_scripts.common.datasets import SPLITS, Case, Dataset, Files, Prepared, Splits, Variant
 from data_scripts.common.fetching import Source
 
 ARCHIVE = Source(
@@ -39,7 +26,7 @@ ALIGNED = Variant(
     files={"image": "{id}/aligned_norm.nii.gz", "labels": "{id}/aligned_seg35.nii.gz"},
     counts=(255, 20, 139),
     shape=(160, 144, 192),
-    labels=unnamed(range(1, 36)),
+    labels=datasets.unnamed(range(1, 36)),
     preprocessing=(
         "as delivered: skull-stripped, bias-corrected, affinely aligned, 1 mm, intensities from 0 to 1",
         "cropped from 160 x 192 x 224 (left, inferior, anterior) by (0, 0), (24, 24), (16, 16)",
@@ -65,20 +52,20 @@ RAW = replace(
 def listed(files: Files, variant: Variant) -> list[Case]:
     """The scans in the order of subjects.txt, which the split goes by."""
     names = files.one("subjects.txt").read_text().split()
-    check_number(names, variant.total, files, variant)
-    cases = {case.id: case for case in find(files, variant)}
+    datasets.check_number(names, variant.total, files, variant)
+    cases = {case.id: case for case in datasets.find(files, variant)}
     return [cases[name] for name in names]
 
 
 def split(cases: Sequence[Case], files: Files, variant: Variant) -> Splits:
     """Training scans, and every two scans of validation and test."""
-    train, validation, test = (in_order(cases, files, variant)[name] for name in SPLITS)
-    return {"train": train, "validation": unordered(validation), "test": unordered(test)}
+    train, validation, test = (datasets.in_order(cases, files, variant)[name] for name in SPLITS)
+    return {"train": train, "validation": datasets.unordered(validation), "test": datasets.unordered(test)}
 
 
 def convert(case: Case, variant: Variant) -> Prepared:
     """Crop."""
-    image, labels = read_pair(case)
+    image, labels = datasets.read_pair(case)
     return Prepared(cropped(image, variant.options["margins"]), cropped(labels, variant.options["margins"]))
 
 

@@ -16,18 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from regkit import losses
+from regkit._core.sampler import compose, exponential, warp
 from regkit._core.windows import gaussian_blur
-from regkit.fields import (
-    affine_displacement,
-    compose,
-    exponential,
-    identity,
-    invert,
-    move_affinely,
-    resize,
-    resize_displacement,
-    warp,
-)
+from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
 from regkit.training import Recipe, train
 from regkit.types import (
     Displacement,
@@ -51,7 +42,14 @@ _INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {
     "velocity": lambda field, squarings: exponential(field, steps=_needed(field) if squarings is None else squarings),
 }
 
+_SMALLEST = 12  # voxels along an axis at the coarsest scale
+
+_MOST = 10**6  # voxels at the finest
+
 _STRIDE = 0.25  # voxels: the longest first step of an integration
+
+
+# ---------------------------------------------------------------------------------------------- one pair, from nothing
 
 
 def optimise_affine(
@@ -196,9 +194,7 @@ def _descend(
         optimiser.step()
 
 
-_SMALLEST = 12  # voxels along an axis at the coarsest scale
-
-_MOST = 10**6  # voxels at the finest
+# ---------------------------------------------------------------------------------------------- refinement
 
 
 def local_and_global(warped: Image, fixed: Image) -> Tensor:
@@ -233,7 +229,7 @@ def refine_field(
 
     Raises:
         TypeError, ValueError: images or registration do not fit each other; an option is out of range.
-    Source: optimise.py at several scales; compositions of small maps as in SyN (Avants et al., 2008).
+    Source: `optimise_field` at several scales; compositions of small maps as in SyN (Avants et al., 2008).
     """
     check_pair(moving, fixed)
     scales = _scales(spatial(fixed), 2 if found is None else 1) if halvings is None else halvings

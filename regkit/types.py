@@ -165,8 +165,8 @@ def check_labels(labels: Tensor, name: str = "labels") -> None:
 
 def check_finite(tensor: Tensor, name: str) -> None:
     """Raise if `tensor` holds NaN or infinite values. Reads one number back, so it waits for a GPU."""
-    if torch.compiler.is_compiling() or torch.isfinite(tensor.detach().sum()):  # the sum is NaN or inf if any is
-        return
+    if torch.compiler.is_compiling() or tensor.is_meta or torch.isfinite(tensor.detach().sum()):
+        return  # the sum is NaN or inf if any value is
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:  # else the sum overflowed
         raise InputError(
@@ -174,6 +174,13 @@ def check_finite(tensor: Tensor, name: str) -> None:
             f"{bad} NaN or infinite of {tensor.numel()} values",
             "clean it with torch.nan_to_num or find where they arise",
         )
+
+
+def check_values(**tensors: Tensor) -> None:
+    """`check_finite` of each, by name, on the CPU; a GPU would have to wait for it, and is trusted."""
+    for name, tensor in tensors.items():
+        if tensor.device.type == "cpu":
+            check_finite(tensor, name)
 
 
 def check_same_grid(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:

@@ -210,7 +210,7 @@ from regkit.files import write_atomically
 os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
 write_atomically(sys.argv[1], bytes(100))
 """
-    ended = subprocess.run([sys.executable, "-c", program, str(good)], timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program, str(good)], timeout=600)
     assert ended.returncode == -signal.SIGKILL and good.read_bytes() == before
     write_atomically(good, b"new")
     assert good.read_bytes() == b"new"

@@ -126,6 +126,16 @@ def test_inverse_on_both_sides(shape, method):
     assert_small(inside(fields.invert(inverse, tolerance=1e-9, method=method) - u), 1e-4)
 
 
+@each_method
+def test_where_the_map_folds_the_inverse_stays_near(method):
+    """No solver throws a voxel farther than the field itself reaches."""
+    u = rough((25, 31), 65, 6.0, spacing=4)
+    assert (fields.jacobian_determinant(u) < 0).any()
+    with pytest.warns(RuntimeWarning, match="the inverse was not reached"):
+        inverse = fields.invert(u, method=method)
+    assert inverse.isfinite().all() and inverse.abs().max() < 4 * u.abs().max()
+
+
 @each_shape
 @each_method
 def test_inverse_of_an_affine_map(shape, method):
@@ -536,6 +546,20 @@ def test_what_is_kept_for_the_gradient(shape):
     for method in METHODS:
         assert kept_fields(lambda a, b, m=method: fields.compose(a, fields.invert(b, method=m)), u, v) == 2
     assert kept_fields(lambda a: fields.warp(a[:, :1].detach(), a), u) <= 1  # its own result: smaller than a field
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+@pytest.mark.parametrize(("operation", "most"), [("warp", 2), ("compose", 2), ("exponential", 1), ("invert", 1)])
+def test_values_are_checked_once_at_the_door(operation, most, monkeypatch):
+    """Squarings and solvers trust their own results."""
+    checked = []
+    for module in ("types", "fields"):
+        monkeypatch.setattr(f"regkit.{module}.check_finite", lambda tensor, name: checked.append(name))
+    u = smooth(SHAPES[0], 64)
+    getattr(fields, operation)(*[u] * {"warp": 2, "compose": 2}.get(operation, 1))
+    assert len(checked) == most
 
 
 # ---------------------------------------------------------------------------------------------- precision

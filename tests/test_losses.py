@@ -13,6 +13,7 @@ from helpers.parity import Entries
 from helpers.recipe import image_pair
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regkit import losses
 from regkit._core import windows
@@ -385,13 +386,33 @@ def plain_diffusion(displacement: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(7, 9), (2, 13), (5, 7, 6), (8, 3, 2)])
 @pytest.mark.parametrize("slab", [1, 100, 2**16])
 def test_diffusion_is_the_plain_formula(shape, slab, monkeypatch):
-    monkeypatch.setattr("regkit.losses._SLAB_VOXELS", slab)
+    monkeypatch.setattr("regkit.losses._PIECE_VOXELS", slab)
     displacement = field(shape).requires_grad_()
     value, expected = losses.diffusion(displacement), plain_diffusion(displacement)
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
     (gradient,) = torch.autograd.grad(5 * value, displacement)
     (target,) = torch.autograd.grad(5 * expected, displacement)
     torch.testing.assert_close(gradient, target, rtol=1e-10, atol=1e-16)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a device would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += 1
+        return function(*arguments, **(options or {}))
+
+
+def test_diffusion_is_few_launches_off_the_processor():
+    """Pieces for a cache would be thousands; on a device without numbers only operations are counted."""
+    displacement = torch.zeros(1, 3, 160, 192, 160, device="meta", requires_grad=True)
+    with Launches() as launches:
+        torch.autograd.grad(losses.diffusion(displacement), displacement)
+    assert launches.count < 100
 
 
 @pytest.mark.parametrize("shape", SHAPES)

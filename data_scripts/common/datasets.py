@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_scripts.common.conversion import centred
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.fetching import Source
 from regkit.images import Scan, read_image, read_labels
@@ -44,7 +45,7 @@ class Prepared:
 class Variant:
     """One preparation of a dataset: that of a paper.
 
-    protocols: the tables of regkit.protocols that are taken on it. files: for each role where the file of a scan is,
+    protocols: the tables of regkit.tools.tables that are taken on it. files: for each role where the file of a scan is,
     with {id} for the scan's name, below any folder. counts: scans (or pairs, where these are given) in each split.
     shape: of every prepared image; () where it differs. labels: the numbers that its label maps
     may hold, 0 aside, and their names, "" where they have none.
@@ -89,6 +90,11 @@ class Dataset:
     find: Callable[[Files, Variant], list[Case]]
     split: Callable[[Sequence[Case], Files, Variant], Splits]
     convert: Callable[[Case, Variant], Prepared]
+
+
+def centred_pair(image: Scan, labels: Scan, shape: Sequence[int]) -> Prepared:
+    """An image and its labels, cropped or padded about the centre."""
+    return Prepared(centred(image, shape), centred(labels, shape))
 
 
 class Files:

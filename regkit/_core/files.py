@@ -1,4 +1,7 @@
-"""Files that are whole or absent, and tensors that are read without unpickling: what all checkpoints share."""
+"""Files that are whole or absent, and tensors that are read without unpickling: what all checkpoints share.
+
+torch is imported where tensors are read: the command line writes files, and starts without it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from regkit.types import InputError
+if TYPE_CHECKING:
+    from torch import nn
 
 PACKAGE = Path(__file__).parent.parent  # regkit/
-State = Mapping[str, Tensor]
+
+State = Mapping[str, Any]  # of torch.Tensors
 
 
 def write_atomically(path: Path | str, content: bytes) -> None:
@@ -65,6 +67,10 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
     """
+    import torch
+
+    from regkit.types import InputError
+
     stream = io.BytesIO(Path(path).read_bytes())
     try:
         content = torch.load(stream, map_location="cpu", weights_only=True)
@@ -85,6 +91,8 @@ def fill(model: nn.Module, state: State, origin: str) -> None:
     Raises:
         ValueError: a name is missing or left over, or a shape differs; lists them. The model is unchanged.
     """
+    from regkit.types import InputError
+
     own = model.state_dict()
     check_used_once(own.keys(), state.keys(), (f"{type(model).__name__}'s", f"{origin}'s"))
     shapes = {name: (tuple(own[name].shape), tuple(state[name].shape)) for name in own}
@@ -108,6 +116,6 @@ def check_used_once(wanted: Any, given: Any, names: tuple[str, str]) -> None:
         )
 
 
-def _listed(lines: list[str], most: int = 12) -> str:
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return f"[{', '.join(lines[:most])}]{more}"
+def _listed(lines: list[str]) -> str:
+    more = f" and {len(lines) - 12} more" if len(lines) > 12 else ""
+    return f"[{', '.join(lines[:12])}]{more}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,16 +12,9 @@ from torch import Tensor
 
 from regkit._core.grid import identity, slabs, solve
 from regkit._core.sampler import map_jacobian, read, spread
-from regkit.types import (
-    Coordinates,
-    Displacement,
-    InputError,
-    at_least_float32,
-    check_displacement,
-    check_finite,
-    choose,
-    spatial,
-)
+from regkit.types import Coordinates, Displacement, at_least_float32, choose, spatial
+
+Solver = Literal["anderson", "plain", "newton"]
 
 
 class Solution(NamedTuple):
@@ -30,6 +22,62 @@ class Solution(NamedTuple):
 
     value: Tensor
     left: Tensor
+
+
+def invert(
+    displacement: Displacement, *, tolerance: float = 1e-2, max_iterations: int = 50, method: Solver = "newton"
+) -> Displacement:
+    """z with z(x) = -u(x + z(x)): `fields.invert` of what is known to be a finite displacement."""
+    solver = choose("method", method, {"anderson": _anderson, "plain": _plain, "newton": _newton})
+    displacement = at_least_float32(displacement)
+    with torch.no_grad():
+        inverse, errors = solver(displacement, tolerance, max_iterations)
+    left = float(errors.max())
+    if not left < tolerance:
+        warnings.warn(
+            f"the inverse was not reached: {left:.3g} voxel is left after {max_iterations} iterations where "
+            f"{tolerance:g} was asked; most often the map folds (see jacobian_determinant), or raise max_iterations.",
+            RuntimeWarning,
+            stacklevel=3,  # the line that called fields.invert
+        )
+    return _ImplicitInverse.apply(displacement, inverse)
+
+
+class _ImplicitInverse(torch.autograd.Function):
+    """The inverse z as a function of u: with φ_u(x + z) = x, dz = -(I + Du(x + z))⁻¹ du(x + z). Keeps u and z."""
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(displacement, inverse)
+        return inverse.view_as(inverse)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        displacement, inverse = ctx.saved_tensors
+        target = identity(spatial(displacement), like=displacement)
+        solution = torch.empty_like(displacement)
+        for part in slabs(displacement):
+            rows = map_jacobian(displacement, target[:, :, part] + inverse[:, :, part]).unbind(1)
+            solution[:, :, part] = solve(rows, -gradient[:, :, part])  # (I + Du(x + z))ᵀ w = -g
+        return spread(solution, displacement, inverse), None
+
+
+# ---------------------------------------------------------------------------------------------- fixed points
+
+
+def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
+    """z <- -u(x + z), accelerated over the whole field."""
+
+    def pull(inverse: Tensor) -> Tensor:
+        return read(displacement, inverse, relative=True).neg_()
+
+    return fixed_point(pull, -displacement, tolerance, max_iterations, memory)
+
+
+def _plain(displacement: Tensor, tolerance: float, max_iterations: int) -> Solution:
+    """z <- -u(x + z) as it stands."""
+    return _anderson(displacement, tolerance, max_iterations, memory=1)
 
 
 def fixed_point(
@@ -76,16 +124,9 @@ def _mixing_weights(gram: Tensor, tolerance: float) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+# ---------------------------------------------------------------------------------------------- Newton, by voxel
+
 _EASY_STEPS, _EASY_ERROR = 3, 0.25  # first steps in which errors below this, in voxels, are left to the plain step
-
-
-def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
-    """z <- -u(x + z), accelerated over the whole field."""
-
-    def pull(inverse: Tensor) -> Tensor:
-        return read(displacement, inverse, relative=True).neg_()
-
-    return fixed_point(pull, -displacement, tolerance, max_iterations, memory)
 
 
 def _newton(displacement: Tensor, tolerance: float, max_iterations: int) -> Solution:
@@ -93,12 +134,12 @@ def _newton(displacement: Tensor, tolerance: float, max_iterations: int) -> Solu
     inverse, left = torch.empty_like(displacement), displacement.new_zeros(len(displacement))
     grid = identity(spatial(displacement), like=displacement)
     for item, part in itertools.product(range(len(displacement)), slabs(displacement[:1])):
-        own, goal = displacement[item : item + 1], grid[:, :, part]
-        points = goal.reshape(1, len(goal[0]), -1, *[1] * (goal.dim() - 3))  # (1, dim, N, 1[, 1])
-        start = points - own[:, :, part].reshape_as(points)
-        found, remains = _newton_points(own, points, start, tolerance, max_iterations)
-        inverse[item : item + 1, :, part] = (found - points).view_as(goal)
-        left[item] = torch.maximum(left[item], remains.amax())
+        field, voxels = displacement[item : item + 1], grid[:, :, part]
+        goal = voxels.reshape(1, len(voxels[0]), -1, *[1] * (voxels.dim() - 3))  # (1, dim, N, 1[, 1])
+        start = goal - field[:, :, part].reshape_as(goal)
+        points, errors = _newton_points(field, goal, start, tolerance, max_iterations)
+        inverse[item : item + 1, :, part] = (points - goal).view_as(voxels)
+        left[item] = torch.maximum(left[item], errors.amax())
     return Solution(inverse, left)
 
 
@@ -107,90 +148,27 @@ def _newton_points(
 ) -> Solution:
     """y <- y - (I + Du(y))⁻¹ e with e = y + u(y) - x, for the points where |e| is not yet small; at first y - e may do.
 
+    Where the map folds a step may lead far away: points that never come close end where |e| was least.
     displacement: (1, dim, *space). goal x, start y: (1, dim, N, 1[, 1]), voxels.
     """
-    found, position = start.clone(), start
+    solution, position, nearest = start.clone(), start, start
     places = torch.arange(start.shape[2], device=start.device)
+    least = start.new_full(places.shape, torch.inf)
     for count in itertools.count(1):
         error = position + read(displacement, position, relative=False) - goal
         size = error.abs().flatten(2).amax((0, 1))  # (N,)
+        nearest = torch.where((size < least).view(-1, *[1] * (goal.dim() - 3)), position, nearest)
+        least = torch.fmin(size, least)  # NaN is no place either
         wrong = (~(size < tolerance)).nonzero()[:, 0]
         if len(wrong) == 0 or count == max_iterations:
             break
         places = places[wrong]
-        position, error, goal = (part[:, :, wrong] for part in (position, error, goal))
+        position, nearest, error, goal = (part[:, :, wrong] for part in (position, nearest, error, goal))
+        least = least[wrong]
         hard = (size[wrong] > (_EASY_ERROR if count <= _EASY_STEPS else 0)).nonzero()[:, 0]
         jacobian = map_jacobian(displacement, position[:, :, hard])
         error[:, :, hard] = solve(jacobian.unbind(2), error[:, :, hard])
         position = position - error
-        found[:, :, places] = position
-    return Solution(found, size)
-
-
-_SOLVERS: dict[str, Callable[[Tensor, float, int], Solution]] = {
-    "anderson": _anderson,
-    "plain": partial(_anderson, memory=1),
-    "newton": _newton,
-}
-
-
-class _ImplicitInverse(torch.autograd.Function):
-    """The inverse z as a function of u: with φ_u(x + z) = x, dz = -(I + Du(x + z))⁻¹ du(x + z). Keeps u and z."""
-
-    @staticmethod
-    def forward(ctx: Any, displacement: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(displacement, inverse)
-        return inverse.view_as(inverse)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        displacement, inverse = ctx.saved_tensors
-        target = identity(spatial(displacement), like=displacement)
-        solution = torch.empty_like(displacement)
-        for part in slabs(displacement):
-            rows = map_jacobian(displacement, target[:, :, part] + inverse[:, :, part]).unbind(1)
-            solution[:, :, part] = solve(rows, -gradient[:, :, part])  # (I + Du(x + z))ᵀ w = -g
-        return spread(solution, displacement, inverse), None
-
-
-def invert(
-    displacement: Displacement,
-    *,
-    tolerance: float = 1e-2,
-    max_iterations: int = 50,
-    method: Literal["anderson", "plain", "newton"] = "anderson",
-) -> Displacement:
-    """The inverse map's displacement: z with z(x) = -u(x + z(x)), so compose(u, z) = 0.
-
-    displacement: (B, dim, *space), voxels, of a map without folds. Returns float32 or finer. Each item of the batch
-    is solved for itself. The gradient is that of the exact solution; only `displacement` and the result are kept.
-    tolerance: the last step |z + u(x + z)| is smaller, in voxels. max_iterations: evaluations of u at most; where they
-    do not suffice a RuntimeWarning says what error is left. method: "anderson" is SITReg's, "plain" the same without
-    acceleration; "newton" is the fastest: it solves a small linear system at the voxels that three plain steps leave.
-
-    Raises:
-        TypeError, ValueError: not a displacement, NaN, options out of range.
-    Source: deformation inversion layer (SITReg, section 3.3); Anderson acceleration: Walker and Ni, 2011.
-    """
-    check_displacement(displacement)
-    check_finite(displacement, "displacement")
-    if tolerance <= 0 or max_iterations < 2:
-        raise InputError(
-            "tolerance must be positive and max_iterations at least 2",
-            f"{tolerance}, {max_iterations}",
-            "1e-2 voxel and 50 are usual",
-        )
-    solver = choose("method", method, _SOLVERS)
-    displacement = at_least_float32(displacement)
-    with torch.no_grad():
-        inverse, errors = solver(displacement, tolerance, max_iterations)
-    left = float(errors.max())
-    if not left < tolerance:
-        warnings.warn(
-            f"the inverse was not reached: {left:.3g} voxel is left after {max_iterations} iterations where "
-            f"{tolerance:g} was asked; most often the map folds (see jacobian_determinant), or raise max_iterations.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return _ImplicitInverse.apply(displacement, inverse)
+        solution[:, :, places] = position
+    solution[:, :, places] = nearest
+    return Solution(solution, least)

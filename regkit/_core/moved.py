@@ -39,7 +39,7 @@ NAMES = {
     "models.smgicnet_networks": "models.smgicnet.networks",
     "models.smgicnet_released": "models.smgicnet.released",
     "official": "models.official",
-    "pages": "course.notebooks",
+    "pages": "course.pages",
     "patients": "course.patients",
     "penalties": "losses",
     "protocols": "tools.tables",

@@ -1,21 +1,22 @@
-"""The sampler: the only file that knows torch's grid_sample, its normalised units and its reversed order of axes.
+"""Images read through maps: sample, warp, compose, exponential. The only file that knows torch's sampler.
 
-Positions come in voxels, (B, dim, *out). `interpolate` reads an image there, in any of the modes, with gradients to
-image and positions; the others are what the inverse of a map is made of. fields.py states the convention.
+That is its normalised units and its reversed order of axes; positions come in voxels, (B, dim, *out). What a user gives
+is checked in fields.py, which states the convention; everything here trusts its caller, so that the steps of a model, a
+solver or a training do not check their own results over and over.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from regkit._core.grid import identity, ramps, slabs
-from regkit.types import check_finite, check_option, spatial
+from regkit.types import Coordinates, Displacement, Image, at_least_float32, spatial
 
 Interpolation = Literal["linear", "nearest", "cubic"]
 
@@ -27,26 +28,116 @@ _PADDINGS = {"zeros": 0, "border": 1}
 
 _BORDER = (_MODES["linear"], _PADDINGS["border"])
 
+# ---------------------------------------------------------------------------------------------- trusting their callers
+
+
+def sample(
+    image: Image, coordinates: Coordinates, *, mode: Interpolation = "linear", padding: Padding = "border"
+) -> Image:
+    """image[coordinates(x)]: `fields.sample` of what is known to fit."""
+    return _interpolate(image, coordinates, False, mode, padding)
+
+
+def warp(
+    image: Image, displacement: Displacement, *, mode: Interpolation = "linear", padding: Padding = "border"
+) -> Image:
+    """image[x + u(x)]: `fields.warp` of what is known to fit."""
+    return _interpolate(image, displacement, True, mode, padding)
+
+
+def compose(first: Displacement, then: Displacement, *, padding: Padding = "border") -> Displacement:
+    """v(x) + u(x + v(x)): `fields.compose` of what is known to fit."""
+    then = at_least_float32(then)
+    return then + warp(at_least_float32(first), then, padding=padding)
+
+
+def exponential(
+    velocity: Displacement,
+    *,
+    steps: int = 7,
+    composition: Callable[[Displacement, Displacement], Displacement] = compose,
+) -> Displacement:
+    """u_0 = v / 2^steps; u_{k+1} = compose(u_k, u_k): `fields.exponential` of what is known to fit."""
+    displacement = at_least_float32(velocity) / 2**steps
+    for _ in range(steps):
+        displacement = composition(displacement, displacement)
+    return displacement
+
+
+def _interpolate(image: Image, field: Tensor, relative: bool, mode: Interpolation, padding: Padding) -> Image:
+    """image[field(x)], or image[x + field(x)] if relative, in the image's dtype; computed in float32 or finer."""
+    working = torch.promote_types(torch.promote_types(image.dtype, field.dtype), torch.float32)
+    batch = max(image.shape[0], field.shape[0])
+    source, field = (part.to(working).expand(batch, *part.shape[1:]) for part in (image, field))
+    if mode == "cubic":
+        positions = field + identity(spatial(field), like=field) if relative else field
+        return _cubic(source, positions, padding).to(image.dtype)
+    return _Read.apply(source, field, relative, (_MODES[mode], _PADDINGS[padding])).to(image.dtype)
+
+
+def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
+    """Keys' cubic convolution (1981, a = -1/2), exact for quadratics: a sum over the 4^dim voxels around."""
+    base = positions.detach().floor()
+    t = positions - base
+    taps = [  # the weights of the voxels at -1, 0, 1 and 2 from the base
+        ((-t + 2) * t - 1) * t / 2,
+        ((3 * t - 5) * t * t + 2) / 2,
+        ((-3 * t + 4) * t + 1) * t / 2,
+        (t - 1) * t * t / 2,
+    ]
+    result = image.new_zeros(())
+    for steps in itertools.product(range(4), repeat=positions.shape[1]):
+        voxel = torch.stack([base[:, axis] + (step - 1) for axis, step in enumerate(steps)], 1)
+        weight = math.prod(taps[step][:, axis, None] for axis, step in enumerate(steps))
+        result = result + weight * _Read.apply(image, voxel, False, (_MODES["nearest"], _PADDINGS[padding]))
+    return result
+
+
+# ---------------------------------------------------------------------------------------------- torch's sampler
+
+
+class _Read(torch.autograd.Function):
+    """`read` that keeps image and field only: the sampler's grid is made again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, field: Tensor, relative: bool, codes: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(image, field)
+        ctx.relative, ctx.codes = relative, codes
+        return read(image, field, relative, codes)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, field = ctx.saved_tensors
+        to_image, to_field = None, torch.empty_like(field) if ctx.needs_input_grad[1] else None
+        mask = list(ctx.needs_input_grad[:2])
+        for part in [slice(None)] if mask[0] else slabs(field):  # the image's gradient is gathered in one go
+            grid = _grid(field, spatial(image), ctx.relative, part)
+            to_image, slope = _backward(gradient[:, :, part], image, grid, ctx.codes, mask)
+            if to_field is not None:
+                _write_voxel_slope(slope, spatial(image), to_field[:, :, part])
+        return to_image if mask[0] else None, to_field, None, None
+
 
 def _grid(field: Tensor, shape: Sequence[int], relative: bool, part: slice = slice(None)) -> Tensor:
     """Positions as the sampler wants them: (B, *out, dim), axes reversed, corners of the image's `shape` at -1 and 1.
 
-    relative: the field counts from its own voxels. part: only these planes of its first axis.
+    relative: the field counts from its own voxels. part: only these planes of its first axis. In memory each component
+    lies by itself: quick to write, as quick to read.
     """
     starts = ramps(spatial(field), like=field)
     starts[0], field = starts[0][part], field[:, :, part]
-    dim = field.shape[1]
-    grid = field.new_empty(field.shape[0], *field.shape[2:], dim)
-    for axis, (start, size) in enumerate(zip(starts, shape, strict=True)):
+    components = []
+    for start, offset, size in zip(starts, field.unbind(1), shape, strict=True):
         scale = 2 / max(size - 1, 1)
-        torch.add(start * (scale * relative) - 1, field[:, axis], alpha=scale, out=grid[..., dim - 1 - axis])
-    return grid
+        components.append(torch.add(start * (scale * relative) - 1, offset, alpha=scale))
+    return torch.stack(components[::-1]).movedim(0, -1)
 
 
 def _write_voxel_slope(slope: Tensor, shape: Sequence[int], out: Tensor) -> None:
     """Write a derivative by the sampler's positions (B, *out, dim) as one by voxels, into `out` (B, dim, *out)."""
     for axis, size in enumerate(shape):
-        torch.mul(slope[..., len(shape) - 1 - axis], 2 / max(size - 1, 1), out=out[:, axis])
+        out[:, axis].copy_(slope[..., len(shape) - 1 - axis]).mul_(2 / max(size - 1, 1))
 
 
 def _backward(gradient: Tensor, image: Tensor, grid: Tensor, codes: tuple[int, int], mask: list[bool]) -> Any:
@@ -83,60 +174,3 @@ def spread(values: Tensor, image: Tensor, field: Tensor) -> Tensor:
     """The adjoint of `read(image, field, relative=True)` in the image: values go to the voxels they were read from."""
     grid = _grid(field, spatial(image), relative=True)
     return _backward(values, image, grid, _BORDER, [True, False])[0]
-
-
-class _Read(torch.autograd.Function):
-    """`read` that keeps image and field only: the sampler's grid is made again for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, field: Tensor, relative: bool, codes: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(image, field)
-        ctx.relative, ctx.codes = relative, codes
-        return read(image, field, relative, codes)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, field = ctx.saved_tensors
-        to_image, to_field = None, torch.empty_like(field) if ctx.needs_input_grad[1] else None
-        mask = list(ctx.needs_input_grad[:2])
-        for part in [slice(None)] if mask[0] else slabs(field):  # the image's gradient is gathered in one go
-            grid = _grid(field, spatial(image), ctx.relative, part)
-            to_image, slope = _backward(gradient[:, :, part], image, grid, ctx.codes, mask)
-            if to_field is not None:
-                _write_voxel_slope(slope, spatial(image), to_field[:, :, part])
-        return to_image if mask[0] else None, to_field, None, None
-
-
-def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
-    """Keys' cubic convolution (1981, a = -1/2), exact for quadratics: a sum over the 4^dim voxels around."""
-    base = positions.detach().floor()
-    t = positions - base
-    taps = [  # the weights of the voxels at -1, 0, 1 and 2 from the base
-        ((-t + 2) * t - 1) * t / 2,
-        ((3 * t - 5) * t * t + 2) / 2,
-        ((-3 * t + 4) * t + 1) * t / 2,
-        (t - 1) * t * t / 2,
-    ]
-    result = image.new_zeros(())
-    for steps in itertools.product(range(4), repeat=positions.shape[1]):
-        voxel = torch.stack([base[:, axis] + (step - 1) for axis, step in enumerate(steps)], 1)
-        weight = math.prod(taps[step][:, axis, None] for axis, step in enumerate(steps))
-        result = result + weight * _Read.apply(image, voxel, False, (_MODES["nearest"], _PADDINGS[padding]))
-    return result
-
-
-def interpolate(image: Tensor, field: Tensor, *, relative: bool, mode: Interpolation, padding: Padding) -> Tensor:
-    """image[field(x)], or image[x + field(x)] if relative, in the image's dtype; computed in float32 or finer."""
-    check_option("mode", mode, get_args(Interpolation))
-    check_option("padding", padding, get_args(Padding))
-    if not image.is_cuda:  # on a GPU the check would wait; there the models check once, at their entry
-        check_finite(image, "image")
-        check_finite(field, "displacement" if relative else "coordinates")
-    working = torch.promote_types(torch.promote_types(image.dtype, field.dtype), torch.float32)
-    batch = max(image.shape[0], field.shape[0])
-    source, field = (part.to(working).expand(batch, *part.shape[1:]) for part in (image, field))
-    if mode == "cubic":
-        positions = field + identity(spatial(field), like=field) if relative else field
-        return _cubic(source, positions, padding).to(image.dtype)
-    return _Read.apply(source, field, relative, (_MODES[mode], _PADDINGS[padding])).to(image.dtype)

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from regkit.commands import plainly
-from regkit.images import Scan, read_image, read_labels, to_original, write_image, write_labels
-from regkit.images.points import read_landmarks, write_landmarks
-from regkit.images.transforms import Chain, carry_scan, read_map
-from regkit.types import InputError
+from regkit.commands import COMMANDS, refuse
+
+if TYPE_CHECKING:
+    from regkit.images import Scan
 
 
 def add_apply(commands: Any) -> None:
     """`apply`: images, labels and landmarks through maps that are there."""
     parser = commands.add_parser(
         "apply",
-        help="carry an image, labels or landmarks through maps of register, ITK or ANTs, interpolated once",
+        help=COMMANDS["apply"],
         description="An image goes through the first MAP first (the order of antsApplyTransforms -t). Landmarks are "
         "taken from fixed's space to moving's, as ITK takes points; with --inverse from moving's to fixed's.",
         epilog="example: python -m regkit apply results/ --to labels moving_labels.nii.gz --like fixed.nii.gz "
@@ -39,14 +38,18 @@ def add_apply(commands: Any) -> None:
     parser.add_argument("--outside", type=float, metavar="VALUE", help="where IN has no voxels (its lowest value; 0)")
     parser.add_argument("--system", choices=("RAS", "LPS"), help="of a CSV's numbers (LPS, as ITK and ANTs have them)")
     parser.add_argument("--volume", type=int, metavar="N", help="which volume of IN, from 0, if it has several")
-    parser.set_defaults(run=plainly(run))
+    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Read, carry, write."""
+    from regkit.images import read_image, to_original, write_image, write_labels
+    from regkit.images.points import read_landmarks, write_landmarks
+    from regkit.images.transforms import Chain, carry_scan, read_map
+
     kind, source = chosen.to[0], Path(chosen.to[1])
     if kind not in ("image", "labels", "points"):
-        raise InputError("KIND is image, labels or points", kind, "say what IN is: --to labels FILE")
+        refuse("KIND is image, labels or points", kind, "say what IN is: --to labels FILE")
     maps = [read_map(path, inverse=chosen.inverse) for path in chosen.maps]
     chain = Chain(maps[::-1] if chosen.inverse else maps)
     if kind == "points":
@@ -57,7 +60,7 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"{len(landmarks.points)} points, {landmarks.system}{assumed}, {way}: {chosen.out}")
         return 0
     if chosen.like is None:
-        raise InputError("an image comes to the grid of a scan", f"--to {kind} without --like", "give --like FIXED")
+        refuse("an image comes to the grid of a scan", f"--to {kind} without --like", "give --like FIXED")
     grid = read_image(chosen.like, volume=_first(chosen.like)).original
     scan = _read(kind, source, chosen.volume)
     carried = carry_scan(scan, grid, chain, smooth_labels=chosen.smooth, outside=chosen.outside)
@@ -67,6 +70,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _read(kind: str, path: Path, volume: int | None) -> Scan:
+    from regkit.images import read_image, read_labels
+
     return read_labels(path, volume=volume) if kind == "labels" else read_image(path, volume=volume)
 
 

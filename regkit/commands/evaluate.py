@@ -1,7 +1,7 @@
 """``python -m regkit evaluate DATA``: methods side by side on the pairs of a dataset.
 
-DATA is a folder in the layout of regkit/folders.py, or the name of a benchmark that regkit makes itself. Into the
-folder --out go summary.md, summary.csv (mean, standard deviation and p of each number) and pairs.csv (every pair).
+DATA is a folder in the layout of regkit/images/folders.py, or the name of a benchmark that regkit makes itself. Into
+the folder --out go summary.md, summary.csv (mean, standard deviation and p of each number) and pairs.csv (every pair).
 
 With --protocol the numbers are those of a paper's table instead, on a folder that data_scripts prepared: tables.md.
 """
@@ -12,23 +12,20 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from regkit._core.files import whole_folder
-from regkit.commands import add_device, plainly
-from regkit.data.benchmarks import BENCHMARKS
-from regkit.images.folders import FolderPairs
-from regkit.tools.compare import as_csv, as_markdown, compare, summary_as_csv
-from regkit.tools.methods import METHODS, Method, load_method, make_method, with_affine, with_refinement
-from regkit.tools.tables import follow, named_protocols, protocol, table
-from regkit.types import InputError, MissingFileError, Pair, check_option
+from regkit.commands import BENCHMARKS, COMMANDS, METHODS, add_device, refuse, refuse_data
+
+if TYPE_CHECKING:
+    from regkit.tools.methods import Method
+    from regkit.types import Pair
 
 
 def add_evaluate(commands: Any) -> None:
     """`evaluate`: a table of methods on a dataset."""
     parser = commands.add_parser(
         "evaluate",
-        help="compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
+        help=COMMANDS["evaluate"],
         description="Compare methods on the pairs of a dataset folder or of a benchmark that regkit makes.",
     )
     parser.add_argument("data", help=f"a dataset's folder, or one of {', '.join(BENCHMARKS)}")
@@ -45,11 +42,15 @@ def add_evaluate(commands: Any) -> None:
     add_device(parser)
     parser.add_argument("--protocol", metavar="NAME", help="a paper's table: paper for the folder's own, or a name")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables go; else they are only printed")
-    parser.set_defaults(run=plainly(run))
+    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Compare, print, write."""
+    from regkit._core.files import whole_folder
+    from regkit.tools import compare
+    from regkit.types import check_option
+
     pairs = find_pairs(chosen.data, chosen.split, chosen.limit)
     dim = pairs[0].moving.dim() - 2
     methods = _methods(chosen, dim)
@@ -58,33 +59,34 @@ def run(chosen: argparse.Namespace) -> int:
     reference = chosen.reference or methods[0].name
     check_option("--reference", reference, [method.name for method in methods])
     if chosen.out is None:
-        rows = compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
-        print(as_markdown(rows, reference))
+        rows = compare.compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
+        print(compare.as_markdown(rows, reference))
         return 0
     with whole_folder(chosen.out) as folder:
-        rows = compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
-        (folder / "summary.md").write_text(as_markdown(rows, reference), encoding="utf-8")
-        (folder / "summary.csv").write_text(summary_as_csv(rows, reference), encoding="utf-8")
-        (folder / "pairs.csv").write_text(as_csv(rows), encoding="utf-8")
-    print(as_markdown(rows, reference))
+        rows = compare.compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
+        (folder / "summary.md").write_text(compare.as_markdown(rows, reference), encoding="utf-8")
+        (folder / "summary.csv").write_text(compare.summary_as_csv(rows, reference), encoding="utf-8")
+        (folder / "pairs.csv").write_text(compare.as_csv(rows), encoding="utf-8")
+    print(compare.as_markdown(rows, reference))
     print(f"{len(pairs)} pairs; tables in {chosen.out}")
     return 0
 
 
 def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int:
     """The tables of the papers, with a row for each method."""
+    from regkit._core.files import whole_folder
+    from regkit.tools import tables
+
     if chosen.reference or chosen.cycle:
-        raise InputError(
-            "--reference and --cycle are not part of a paper's table", "them with --protocol", "leave them out"
-        )
+        refuse("--reference and --cycle are not part of a paper's table", "them with --protocol", "leave them out")
     if len({method.name for method in methods}) < len(methods):
-        raise InputError("a row needs a name", f"{[method.name for method in methods]}", "name each method once")
-    names = named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
+        refuse("a row needs a name", f"{[method.name for method in methods]}", "name each method once")
+    names = tables.named_protocols(chosen.data) if chosen.protocol == "paper" else [chosen.protocol]
     texts = []
-    for rules in map(protocol, names):
+    for rules in map(tables.protocol, names):
         options = {"split": chosen.split, "limit": chosen.limit, "device": chosen.device}
-        rows = {each.name: follow(rules, each.to(chosen.device), chosen.data, **options) for each in methods}
-        texts.append(f"{rules.source}\n\n{table(rules, rows)}\n")
+        rows = {each.name: tables.follow(rules, each.to(chosen.device), chosen.data, **options) for each in methods}
+        texts.append(f"{rules.source}\n\n{tables.table(rules, rows)}\n")
     print("\n".join(texts))
     if chosen.out is not None:
         with whole_folder(chosen.out) as folder:
@@ -98,27 +100,28 @@ def find_pairs(data: str, split: str, limit: int | None) -> Sequence[Pair]:
     Raises:
         FileNotFoundError, ValueError: neither a folder nor a benchmark; as `FolderPairs`.
     """
+    from regkit.data import benchmarks
+    from regkit.images.folders import FolderPairs
+
     if Path(data).is_dir():
         return FolderPairs(data, split, limit=limit)
-    if data not in BENCHMARKS:
-        raise MissingFileError(
-            f"data must be a folder or a benchmark ({', '.join(BENCHMARKS)})",
-            f"{data!r}",
-            "check the path, or make the folder with a script of data_scripts",
-        )
+    if data not in benchmarks.BENCHMARKS:
+        refuse_data(data, "a folder or a benchmark")
     if limit is not None and limit < 1:
-        raise InputError("limit must be 1 or more pairs", limit, "give none for all")
-    pairs = BENCHMARKS[data].held_out
+        refuse("limit must be 1 or more pairs", limit, "give none for all")
+    pairs = benchmarks.BENCHMARKS[data].held_out
     return pairs if limit is None else pairs[:limit]
 
 
 def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
     """The methods by name, the files, and each network refined where asked."""
+    from regkit.tools.methods import load_method, make_method, with_affine, with_refinement
+
     named = [make_method(name, dim, progress=False) for name in chosen.method]
     filed = [replace(load_method(path, dim), name=path.stem) for path in chosen.weights]
     methods = named + filed
     if not methods:
-        raise InputError("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
+        refuse("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
     networks = [method for method in methods if method.model is not None] if chosen.refine else []
     methods += [with_refinement(method, chosen.refine, progress=False) for method in networks]
     if not chosen.affine:

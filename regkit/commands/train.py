@@ -1,7 +1,8 @@
 """``python -m regkit train METHOD DATA --out FILE``: train a network, and keep its weights with what it reached.
 
-DATA is a folder in the layout of regkit/folders.py, the name of a benchmark, or "synthetic-brains", whose pairs are new
-at every step. The training goes on from FILE's checkpoint where there is one: an interrupted one is just started again.
+DATA is a folder in the layout of regkit/images/folders.py, the name of a benchmark, or "synthetic-brains", whose pairs
+are new at every step. The training goes on from FILE's checkpoint where there is one: an interrupted one is just
+started again.
 Under `torchrun --nproc-per-node N -m regkit train ...` N processes share the work, each with a GPU of its own where the
 device is cuda.
 """
@@ -13,47 +14,55 @@ import inspect
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import torch
+from regkit.commands import BENCHMARKS, COMMANDS, NETWORKS, add_device, refuse, refuse_data
 
-from regkit import checkpoints, models
-from regkit.commands import add_device, plainly
-from regkit.data.benchmarks import BENCHMARKS
-from regkit.data.brains import BrainPairs, Contrast, Motion, brain_source
-from regkit.images.folders import FolderPairs
-from regkit.tools.compare import evaluate
-from regkit.tools.methods import NETWORKS, make_method
-from regkit.training import Precision, Recipe, Schedule, Source, train
-from regkit.types import InputError, MissingFileError, Pair, check_option
+if TYPE_CHECKING:
+    from torch import nn
+
+    from regkit.training import Source
+    from regkit.types import Pair
 
 SYNTHETIC = "synthetic-brains"
+
+RECIPE: dict[str, Any] = {  # what training.Recipe has by default
+    "steps": 1000,
+    "learning_rate": 1e-3,
+    "batch": 1,
+    "seed": 0,
+    "schedule": "constant",
+    "clip": None,
+    "precision": "float32",
+}
+
+SCHEDULES, PRECISIONS = ("constant", "cosine", "polynomial"), ("float32", "bfloat16")
+MOTIONS, CONTRASTS = ("small", "large"), ("t1", "shared", "random", "mixed")
 
 
 def add_train(commands: Any) -> None:
     """`train`: train a network."""
-    usual = Recipe()
-    parser = commands.add_parser("train", help="train a network; go on where a training was interrupted")
-    parser.add_argument("method", choices=NETWORKS, metavar="METHOD", help=", ".join(NETWORKS))
-    parser.add_argument("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the weights, .safetensors")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="go on from these weights (of regkit.save)")
-    parser.add_argument("--steps", type=int, default=usual.steps, help=f"({usual.steps})")
-    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate, help=f"({usual.learning_rate})")
-    parser.add_argument("--batch", type=int, default=usual.batch, help=f"pairs in a step ({usual.batch})")
-    parser.add_argument("--seed", type=int, default=usual.seed, help=f"({usual.seed})")
-    parser.add_argument("--schedule", choices=get_args(Schedule), default=usual.schedule, help=f"({usual.schedule})")
-    parser.add_argument("--clip", type=float, help="longest norm of the gradient (any)")
-    parser.add_argument("--precision", choices=get_args(Precision), default=usual.precision, help="of convolutions")
+    parser = commands.add_parser("train", help=COMMANDS["train"])
+    add = parser.add_argument
+    add("method", choices=NETWORKS, metavar="METHOD", help=", ".join(NETWORKS))
+    add("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")
+    add("--out", type=Path, required=True, metavar="FILE", help="the weights, .safetensors")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
+    add("--start", type=Path, metavar="FILE", help="go on from these weights (of regkit.save)")
+    add("--steps", type=int, help=f"({RECIPE['steps']})")
+    add("--learning-rate", type=float, help=f"({RECIPE['learning_rate']})")
+    add("--batch", type=int, help=f"pairs in a step ({RECIPE['batch']})")
+    add("--seed", type=int, help=f"({RECIPE['seed']})")
+    add("--schedule", choices=SCHEDULES, help=f"({RECIPE['schedule']})")
+    add("--clip", type=float, help="longest norm of the gradient (any)")
+    add("--precision", choices=PRECISIONS, help="of convolutions")
     add_device(parser)
     parser.add_argument("--judge", type=int, default=8, metavar="N", help="held-out pairs to judge on (8)")
     brains = parser.add_argument_group(SYNTHETIC)
     brains.add_argument("--size", type=int, nargs="+", help="voxels along each axis: two numbers or three")
-    brains.add_argument("--motion", choices=get_args(Motion), default="large", help="(large)")
-    brains.add_argument("--contrast", choices=get_args(Contrast), default="shared", help="(shared)")
+    brains.add_argument("--motion", choices=MOTIONS, default="large", help="(large)")
+    brains.add_argument("--contrast", choices=CONTRASTS, default="shared", help="(shared)")
     brains.add_argument(
         "--unaligned",
         nargs="?",
@@ -63,29 +72,25 @@ def add_train(commands: Any) -> None:
         metavar="SHARE",
         help="turned, scaled and shifted as well: all pairs, or this share of them",
     )
-    parser.set_defaults(run=plainly(run))
+    parser.set_defaults(run=run, **RECIPE)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Train, judge, keep; an interrupted training keeps its checkpoint."""
-    if not chosen.out.parent.is_dir():
-        raise MissingFileError("--out must be in a folder that exists", chosen.out, "make it first")
-    if chosen.steps < 1 or chosen.judge < 0:
-        raise InputError(
-            "steps must be 1 or more and pairs to judge on 0 or more",
-            f"--steps {chosen.steps} and --judge {chosen.judge}",
-            "leave them out for the usual",
-        )
-    if chosen.out.suffix != ".safetensors":
-        raise InputError("--out must end in .safetensors", chosen.out, f"write {chosen.out}.safetensors")
+    import torch
+
+    from regkit import checkpoints, training
+    from regkit.tools.compare import evaluate
+
+    _check(chosen)
     if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
         chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
     source, held_out, dim = _data(chosen)
-    recipe = Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
+    recipe = training.Recipe(**{name: getattr(chosen, name) for name in RECIPE})
     torch.manual_seed(recipe.seed)
     model = _model(chosen, dim).to(chosen.device)
     checkpoint = chosen.out.with_suffix(".checkpoint.pt")
-    history = train(model, source, recipe, checkpoint=checkpoint)
+    history = training.train(model, source, recipe, checkpoint=checkpoint)
     if len(history) < recipe.steps:
         print(f"{len(history)} of {recipe.steps} steps are in {checkpoint}; the same command goes on from there")
         return 130
@@ -101,8 +106,23 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _model(chosen: argparse.Namespace, dim: Any) -> torch.nn.Module:
+def _check(chosen: argparse.Namespace) -> None:
+    """Raise where numbers or the place of the weights cannot be, before anything is made."""
+    if not chosen.out.parent.is_dir():
+        refuse("--out must be in a folder that exists", chosen.out, "make it first")
+    if chosen.steps < 1 or chosen.judge < 0:
+        received = f"--steps {chosen.steps} and --judge {chosen.judge}"
+        refuse("steps must be 1 or more and pairs to judge on 0 or more", received, "leave them out for the usual")
+    if chosen.out.suffix != ".safetensors":
+        refuse("--out must end in .safetensors", chosen.out, f"write {chosen.out}.safetensors")
+
+
+def _model(chosen: argparse.Namespace, dim: Any) -> nn.Module:
     """The network as --set describes it, or that in the file of --start."""
+    from regkit import models
+    from regkit.tools.methods import NETWORKS, make_method
+    from regkit.types import check_option
+
     arguments = dict(map(_argument, chosen.set))
     if chosen.start is None:
         make = getattr(models, NETWORKS[chosen.method])
@@ -110,14 +130,16 @@ def _model(chosen: argparse.Namespace, dim: Any) -> torch.nn.Module:
             check_option("an argument of --set", name, list(inspect.signature(make).parameters)[1:])
         return make(dim, **arguments)
     if arguments:
-        raise InputError(
-            "--start brings the network's arguments", f"--set {' '.join(chosen.set)} as well", "leave one out"
-        )
+        refuse("--start brings the network's arguments", f"--set {' '.join(chosen.set)} as well", "leave one out")
     return make_method(chosen.method, dim, weights=chosen.start).model
 
 
 def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
     """What to train on, what to judge on, and the number of axes."""
+    from regkit.data.benchmarks import BENCHMARKS
+    from regkit.data.brains import BrainPairs, brain_source
+    from regkit.images.folders import FolderPairs
+
     if chosen.data == SYNTHETIC:
         size = tuple(chosen.size or (64, 80, 64))
         brains: dict[str, Any] = {"dim": len(size), "size": size, "motion": chosen.motion, "contrast": chosen.contrast}
@@ -129,11 +151,7 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
         pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
         return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
     if chosen.data not in BENCHMARKS:
-        raise MissingFileError(
-            f"data must be a folder, {SYNTHETIC} or a benchmark ({', '.join(BENCHMARKS)})",
-            f"{chosen.data!r}",
-            "check the path, or make the folder with a script of data_scripts",
-        )
+        refuse_data(chosen.data, f"a folder, {SYNTHETIC} or a benchmark")
     benchmark = BENCHMARKS[chosen.data]
     return benchmark.train, benchmark.held_out[: chosen.judge], benchmark.held_out[0].moving.dim() - 2
 
@@ -142,7 +160,7 @@ def _argument(text: str) -> tuple[str, Any]:
     """NAME=VALUE, where a value is read as JSON if it can be, a list as a tuple."""
     name, _, value = text.partition("=")
     if not value:
-        raise InputError("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
+        refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
     try:
         read = json.loads(value)
     except json.JSONDecodeError:

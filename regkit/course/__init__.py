@@ -1,9 +1,10 @@
 """The course: `begin` opens each tutorial, check holds its exercises, lessons what single tutorials show.
 
-notebooks makes and opens the notebooks; studies are the trained variants of each method; claims what the papers claim,
-judged on them; patients are files to try an examination on. results: what was measured, stored.
+notebooks makes and opens the notebooks, pages writes them as HTML; studies are the trained variants of each method;
+claims what the papers claim, judged on them; patients are files to try an examination on. results: what was measured,
+stored.
 """
 
-from regkit.course.notebooks import REPOSITORY, TAG, begin, build, edition, editions, folder, lab, publish, sources
+# ruff: noqa: F403 (all that notebooks has)
 
-__all__ = ["REPOSITORY", "TAG", "begin", "build", "edition", "editions", "folder", "lab", "publish", "sources"]
+from regkit.course.notebooks import *

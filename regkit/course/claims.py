@@ -1,4 +1,9 @@
-"""The rows of the claims ledger: what the five papers claim, in our words, and how it is judged here."""
+"""The claims ledger: what the five papers claim, in our words, and what comes out here, on data that a laptop can make.
+
+A claim about trained networks is judged on stored results (`studies`) by one rule: it holds where the means over the
+seeds show it and every seed shows it by itself. A law (symmetry, say) is judged on a stored model. What does not hold
+stays in. `python -m regkit ledger` writes the table.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.studies import STUDIES, Spread, load, records, results
+from regkit.course.studies import STUDIES, load, records, spread
 from regkit.fields import compose, invert
 from regkit.losses import gradicon, icon
 from regkit.metrics import folds
 from regkit.models import SITReg
 from regkit.models.sitreg import two_sided
+from regkit.tools import compare
+from regkit.tools.measures import RECORDED
 from regkit.types import Pair, stack
-
-_NAMES = {
-    "mse": "mean squared difference",
-    "dice": "Dice",
-    "folds": "folds, %",
-    "inverse_error": "inverse consistency error, voxels",
-    "exchange_error": "error of φ_AB∘φ_BA with φ_BA from the exchanged images, voxels",
-    "field_error": "error of the displacement, voxels",
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Evidence:
     @property
     def title(self) -> str:
         """What is measured, and in which study."""
-        return f"{_NAMES[self.measure]} ({self.study})"
+        return f"{RECORDED[self.measure].words} ({self.study})"
 
     def values(self) -> dict[str, list[float]]:
         """The number that each seed reached, by variant; of those that are trained."""
@@ -87,53 +85,37 @@ class Claim:
         return " && ".join(f"python -m regkit study {name}" for name in self.studies) or "python -m regkit ledger"
 
 
+# ---------------------------------------------------------------------------------------------- judged on results
+
+
 def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
     """The measure rises from each variant to the next, more than `factor` times; in every seed from first to last."""
 
-    evidence = (Evidence(study, measure, chain),)
-
-    def judge() -> Finding:
-        columns = [_values(study, variant, measure) for variant in chain]
-        words = f"{_NAMES[measure]}: {' < '.join(_words(study, each, measure) for each in chain)}"
-        if not all(columns):
-            return Finding(words, None, evidence)
+    def shown(columns: list[list[float]]) -> bool:
         rising = all(factor * mean(low) < mean(high) for low, high in pairwise(columns))
-        every_seed = all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
-        return Finding(words, rising and every_seed, evidence)
+        return rising and all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
 
-    return judge
+    return _judge(Evidence(study, measure, chain), RECORDED[measure].words, " < ", shown)
 
 
 def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
     """The measure's mean for `chosen` is not below that of any of the others by more than the deviation over seeds."""
 
-    evidence = (Evidence(study, measure, (chosen, *others)),)
+    def shown(columns: list[list[float]]) -> bool:
+        first, *rest = (spread(column) for column in columns)
+        return first.mean >= max(each.mean - max(each.deviation, first.deviation) for each in rest)
 
-    def judge() -> Finding:
-        words = f"{_NAMES[measure]}: {' against '.join(_words(study, each, measure) for each in (chosen, *others))}"
-        known = [spread for each in (chosen, *others) if (spread := _spread(study, each, measure))]
-        if len(known) <= len(others):
-            return Finding(words, None, evidence)
-        first, *rest = known
-        least = max(each.mean - max(each.deviation, first.deviation) for each in rest)
-        return Finding(words, first.mean >= least, evidence)
-
-    return judge
+    return _judge(Evidence(study, measure, (chosen, *others)), RECORDED[measure].words, " against ", shown)
 
 
 def within(study: str, measure: str, *names: str, least: float = 0.0, most: float = float("inf")) -> Judge:
     """The measure is between two bounds, in every seed."""
+    evidence = Evidence(study, measure, names, least, most)
 
-    evidence = (Evidence(study, measure, names, least, most),)
+    def shown(columns: list[list[float]]) -> bool:
+        return all(least <= value <= most for column in columns for value in column)
 
-    def judge() -> Finding:
-        columns = [_values(study, variant, measure) for variant in names]
-        words = f"{_NAMES[measure]} ({study}): {', '.join(_words(study, each, measure) for each in names)}"
-        if not all(columns):
-            return Finding(words, None, evidence)
-        return Finding(words, all(least <= value <= most for column in columns for value in column), evidence)
-
-    return judge
+    return _judge(evidence, evidence.title, ", ", shown)
 
 
 def every(*judges: Judge) -> Judge:
@@ -149,53 +131,25 @@ def every(*judges: Judge) -> Judge:
     return judge
 
 
+def _judge(evidence: Evidence, title: str, link: str, shown: Callable[[list[list[float]]], bool]) -> Judge:
+    """Whether the numbers of the variants, one column each, show a claim; open while a column is empty."""
+
+    def judge() -> Finding:
+        columns = [_values(evidence.study, variant, evidence.measure) for variant in evidence.variants]
+        spreads = [spread(column) if column else "not trained yet" for column in columns]
+        words = link.join(f"{variant} {each}" for variant, each in zip(evidence.variants, spreads, strict=True))
+        return Finding(f"{title}: {words}", shown(columns) if all(columns) else None, (evidence,))
+
+    return judge
+
+
 def _values(study: str, variant: str, measure: str) -> list[float]:
     return [record["metrics"][measure] for record in records(study, variant)]
 
 
-def _spread(study: str, variant: str, measure: str) -> Spread | None:
-    return results(study, variant).get(measure)
-
-
-def _words(study: str, variant: str, measure: str) -> str:
-    return f"{variant} {_spread(study, variant, measure) or 'not trained yet'}"
-
-
-def table(claims: Sequence[Claim]) -> str:
-    """The ledger as markdown; the first line below the title counts."""
-    findings = [claim.judge() for claim in claims]
-    held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
-    undecided = f", {open_} not trained yet" if open_ else ""
-    rows = [
-        f"| {number} | {claim.method} | {claim.words} | {claim.source}: {claim.paper} | {finding.words} | "
-        f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''} | `{claim.command}` |"
-        for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
-    ]
-    return "\n".join(
-        [
-            "# What the papers claim, and what comes out here",
-            "",
-            f"{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.",
-            "",
-            *_PREFACE.split("\n"),
-            "",
-            "| | Method | The claim | The paper | Here: mean ± standard deviation (seeds) | Holds? | Command |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-_VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
-
-_PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
-A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored
-model of the first seed. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are
-other, their networks larger, their trainings longer. What is compared is the direction of each effect."""
+# ---------------------------------------------------------------------------------------------- laws, judged on a model
 
 _PAIRS = 4
-
 SQUARING = 15  # fields that the standard scaling and squaring keeps with seven steps: two each, and the result
 
 
@@ -233,7 +187,7 @@ def _evaluations(step: Tensor) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
-                invert(step, max_iterations=count)
+                invert(step, max_iterations=count, method="anderson")
             except RuntimeWarning:
                 continue
         return count
@@ -277,9 +231,14 @@ def control_limit() -> Finding:
     return Finding(f"{count:.0f} folded voxels in all steps", count == 0)
 
 
+# ---------------------------------------------------------------------------------------------- the rows
+
+_of_gradicon, _of_sitreg, _of_spnet, _of_sacbnet, _of_smgicnet = (
+    partial(Claim, method) for method in ("GradICON", "SITReg", "SPnet", "SACB-Net", "SM-GICNet")
+)
+
 _GRADICON = (
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "converges faster than ICON at equally few folds",
         "Figure 3",
         "curves",
@@ -288,51 +247,43 @@ _GRADICON = (
             rises("gradicon", "mse", "reference", "ICON"), within("gradicon", "folds", "reference", "ICON", most=0.05)
         ),
     ),
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "several steps converge faster than one",
         "Figure 3",
         "curves",
         ("gradicon",),
         rises("gradicon", "mse", "reference", "one step"),
     ),
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "both together are best",
         "Figure 3",
         "curves",
         ("gradicon",),
         every(*(rises("gradicon", "mse", "reference", other) for other in ("ICON", "one step", "ICON, one step"))),
     ),
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "a weight of ICON small enough to move folds, and one that prevents folds stands still",
         "Table 2",
         "ICON 8.9 mm, 0.46 % folds; GradICON 3.6 mm, 0.004 %",
         ("gradicon",),
         every(rises("gradicon", "folds", "reference", "weak ICON"), rises("gradicon", "mse", "reference", "weak ICON")),
     ),
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "more sub-networks lower the error on vessels",
         "Figure 4",
         "bars",
         ("gradicon_vessels",),
         rises("gradicon_vessels", "field_error", "reference", "two networks", "one network"),
     ),
-    Claim(
-        "GradICON",
+    _of_gradicon(
         "the self-adaptive similarity lowers folds",
         "Figure 4",
         "bars",
         ("gradicon_vessels",),
         rises("gradicon_vessels", "folds", "reference", "NCC"),
     ),
-    Claim(
-        "GradICON", "a translation between the maps costs no GradICON loss", "section 4", "a formula", (), translation
-    ),
-    Claim(
-        "GradICON",
+    _of_gradicon("a translation between the maps costs no GradICON loss", "section 4", "a formula", (), translation),
+    _of_gradicon(
         "the same weight works at two resolutions",
         "sections 5.2 to 5.4",
         "one weight for knees, lungs and brains",
@@ -346,16 +297,14 @@ _GRADICON = (
 )
 
 _SITREG = (
-    Claim(
-        "SITReg",
+    _of_sitreg(
         "exchanging the images exchanges the maps exactly",
         "section 3.2",
         "by construction",
         ("sitreg",),
         partial(symmetry, "sitreg"),
     ),
-    Claim(
-        "SITReg",
+    _of_sitreg(
         "forward and inverse map undo each other by construction",
         "Table 1",
         "cycle error 5.6e-3 voxel², VoxelMorph 0.45",
@@ -365,16 +314,14 @@ _SITREG = (
             within("voxelmorph", "exchange_error", "reference", least=0.1),
         ),
     ),
-    Claim(
-        "SITReg",
+    _of_sitreg(
         "an inversion takes at most 7 fixed-point iterations",
         "appendix",
         "96 % need 3 to 5, none more than 7",
         ("sitreg",),
         partial(evaluations, "sitreg"),
     ),
-    Claim(
-        "SITReg",
+    _of_sitreg(
         "the deformation inversion layer keeps a fifth of the memory of a velocity field",
         "Table A5",
         "0.56 GB against 2.81 GB",
@@ -382,8 +329,7 @@ _SITREG = (
         memory,
         "regkit's own squaring recomputes what it needs and keeps 8 fields.",
     ),
-    Claim(
-        "SITReg",
+    _of_sitreg(
         "works without pre-alignment when the affine stage is on",
         "Table 1",
         "Dice 0.810, against 0.817 with pre-alignment",
@@ -392,12 +338,11 @@ _SITREG = (
             within("sitreg_unaligned", "dice", "reference", least=0.7), within("sitreg", "dice", "reference", least=0.7)
         ),
     ),
-    Claim("SITReg", "its steps cannot fold, whatever the weights", "section 3.4", "by construction", (), control_limit),
+    _of_sitreg("its steps cannot fold, whatever the weights", "section 3.4", "by construction", (), control_limit),
 )
 
 _SPNET = (
-    Claim(
-        "SPnet",
+    _of_spnet(
         "the average of bidirectional velocities cuts the inverse consistency error by an order of magnitude",
         "Table 4",
         "0.425 to 0.046 voxels",
@@ -405,7 +350,7 @@ _SPNET = (
         rises("spnet", "exchange_error", "reference", "SS+BE", factor=10),
     ),
     *(
-        Claim("SPnet", words, "Table 4", paper, ("spnet",), rises("spnet", "dice", without, "reference"))
+        _of_spnet(words, "Table 4", paper, ("spnet",), rises("spnet", "dice", without, "reference"))
         for words, paper, without in (
             ("feature warping raises Dice", "0.562 to 0.587", "w/o FW"),
             ("multi-scale image encoding raises Dice", "0.577 to 0.587", "w/o MIE"),
@@ -413,8 +358,7 @@ _SPNET = (
             ("bidirectional estimation raises Dice, averaged", "0.570 to 0.587", "SS"),
         )
     ),
-    Claim(
-        "SPnet",
+    _of_spnet(
         "a velocity field cuts folds",
         "Table 4",
         "0.223 % to 0.002 %",
@@ -423,16 +367,14 @@ _SPNET = (
         "The paper does not say how much its inverse consistency term weighs without the velocity; with weight 1 "
         "nothing folds, but little moves either (w/o SVF).",
     ),
-    Claim(
-        "SPnet",
+    _of_spnet(
         "more levels raise Dice",
         "Table 4",
         "0.549, 0.573, 0.587 with 2, 3, 4",
         ("spnet",),
         rises("spnet", "dice", "2 levels", "3 levels", "reference"),
     ),
-    Claim(
-        "SPnet",
+    _of_spnet(
         "exchanging the images exchanges the maps exactly",
         "section 2",
         "by construction",
@@ -442,16 +384,14 @@ _SPNET = (
 )
 
 _SACBNET = (
-    Claim(
-        "SACB-Net",
+    _of_sacbnet(
         "the block raises Dice over the same pyramid without it",
         "Table 3",
         "LPBA 0.714 to 0.731",
         ("sacbnet",),
         rises("sacbnet", "dice", "no block", "reference"),
     ),
-    Claim(
-        "SACB-Net",
+    _of_sacbnet(
         "the block on more levels is better",
         "Table 3",
         "0.7141, 0.7217, 0.7241, 0.7294",
@@ -459,24 +399,21 @@ _SACBNET = (
         rises("sacbnet", "dice", "no block", "block on level 5", "blocks on levels 5, 4", "reference"),
         "A second block is no better than one, within the deviation; all four are best in every seed.",
     ),
-    Claim(
-        "SACB-Net",
+    _of_sacbnet(
         "about 7 clusters suffice",
         "Table 3",
         "0.7294, 0.7309, 0.7300 with 5, 7, 11",
         ("sacbnet",),
         not_less("sacbnet", "dice", "reference", "5 clusters", "11 clusters"),
     ),
-    Claim(
-        "SACB-Net",
+    _of_sacbnet(
         "clustering means over space is at least as good as over channels, or both",
         "Table 4",
         "0.7294, 0.7281, 0.7285",
         ("sacbnet",),
         not_less("sacbnet", "dice", "reference", "means over channels", "both means"),
     ),
-    Claim(
-        "SACB-Net",
+    _of_sacbnet(
         "a kernel for each cluster is better than one for all",
         "the idea; no row in the paper",
         "none",
@@ -489,8 +426,7 @@ _SACBNET = (
 _CLOSE = "A small effect: it is within the deviation over the seeds."
 
 _SMGICNET = (
-    Claim(
-        "SM-GICNet",
+    _of_smgicnet(
         "registers without affine alignment where a single level fails",
         "Table 1, Figure 3b",
         "0.797 against 0.289 (ICNet)",
@@ -498,8 +434,7 @@ _SMGICNET = (
         rises("smgicnet", "dice", "one level", "reference", factor=1.5),
     ),
     *(
-        Claim(
-            "SM-GICNet",
+        _of_smgicnet(
             words,
             "Figure 3b",
             "bars",
@@ -514,8 +449,7 @@ _SMGICNET = (
             ("more levels raise Dice", "two levels", ""),
         )
     ),
-    Claim(
-        "SM-GICNet",
+    _of_smgicnet(
         "gradient inverse consistency replaces the smoothness term without more folds",
         "section 3.3",
         "in words",
@@ -528,3 +462,38 @@ _SMGICNET = (
 )
 
 CLAIMS = (*_GRADICON, *_SITREG, *_SPNET, *_SACBNET, *_SMGICNET)
+
+# ---------------------------------------------------------------------------------------------- the table
+
+_VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
+_PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
+A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored
+model of the first seed. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are
+other, their networks larger, their trainings longer. What is compared is the direction of each effect."""
+
+
+def table(claims: Sequence[Claim]) -> str:
+    """The ledger as markdown; the first line below the title counts."""
+    findings = [claim.judge() for claim in claims]
+    held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
+    undecided = f", {open_} not trained yet" if open_ else ""
+    head = ["", "Method", "The claim", "The paper", "Here: mean ± standard deviation (seeds)", "Holds?", "Command"]
+    rows = [
+        [
+            str(number),
+            claim.method,
+            claim.words,
+            f"{claim.source}: {claim.paper}",
+            finding.words,
+            f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''}",
+            f"`{claim.command}`",
+        ]
+        for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
+    ]
+    return f"""# What the papers claim, and what comes out here
+
+{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.
+
+{_PREFACE}
+
+{compare.table(head, rows)}"""

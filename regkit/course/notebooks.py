@@ -9,7 +9,6 @@ the same two cells, made here, so that each notebook opens in Colab by itself.
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import os
@@ -18,15 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jinja2 import pass_context
-from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from tqdm.auto import tqdm
 
 from regkit._core import __version__
@@ -34,61 +28,17 @@ from regkit._core.files import PACKAGE
 from regkit.training import mode
 from regkit.types import MissingFileError
 
-_TEMPLATE = """{%- extends "lab/index.html.j2" -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
-
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class _Renderer(IPythonRenderer):
-    """Markdown to HTML, formulas to MathML."""
-
-    def block_math(self, body: str) -> str:
-        """A formula on a line of its own."""
-        return convert(body, display="block")
-
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        """A picture, or its words where it lies on the network."""
-        return escape(text) if url.startswith("http") else super().image(text, url, title)
-
-    def inline_math(self, body: str) -> str:
-        """A formula within a sentence."""
-        return convert(body)
-
-
-class _Exporter(HTMLExporter):
-    """nbconvert's, with formulas as MathML and without scripts from elsewhere."""
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        """The filter by which the template writes a cell of text."""
-        return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
-
-
-def to_html(notebook: Any) -> str:
-    """A notebook (nbformat 4), with its outputs, as a page; live widgets (progress bars) have no place on it."""
-    notebook = copy.deepcopy(notebook)
-    notebook.metadata.pop("widgets", None)  # nbconvert would fetch a script for them
-    for cell in notebook.cells:
-        if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
-    page, _ = _Exporter(raw_template=_TEMPLATE).from_notebook_node(notebook)
-    return page
-
+__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "REPOSITORY", "TAG", "Edition", "begin", "build", "edition", "editions"]
+__all__ += ["folder", "lab", "publish", "sources"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
-
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
-
 REPOSITORY = "regkit/regkit"
 
 TAG = f"v{__version__}"
 
 BADGE = """[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
 (https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"""
-
 BOOTSTRAP = """# Where regkit is missing (Colab), install it as it was when this notebook was made.
 import importlib.util
 import subprocess
@@ -156,34 +106,27 @@ def editions(source: Path) -> dict[Edition, Path]:
     }
 
 
-def publish(tutorials: Path, target: Path) -> list[Path]:
-    """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel; and an index.
+def _opening(name: str) -> list[dict[str, Any]]:
+    badge = BADGE.format(repository=REPOSITORY, tag=TAG, name=name)
+    return [_cell("markdown", badge, {}), _cell("code", BOOTSTRAP.format(repository=REPOSITORY, tag=TAG), {})]
 
-    The pages need no network. The index comes last.
 
-    Returns the pages, the index last.
+def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    tags = list(metadata.get("tags", []))
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": {"tags": tags} if tags else {}}
+    cell |= {"execution_count": None, "outputs": []} if kind == "code" else {}
+    return cell | {"source": text.splitlines(keepends=True)}
 
-    Raises:
-        nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
-    """
-    import nbformat
-    from nbclient import NotebookClient
 
-    pass  # moved
+def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen: dict[str, int] = {}
+    for cell in cells:
+        digest = hashlib.sha256("".join(cell["source"]).encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        yield {"id": f"{digest}-{seen[digest]}", **cell}
 
-    target.mkdir(parents=True, exist_ok=True)
-    pages = []
-    for source in tqdm(sources(tutorials), unit="page"):
-        notebook = nbformat.read(editions(source)["learner"], as_version=4)
-        client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tutorials)}})
-        client.execute(env={**os.environ, "REGKIT_STATIC": "1"})
-        pages.append(target / f"{source.stem}.html")
-        pages[-1].write_text(to_html(notebook), encoding="utf-8")
-    links = "".join(f'<li><a href="{page.name}">{page.stem.replace("_", " ")}</a></li>' for page in pages)
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>regkit</title><h1>regkit</h1>'
-    pages.append(target / "index.html")
-    pages[-1].write_text(f"{head}<ol>{links}</ol></html>", encoding="utf-8")
-    return pages
+
+# ---------------------------------------------------------------------------------------------- opened, and published
 
 
 def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
@@ -222,21 +165,29 @@ def _without_pop_ups(folder: Path) -> dict[str, str]:
     return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
-def _opening(name: str) -> list[dict[str, Any]]:
-    badge = BADGE.format(repository=REPOSITORY, tag=TAG, name=name)
-    return [_cell("markdown", badge, {}), _cell("code", BOOTSTRAP.format(repository=REPOSITORY, tag=TAG), {})]
+def publish(tutorials: Path, target: Path) -> list[Path]:
+    """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel; and an index.
 
+    Returns the pages, the index last.
 
-def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    tags = list(metadata.get("tags", []))
-    cell: dict[str, Any] = {"cell_type": kind, "metadata": {"tags": tags} if tags else {}}
-    cell |= {"execution_count": None, "outputs": []} if kind == "code" else {}
-    return cell | {"source": text.splitlines(keepends=True)}
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
+    """
+    import nbformat
+    from nbclient import NotebookClient
 
+    from regkit.course.pages import to_html
 
-def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    seen: dict[str, int] = {}
-    for cell in cells:
-        digest = hashlib.sha256("".join(cell["source"]).encode()).hexdigest()[:12]
-        seen[digest] = seen.get(digest, 0) + 1
-        yield {"id": f"{digest}-{seen[digest]}", **cell}
+    target.mkdir(parents=True, exist_ok=True)
+    pages = []
+    for source in tqdm(sources(tutorials), unit="page"):
+        notebook = nbformat.read(editions(source)["learner"], as_version=4)
+        client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tutorials)}})
+        client.execute(env={**os.environ, "REGKIT_STATIC": "1"})
+        pages.append(target / f"{source.stem}.html")
+        pages[-1].write_text(to_html(notebook), encoding="utf-8")
+    links = "".join(f'<li><a href="{page.name}">{page.stem.replace("_", " ")}</a></li>' for page in pages)
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>regkit</title><h1>regkit</h1>'
+    pages.append(target / "index.html")
+    pages[-1].write_text(f"{head}<ol>{links}</ol></html>", encoding="utf-8")
+    return pages

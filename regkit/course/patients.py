@@ -20,9 +20,7 @@ from regkit.images import Affine, Grid, Scan, read_array, resample, write_labels
 from regkit.types import Image, Labels
 
 _CENTRE = (0.0, -17.0, 18.0)  # mm, of the brain
-
 _AWAY = (24.0, -15.0, 31.0)  # mm: where the moving scan's table stood
-
 _ROTATIONS = {"LIA": ((-1, 0, 0), (0, 0, 1), (0, -1, 0)), "RAS": ((1, 0, 0), (0, 1, 0), (0, 0, 1))}  # voxel to mm
 
 

@@ -1,4 +1,8 @@
-"""Ablation studies: a model's switches, and what each combination of them becomes when it is trained.
+"""Ablation studies: a model's switches, what each combination of them becomes when it is trained, and what is stored.
+
+A `Study` trains one method on one benchmark. `STUDIES` are the course's, `VARIANTS` the rows of the papers' ablations,
+"reference" the method as it is. `python -m regkit study NAME` trains what is missing, from three seeds each; the
+weights of the first seed are kept, the records of all. `load` and `results` read them.
 
 A result is found again by what it is made of: the model's class and all arguments, the recipe, and the words for the
 data. Its file is named after what differs and a checksum of all, so no combination can be taken for another. Beside the
@@ -22,15 +26,17 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import torch
 from torch import nn
 
-from regkit import checkpoints, training
+from regkit import checkpoints, training, types
 from regkit._core.files import write_atomically
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
+from regkit.tools import compare
 from regkit.tools.compare import _rounded, evaluate
 from regkit.training import Callback, History, Recipe, Source
 from regkit.types import InputError, MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
+measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
 def switches(model: Callable[..., nn.Module]) -> dict[str, tuple[Any, ...]]:
@@ -169,16 +175,13 @@ class Study:
         checkpoints.save(trained.model, path, metrics=reached)
 
 
+# ---------------------------------------------------------------------------------------------- the course's studies
+
 FOLDER = Path(__file__).parent / "results"
-
 SEEDS = (0, 1, 2)
-
 _NARROW: dict[str, Any] = {"encoder_channels": (8, 16, 32, 32), "decoder_channels": (8, 16, 16, 32)}
-
 _VESSEL: dict[str, Any] = _NARROW | {"similarity": "adaptive_ncc", "weight": 0.02}
-
 _SLIM: dict[str, Any] = {"channels": (8, 16, 16, 16, 16), "update_channels": (16, 32, 32, 32, 32)}
-
 _DEEP: dict[str, Any] = _SLIM | {"channels": (8, 16, 16, 16, 16, 16, 16), "affine": "halfway"}
 
 
@@ -188,13 +191,9 @@ def _study(model: Any, benchmark: str, recipe: Recipe, name: str, **arguments: A
 
 
 _SHAPES = Recipe(steps=400, learning_rate=2e-3, batch=16)
-
 _VESSELS = Recipe(steps=400, learning_rate=2e-3, batch=8)
-
 _BRAINS = Recipe(steps=500, learning_rate=1e-3, batch=4)
-
 _FASTER = Recipe(steps=500, learning_rate=2e-3, batch=4)
-
 _WAVELETS = Recipe(steps=900, learning_rate=2e-3, batch=2)
 
 STUDIES: dict[str, Study] = {
@@ -273,15 +272,7 @@ VARIANTS: dict[str, dict[str, Choice]] = {
 }
 
 
-class Spread(NamedTuple):
-    """A number over several seeds."""
-
-    mean: float
-    deviation: float
-    seeds: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3g} ± {self.deviation:.1g} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.3g} (1)"
+# ---------------------------------------------------------------------------------------------- trained, and stored
 
 
 def choice(study: str, variant: str) -> Choice:
@@ -346,11 +337,23 @@ def load(study: str, variant: str = "reference") -> Trained:
     return found
 
 
+class Spread(NamedTuple):
+    """A number over several seeds."""
+
+    mean: float
+    deviation: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} ± {self.deviation:.1g} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.3g} (1)"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of what each seed reached."""
+    return Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
 def results(study: str, variant: str = "reference") -> dict[str, Spread]:
-    """What a variant reached on held-out pairs over its seeds, by the names of `studies.evaluate`."""
+    """What a variant reached on held-out pairs over its seeds, by the names of `compare.evaluate`."""
     reached = [record["metrics"] for record in records(study, variant)]
-    columns = {name: [metrics[name] for metrics in reached] for name in (reached[0] if reached else ())}
-    return {
-        name: Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
-        for name, values in columns.items()
-    }
+    return {name: spread([metrics[name] for metrics in reached]) for name in (reached[0] if reached else ())}

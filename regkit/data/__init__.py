@@ -19,11 +19,8 @@ from regkit.fields import exponential, warp, warp_labels
 from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option
 
 Seed = int | Sequence[int]
-
 Split = Literal["train", "test"]
-
 _EDGE = 40.0  # slope of tanh at a shape's border, per unit of the image's extent
-
 _TINY = 1e-12
 
 

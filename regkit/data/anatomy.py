@@ -20,22 +20,17 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from regkit.types import Image, InputError, Labels
+from regkit.types import Image, InputError, Labels, MissingPackageError
 
 _DEEP = ("thalamus", "caudate", "lentiform nucleus", "hippocampus")
-
 _PAIRED = ("cortex", "white matter", "lateral ventricle", *_DEEP, "cerebellum")
-
 _SINGLE = ("brain stem", "fluid")
-
 PAIRED = len(_PAIRED)  # structures that are left and right
-
 STRUCTURES = ("outside", *(f"{side} {name}" for name in _PAIRED for side in ("left", "right")), *_SINGLE)
 
 """The name of each label: 0 outside, then left and right in turns, then what lies in the middle."""
 
 _CENTRE = (0.0, -17.0, 4.0)  # MNI mm: of the field of view
-
 _EXTENT = (188.0, 216.0, 176.0)  # mm: the brain's 146 x 182 x 156 and a margin to move in
 
 _GREY = {  # ellipsoids in (|x|, y, z): centre and half axes, MNI mm, and the least probability of grey matter
@@ -159,8 +154,8 @@ def _template() -> tuple[Any, ...]:
     try:
         from nilearn import datasets
     except ImportError as error:
-        raise ImportError(
-            "synthetic brains need nilearn, which brings the template; install it with pip install -e '.[course]'."
+        raise MissingPackageError(
+            "synthetic brains need nilearn, which brings the template", "none", "pip install -e '.[course]'"
         ) from error
     loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
     images = [load(resolution=1) for load in loaders]

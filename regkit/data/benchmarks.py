@@ -9,7 +9,7 @@ brains_3d, brains_3d_unaligned   whole synthetic brains, likewise; networks are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, overload
@@ -41,9 +41,6 @@ class Deferred(Sequence[Pair]):
     def __getitem__(self, index: slice) -> Sequence[Pair]: ...
     def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
         return self.pairs[index]
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self.pairs[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pairs of synthetic brains: one labelled anatomy, deformed and pictured as many subjects, every answer known.
 
-Subject s is T(φ_s(x)) with T the template of anatomy.py and φ_s = exp(v_s) ∘ A_s: a smooth velocity v_s at several
+Subject s is T(φ_s(x)) with T the template of anatomy and φ_s = exp(v_s) ∘ A_s: a smooth velocity v_s at several
 scales, and an affine misalignment A_s, which is left out where the images are to be aligned. For a pair, the truth is
 φ = φ_m⁻¹ ∘ φ_f = A_m⁻¹ ∘ exp(-v_m) ∘ exp(v_f) ∘ A_f: it warps the moving subject onto the fixed one. Everything is a
 function of its seed.
@@ -23,6 +23,16 @@ from regkit.fields import affine_displacement, compose, exponential, identity, m
 from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
+Motion = Literal["small", "large"]
+
+_SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
+    "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
+    "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
+}
+
+_TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
+_SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
+_SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
 # ---------------------------------------------------------------------------------------------- draws
 
@@ -105,25 +115,14 @@ def _faults(image: Image, generator: Generator, *, bias: float, texture: float, 
     return (image * field * grain + noise * normal(image.shape, image, generator)).clamp(0, 1)
 
 
-Motion = Literal["small", "large"]
-
-_SCALES = {  # standard deviation of the Gaussian and root mean square length of the velocity, both in mm
-    "small": ((8.0, 1.5), (16.0, 3.5), (32.0, 4.0)),
-    "large": ((8.0, 2.0), (16.0, 5.0), (32.0, 8.0)),
-}
-
-_TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation, shift in mm; how much smaller
-
-_SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
-
-_SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
+# ---------------------------------------------------------------------------------------------- subjects and pairs
 
 
 @dataclass(frozen=True)
 class Subject:
     """One brain: its picture, and how it came from the template.
 
-    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by regkit.anatomy.STRUCTURES; None if not made.
+    image: (1, 1, *space) in [0, 1]. labels: (1, 1, *space), named by anatomy.STRUCTURES; None if not made.
     displacement: of φ_s, which pulls the template to the subject; velocity: v_s; both (1, dim, *space), voxels.
     unaffine: A_s⁻¹ as regkit.fields.affine_displacement takes it, (1, dim, dim + 1).
     """
@@ -304,7 +303,7 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
     return shape
 
 
-# ---------------------------------------------------------------------------------------------- draws
+# ---------------------------------------------------------------------------------------------- chance
 
 
 def _generator(seed: int, split: Split, number: int) -> Generator:

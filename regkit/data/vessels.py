@@ -1,7 +1,7 @@
 """Vessel trees to register, in two dimensions, with deformations that are known: thin lines, in place of retinas.
 
 A tree grows from a disc near the border of a round field of view. Lengths in `grow_tree` are in radii of that field.
-Everything is a function of its seed, as in data.py.
+Everything is a function of its seed, as in regkit.data.
 """
 
 from __future__ import annotations
@@ -15,34 +15,17 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from regkit import types
 from regkit.data import Seed, Split, grid_shape, random_state
 from regkit.fields import compose, exponential, identity, sample, warp, warp_labels
-from regkit.types import (
-    Displacement,
-    Image,
-    InputError,
-    Labels,
-    Pair,
-    check_displacement,
-    check_option,
-    check_same_grid,
-)
+from regkit.types import Displacement, Image, InputError, Labels, Pair, check_option
 
 _FIELD = 0.48  # radius of the field of view, as a fraction of the shortest axis
-
 _TRUNKS, _WIDEST, _NARROWEST = 4, 0.05, 0.016  # vessels that leave the disc; radii at the root and where growth ends
-
 _STEP, _BEND = 0.05, 0.12  # of a centre line: length, and standard deviation of the turn (radians)
-
 _LENGTH = 8.0  # mean length of a branch, in its own radii
-
 _THINNEST = 0.7  # voxels: what is thinner is drawn this wide, so that no line falls between two voxels
-
-_COARSE, _FINE, _FINER = (
-    3,
-    6,
-    0.48,
-)  # control points of the two deformations along an axis; the second's share of motion
+_COARSE, _FINE, _FINER = 3, 6, 0.48  # control points of two deformations along an axis; the second's share of motion
 
 
 @dataclass(frozen=True)
@@ -232,8 +215,8 @@ def deformation_error(displacement: Displacement, pair: Pair) -> Tensor:
     """
     if pair.displacement is None:
         raise InputError("pair must carry its true displacement", "None", "take one of VesselPairs")
-    check_displacement(displacement)
-    check_same_grid(displacement, pair.displacement, ("displacement", "the pair's displacement"))
+    types.check_displacement(displacement)
+    types.check_same_grid(displacement, pair.displacement, ("displacement", "the pair's displacement"))
     shape = displacement.shape[2:]
     seen = field_of_view(shape).to(displacement.device)
     landed = sample(seen.float(), identity(shape, like=pair.displacement) + pair.displacement, padding="zeros")

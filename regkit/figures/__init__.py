@@ -6,42 +6,26 @@ are numbered and count voxels; ranges are fixed, so that two figures compare.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from regkit.fields import jacobian_determinant, warp
-from regkit.figures import paint
-from regkit.figures.pixels import (
-    DIFFERENCES,
-    FOLD,
-    GREYS,
-    JACOBIAN_LIMITS,
-    JACOBIANS,
-    Limits,
-    Picture,
-    check_same_plane,
-    darken,
-    displacement_limit,
-    field_plane,
-    integer_scale,
-    intensity_limits,
-    label_plane,
-    plane,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.pixels import JACOBIAN_LIMITS, Limits, Picture
 from regkit.training import History
 from regkit.types import InputError, Pair, Registration
+
+if TYPE_CHECKING:  # matplotlib is needed by those who plot
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANEL = 3.0  # inches, without its colour bar
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    import matplotlib.pyplot as plt
+
     size = (1.3 * columns * _PANEL, rows * _PANEL)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
     plt.close(figure)  # the cell that ends in the figure shows it, once
@@ -57,6 +41,9 @@ def _show(axes: Axes, picture: Picture, scale: int, title: str) -> None:
 
 def _bar(axes: Axes, table: Picture, limits: Limits, label: str) -> None:
     """A colour bar for the picture in these axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
     colours = ScalarMappable(Normalize(*limits), ListedColormap(table / 255))
     axes.figure.colorbar(colours, cax=axes.inset_axes((1.04, 0, 0.05, 1)), label=label)
 
@@ -69,8 +56,8 @@ def show_pair(pair: Pair, *, item: int = 0) -> Figure:
     Raises:
         ValueError, IndexError: volumes, NaN, no such item.
     """
-    moving, fixed = plane(pair.moving, "moving", item), plane(pair.fixed, "fixed", item)
-    limits, scale = intensity_limits(moving, fixed), integer_scale(moving.shape)
+    moving, fixed = pixels.plane(pair.moving, "moving", item), pixels.plane(pair.fixed, "fixed", item)
+    limits, scale = pixels.intensity_limits(moving, fixed), pixels.integer_scale(moving.shape)
     figure, axes = _panels(1, 3)
     for panel, image, labels, title in (
         (axes[0], moving, pair.moving_labels, "moving"),
@@ -78,16 +65,16 @@ def show_pair(pair: Pair, *, item: int = 0) -> Figure:
     ):
         picture = paint.render_image(image, limits=limits, scale=scale)
         if labels is not None:
-            picture = paint.render_contours(picture, label_plane(labels, "labels", item))
+            picture = paint.render_contours(picture, pixels.label_plane(labels, "labels", item))
         _show(panel, picture, scale, title)
-    _bar(axes[1], GREYS, limits, "intensity")
+    _bar(axes[1], pixels.GREYS, limits, "intensity")
     _difference(axes[2], moving, fixed, limits, "moving - fixed")
     return figure
 
 
 def _difference(axes: Axes, first: np.ndarray, second: np.ndarray, limits: Limits, title: str) -> None:
     """A difference in half the range of the intensities, with its bar."""
-    half, scale = (limits[1] - limits[0]) / 2, integer_scale(first.shape)
+    half, scale = (limits[1] - limits[0]) / 2, pixels.integer_scale(first.shape)
     error = float(np.abs(first - second).mean())
     _show(
         axes,
@@ -95,7 +82,7 @@ def _difference(axes: Axes, first: np.ndarray, second: np.ndarray, limits: Limit
         scale,
         f"{title}\nmean absolute {error:.3f}",
     )
-    _bar(axes, DIFFERENCES, (-half, half), "difference of intensity")
+    _bar(axes, pixels.DIFFERENCES, (-half, half), "difference of intensity")
 
 
 def show_registration(pair: Pair, registration: Registration, *, item: int = 0) -> Figure:
@@ -107,17 +94,17 @@ def show_registration(pair: Pair, registration: Registration, *, item: int = 0) 
     Raises:
         ValueError, IndexError: volumes, other grids, NaN, no such item.
     """
-    moving, fixed = plane(pair.moving, "moving", item), plane(pair.fixed, "fixed", item)
-    warped = plane(warp(pair.moving, registration.displacement.detach()), "warped", item)
-    check_same_plane(warped, fixed, ("displacement", "fixed"))
-    field = field_plane(registration.displacement, "displacement", item)
-    determinant = plane(jacobian_determinant(registration.displacement), "determinant", item)
-    limits, scale = intensity_limits(moving, fixed), integer_scale(moving.shape)
+    moving, fixed = pixels.plane(pair.moving, "moving", item), pixels.plane(pair.fixed, "fixed", item)
+    warped = pixels.plane(warp(pair.moving, registration.displacement.detach()), "warped", item)
+    pixels.check_same_plane(warped, fixed, ("displacement", "fixed"))
+    field = pixels.field_plane(registration.displacement, "displacement", item)
+    determinant = pixels.plane(jacobian_determinant(registration.displacement), "determinant", item)
+    limits, scale = pixels.intensity_limits(moving, fixed), pixels.integer_scale(moving.shape)
     figure, axes = _panels(2, 4)
     for panel, image, title in zip(axes, (moving, fixed, warped), ("moving", "fixed", "warped"), strict=False):
         _show(panel, paint.render_image(image, limits=limits, scale=scale), scale, title)
-    _bar(axes[2], GREYS, limits, "intensity")
-    below = darken(paint.render_image(moving, limits=limits, scale=scale), 0.6)
+    _bar(axes[2], pixels.GREYS, limits, "intensity")
+    below = pixels.darken(paint.render_image(moving, limits=limits, scale=scale), 0.6)
     grid = paint.render_grid(below, field, every=max(1, max(moving.shape) // 16))
     _show(axes[3], grid, scale, "x + u(x), on moving")
     _difference(axes[4], moving, fixed, limits, "before: moving - fixed")
@@ -129,7 +116,7 @@ def show_registration(pair: Pair, registration: Registration, *, item: int = 0) 
 
 def _displacement(axes: Axes, field: Any, scale: int) -> None:
     """A displacement in colours, with the wheel that explains them."""
-    limit = displacement_limit(field)
+    limit = pixels.displacement_limit(field)
     _show(axes, paint.render_displacement(field, limit=limit, scale=scale), scale, "displacement u")
     key = axes.inset_axes((1.08, 0.7, 0.3, 0.3))
     key.imshow(paint.render_wheel(limit, width=160, side=160), extent=(-limit, limit, limit, -limit))
@@ -140,10 +127,12 @@ def _displacement(axes: Axes, field: Any, scale: int) -> None:
 
 def _jacobian(axes: Axes, determinant: Any, scale: int) -> None:
     """|J| with its bar, and the folds counted."""
+    from matplotlib.patches import Patch
+
     _show(axes, paint.render_jacobian(determinant, scale=scale), scale, "|J|")
-    _bar(axes, JACOBIANS, JACOBIAN_LIMITS, "|J| (1: size kept)")
+    _bar(axes, pixels.JACOBIANS, JACOBIAN_LIMITS, "|J| (1: size kept)")
     folds = int((determinant <= 0).sum())
-    patch = Patch(color=f"#{bytes(FOLD).hex()}", label=f"folds: {folds} voxels")
+    patch = Patch(color=f"#{bytes(pixels.FOLD).hex()}", label=f"folds: {folds} voxels")
     axes.legend(handles=[patch], loc="lower left", fontsize=8)
 
 

@@ -8,7 +8,7 @@ shapes; the last makes legends. Nothing is modified in place. Ranges are fixed b
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,31 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from regkit.figures.pixels import (
-    _OVERSAMPLING,
-    _WHEEL,
-    DIFFERENCES,
-    FOLD,
-    GREYS,
-    INK,
-    JACOBIAN_LIMITS,
-    JACOBIANS,
-    LABELS,
-    LINE,
-    NIGHT,
-    PAPER,
-    POINT,
-    Colour,
-    Limits,
-    Picture,
-    check_same_plane,
-    colour,
-    enlarge,
-    field_plane,
-    font,
-    label_plane,
-    plane,
-)
+from regkit.figures import pixels
+from regkit.figures.pixels import FOLD, INK, LINE, NIGHT, PAPER, POINT, Colour, Limits, Picture
 from regkit.types import InputError
 
 _HISTOGRAM_LIMITS: Limits = (-1.0, 3.0)
@@ -50,14 +27,14 @@ _HISTOGRAM_LIMITS: Limits = (-1.0, 3.0)
 
 def render_image(image: Any, *, limits: Limits = (0, 1), scale: int = 1) -> Picture:
     """Intensities in grey: limits[0] black, limits[1] white."""
-    return enlarge(colour(plane(image), GREYS, limits), scale)
+    return pixels.enlarge(pixels.colour(pixels.plane(image), pixels.GREYS, limits), scale)
 
 
 def render_difference(first: Any, second: Any, *, limit: float = 0.5, scale: int = 1) -> Picture:
     """first - second: blue below zero, near-white at zero, orange above; the full colour at ±limit."""
-    first, second = plane(first, "first"), plane(second, "second")
-    check_same_plane(first, second, ("first", "second"))
-    return enlarge(colour(first.astype(np.float32) - second, DIFFERENCES, (-limit, limit)), scale)
+    first, second = pixels.plane(first, "first"), pixels.plane(second, "second")
+    pixels.check_same_plane(first, second, ("first", "second"))
+    return pixels.enlarge(pixels.colour(first.astype(np.float32) - second, pixels.DIFFERENCES, (-limit, limit)), scale)
 
 
 def render_displacement(displacement: Any, *, limit: float, scale: int = 1) -> Picture:
@@ -65,27 +42,27 @@ def render_displacement(displacement: Any, *, limit: float, scale: int = 1) -> P
 
     The key is `render_wheel`: there, the colour at a place is that of the displacement from the wheel's centre to it.
     """
-    down, right = field_plane(displacement)
-    rings, rays = len(_WHEEL) - 1, _WHEEL.shape[1] - 1
+    down, right = pixels.field_plane(displacement)
+    rings, rays = len(pixels._WHEEL) - 1, pixels._WHEEL.shape[1] - 1
     ring = np.minimum(np.hypot(down, right) / limit, 1) * rings
     ray = (np.arctan2(down, right) / (2 * np.pi)) % 1 * rays
-    return enlarge(_WHEEL[(ring + 0.5).astype(int), (ray + 0.5).astype(int)], scale)
+    return pixels.enlarge(pixels._WHEEL[(ring + 0.5).astype(int), (ray + 0.5).astype(int)], scale)
 
 
-def render_jacobian(determinant: Any, *, limits: Limits = JACOBIAN_LIMITS, scale: int = 1) -> Picture:
+def render_jacobian(determinant: Any, *, limits: Limits = pixels.JACOBIAN_LIMITS, scale: int = 1) -> Picture:
     """|J| around 1: purple where φ shrinks, near-white at 1, green where it grows; `FOLD` exactly where |J| <= 0."""
-    values = plane(determinant, "determinant")
-    picture = colour(values, JACOBIANS, limits)
+    values = pixels.plane(determinant, "determinant")
+    picture = pixels.colour(values, pixels.JACOBIANS, limits)
     picture[values <= 0] = FOLD
-    return enlarge(picture, scale)
+    return pixels.enlarge(picture, scale)
 
 
 # ---------------------------------------------------------------------------------------------- two images in one
 
 
 def _both(first: Any, second: Any, limits: Limits, scale: int) -> tuple[Picture, Picture]:
-    first, second = plane(first, "first"), plane(second, "second")
-    check_same_plane(first, second, ("first", "second"))
+    first, second = pixels.plane(first, "first"), pixels.plane(second, "second")
+    pixels.check_same_plane(first, second, ("first", "second"))
     return render_image(first, limits=limits, scale=scale), render_image(second, limits=limits, scale=scale)
 
 
@@ -140,34 +117,34 @@ def _scale(picture: Picture, values: NDArray[Any]) -> int:
 def draw_lines(picture: Picture, paths: Iterable[NDArray[Any]], width: float, paint: Colour) -> Picture:
     """Lines with smooth edges through points (N, 2) given as (row, column) in pixels."""
     height, breadth = picture.shape[:2]
-    mask = PillowImage.new("L", (breadth * _OVERSAMPLING, height * _OVERSAMPLING))
+    mask = PillowImage.new("L", (breadth * pixels._OVERSAMPLING, height * pixels._OVERSAMPLING))
     pen = ImageDraw.Draw(mask)
     for path in paths:
-        pen.line((path[:, ::-1] * _OVERSAMPLING).ravel().tolist(), 255, round(width * _OVERSAMPLING))
+        pen.line((path[:, ::-1] * pixels._OVERSAMPLING).ravel().tolist(), 255, round(width * pixels._OVERSAMPLING))
     sheet = PillowImage.fromarray(picture)
-    sheet.paste(paint, mask=mask.reduce(_OVERSAMPLING))
+    sheet.paste(paint, mask=mask.reduce(pixels._OVERSAMPLING))
     return np.array(sheet)
 
 
 def render_labels(picture: Picture, labels: Any, *, opacity: float = 0.5) -> Picture:
     """Labels as transparent colours over a picture; background (0) stays as it is. Colours repeat after 21 labels."""
-    values = label_plane(labels)
+    values = pixels.label_plane(labels)
     scale = _scale(picture, values)
-    weight = enlarge(np.where(values > 0, opacity, 0)[..., None], scale)
-    paint = enlarge(LABELS[(values - 1) % len(LABELS)], scale)
+    weight = pixels.enlarge(np.where(values > 0, opacity, 0)[..., None], scale)
+    paint = pixels.enlarge(pixels.LABELS[(values - 1) % len(pixels.LABELS)], scale)
     return (picture + weight * (paint.astype(float) - picture) + 0.5).astype(np.uint8)
 
 
 def render_contours(picture: Picture, labels: Any, *, width: int = 3) -> Picture:
     """The outlines of labels over a picture, each inside its label and in its colour, `width` pixels wide."""
-    values = label_plane(labels)
-    values = enlarge(values[..., None], _scale(picture, values))[..., 0]
+    values = pixels.label_plane(labels)
+    values = pixels.enlarge(values[..., None], _scale(picture, values))[..., 0]
     padded = np.pad(values, width, mode="edge")
     edge = np.zeros(values.shape, bool)
     for step in range(2 * width + 1):
         edge |= padded[step : step + len(values), width:-width] != values
         edge |= padded[width:-width, step : step + values.shape[1]] != values
-    return np.where((edge & (values > 0))[..., None], LABELS[(values - 1) % len(LABELS)], picture)
+    return np.where((edge & (values > 0))[..., None], pixels.LABELS[(values - 1) % len(pixels.LABELS)], picture)
 
 
 def render_grid(
@@ -178,7 +155,7 @@ def render_grid(
     Drawn forward, the map φ(x) = x + u(x) applied to a regular grid: the lines lie in the moving image, on what the
     warp reads for that row or column of the fixed grid. (A warped picture of a grid, pulled, bends the other way.)
     """
-    field = field_plane(displacement)
+    field = pixels.field_plane(displacement)
     scale = _scale(picture, field)
     places = np.moveaxis(np.indices(field.shape[1:]) + stretch * field, 0, -1)  # (H, W, 2)
     places = (places + 0.5) * scale
@@ -194,7 +171,7 @@ def render_arrows(
 
     The image's content goes the opposite way, from the tip to the tail. Below half a pixel a dot is drawn.
     """
-    field = field_plane(displacement)
+    field = pixels.field_plane(displacement)
     scale = _scale(picture, field)
     chosen = (slice(None), *(slice((size - 1) % every // 2, None, every) for size in field.shape[1:]))
     start = (np.indices(field.shape[1:])[chosen].reshape(2, -1).T + 0.5) * scale
@@ -209,8 +186,8 @@ def render_arrows(
 
 def render_folds(picture: Picture, determinant: Any) -> Picture:
     """`FOLD` over a picture exactly where |J| <= 0."""
-    values = plane(determinant, "determinant")
-    folds = enlarge((values <= 0)[..., None].astype(np.uint8), _scale(picture, values))
+    values = pixels.plane(determinant, "determinant")
+    folds = pixels.enlarge((values <= 0)[..., None].astype(np.uint8), _scale(picture, values))
     return np.where(folds, np.array(FOLD, np.uint8), picture)
 
 
@@ -234,8 +211,29 @@ def write(picture: Picture, texts: Iterable[tuple[float, float, str, str]], pain
     sheet = PillowImage.fromarray(picture)
     pen = ImageDraw.Draw(sheet)
     for row, column, anchor, text in texts:
-        pen.text((column, row), text, paint, font(), anchor)
+        pen.text((column, row), text, paint, pixels.font(), anchor)
     return np.array(sheet)
+
+
+def titled(title: str, picture: Picture, paint: Colour = PAPER) -> Picture:
+    """A picture under its title, which is written in a colour on a dark head of 24 pixels."""
+    return np.concatenate([_head(title, picture.shape[1], paint), picture])
+
+
+@functools.lru_cache(128)
+def _head(title: str, width: int, paint: Colour) -> Picture:
+    return write(np.full((24, width, 3), NIGHT, np.uint8), [(12, 6, "lm", title)], paint)
+
+
+def titled_rows(*rows: Mapping[str, Picture]) -> Picture:
+    """Rows of panels, each under its title."""
+    return pixels.stack(*(pixels.stack(*(titled(*panel) for panel in row.items()), axis=1) for row in rows))
+
+
+def grey(title: str, image: Any, limits: Limits, *, side: int = 256, paint: Colour = PAPER) -> Picture:
+    """An image in grey under its title, its longer side about `side` pixels."""
+    values = pixels.plane(image)
+    return titled(title, render_image(values, limits=limits, scale=pixels.integer_scale(values.shape, side)), paint)
 
 
 def render_bar(table: Picture, limits: Limits, *, width: int, unit: str = "") -> Picture:
@@ -251,12 +249,12 @@ def render_bar(table: Picture, limits: Limits, *, width: int, unit: str = "") ->
 
 
 @functools.lru_cache(8)
-def render_jacobian_bar(*, limits: Limits = JACOBIAN_LIMITS, width: int) -> Picture:
+def render_jacobian_bar(*, limits: Limits = pixels.JACOBIAN_LIMITS, width: int) -> Picture:
     """The colours of `render_jacobian`: the folds' at the left, then the bar."""
     swatch = np.full((32, 60, 3), PAPER, np.uint8)
     swatch[:12, :48] = FOLD
     swatch[[0, 11], :48] = swatch[:12, [0, 47]] = INK
-    bar = render_bar(JACOBIANS, limits, width=width - 60, unit="= same size")
+    bar = render_bar(pixels.JACOBIANS, limits, width=width - 60, unit="= same size")
     return np.concatenate([write(swatch, [(15, 0, "la", "folds")]), bar], 1)
 
 
@@ -284,7 +282,7 @@ def render_histogram(
     A bar holds the values above its lower and up to its upper end, so folds share none. `mark` draws a line at a value.
     """
     (low, high), bins = _HISTOGRAM_LIMITS, 80
-    values = np.clip(plane(determinant, "determinant").ravel().astype(float), low, high)
+    values = np.clip(pixels.plane(determinant, "determinant").ravel().astype(float), low, high)
     counts = np.histogram(-values, bins, (-high, -low))[0][::-1]
     tall = np.log10(1 + counts) if logarithmic else counts
     tall = np.ceil(tall / tall.max() * (height - 24)).astype(int)  # a single voxel still shows

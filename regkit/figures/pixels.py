@@ -251,6 +251,15 @@ def enlarge(picture: Picture, scale: int) -> Picture:
     return picture.repeat(scale, 0).repeat(scale, 1)
 
 
+def rim(values: Plane, scale: int) -> NDArray[np.bool_]:
+    """Which pixels of an enlarged plane have another value to the left or above."""
+    large = enlarge(values[..., None], scale)[..., 0]
+    edge = np.zeros(large.shape, bool)
+    edge[1:] |= large[1:] != large[:-1]
+    edge[:, 1:] |= large[:, 1:] != large[:, :-1]
+    return edge
+
+
 def blank(shape: Sequence[int], scale: int, paint: Colour = NIGHT) -> Picture:
     """An empty picture for a plane of this shape."""
     height, width = shape[-2:]

@@ -1,4 +1,4 @@
-"""NIfTI files in and out: `read_image`, `read_labels`, `write_image`, `write_labels`; scans.py works on what they hold.
+"""Scans: NIfTI files in and out, and what is done with them: other grids, sizes and intensities.
 
 What is read has its axes in canonical order, to the right, to the front and up (RAS, closest to it where oblique); the
 scan keeps the file's own grid, and `to_original` goes back to it. A file of one slice is a scan with two axes.
@@ -36,39 +36,35 @@ from nibabel.spatialimages import HeaderDataError
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from regkit import types
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.types import (
-    Displacement,
-    Image,
-    InputError,
-    MissingFileError,
-    at_least_float32,
-    check_displacement,
-    spatial,
-)
+from regkit.types import Displacement, Image, InputError, MissingFileError, check_displacement, spatial
 
-
-def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
-    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of scans.voxel_map."""
-    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
-    for row, (*factors, shift) in enumerate(matrix.tolist()):
-        own = result[:, row]
-        torch.mul(points[:, row], factors[row], out=own).add_(shift)
-        for axis, factor in enumerate(factors):
-            if factor and axis != row:  # most grids are straight
-                own.add_(points[:, axis], alpha=factor)
-    return result
-
+__all__ = [
+    "Affine",
+    "Grid",
+    "Scan",
+    "crop_or_pad",
+    "normalise",
+    "pad_to_multiple",
+    "read_image",
+    "read_labels",
+    "resample",
+    "to_original",
+    "volumes",
+    "write_image",
+    "write_labels",
+]
 
 Affine = np.ndarray  # (4, 4), float64
-
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
-
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
-
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-
+_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
+_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
+_ENDINGS = (".nii", ".nii.gz")
+_LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -246,6 +242,18 @@ def voxel_map(start: Grid, end: Grid, through: Affine | None = None) -> np.ndarr
     return snapped if np.allclose(matrix, snapped, rtol=0, atol=_SNAP) else matrix
 
 
+def move_points(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """A x + b of positions x (B, dim, *any); matrix (dim, dim + 1), as of `voxel_map`."""
+    result = points.new_empty(len(points), len(matrix), *points.shape[2:])
+    for row, (*factors, shift) in enumerate(matrix.tolist()):
+        own = result[:, row]
+        torch.mul(points[:, row], factors[row], out=own).add_(shift)
+        for axis, factor in enumerate(factors):
+            if factor and axis != row:  # most grids are straight
+                own.add_(points[:, axis], alpha=factor)
+    return result
+
+
 def _normal(affine: Affine, axes: Sequence[int]) -> np.ndarray:
     """The direction across a slice."""
     first, second = axes
@@ -335,7 +343,7 @@ def normalise(
     """
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
-    values = at_least_float32(scan.tensor)
+    values = types.at_least_float32(scan.tensor)
     low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
@@ -347,29 +355,7 @@ def normalise(
     return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
 
 
-__all__ = [
-    "Affine",
-    "Grid",
-    "Scan",
-    "crop_or_pad",
-    "normalise",
-    "pad_to_multiple",
-    "read_image",
-    "read_labels",
-    "resample",
-    "to_original",
-    "volumes",
-    "write_image",
-    "write_labels",
-]
-
-_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
-
-_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
-
-_ENDINGS = (".nii", ".nii.gz")
-
-_LABEL_TYPES = (np.uint8, np.int16, np.int32)
+# ---------------------------------------------------------------------------------------------- in
 
 
 def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
@@ -443,17 +429,32 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
     if not 0 <= (volume or 0) < count or (volume is None and count > 1):
         raise InputError(
             "an image is one volume",
-            f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}; choose one from 0 to "
-            f"{count - 1} (volume=0",
-            "--volume 0 of a command)",
+            f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}",
+            f"choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)",
         )
-    affine = header_affine(image, path)
+    grid = file_grid(path, shape[:3], header_affine(image, path))
+    return read_values(path, image, dtype).reshape(*shape[:3], count)[..., volume or 0], grid
+
+
+def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
+    """The grid of a file; errors name it."""
     try:
-        grid = Grid(shape[:3], affine)
-        values = np.asarray(image.dataobj, dtype=dtype).reshape(*shape[:3], count)[..., volume or 0]
+        return Grid(tuple(shape), affine)
+    except InputError as error:
+        raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
+
+
+def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
+    """All values of a file.
+
+    Raises:
+        ValueError: the file ends too early, or is damaged.
+    """
+    try:
+        return np.asarray(image.dataobj, dtype=dtype)
     except _DAMAGE as error:
-        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
-    return values, grid
+        found = f"{path}, whose values cannot be read ({_first_line(error)})"
+        raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
 
 
 def volumes(path: Path | str) -> int:

@@ -21,7 +21,6 @@ from regkit.images import Scan, normalise, read_image, read_labels
 from regkit.types import InputError, MissingFileError, Pair
 
 ENDING = ".nii.gz"
-
 Split = Sequence[str] | Sequence[Sequence[str]]
 
 
@@ -100,7 +99,7 @@ def _ids(folder: Path, kind: str) -> set[str]:
         raise MissingFileError(
             f"a dataset is a folder with {kind}/ID{ENDING}",
             f"{folder} without {kind}",
-            "make it with a script of data_scripts, or see regkit/folders.py for the layout",
+            "make it with a script of data_scripts, or see regkit/images/folders.py for the layout",
         )
     names = {path.name for path in (folder / kind).iterdir()}
     if foreign := {name for name in names if not name.endswith(ENDING)}:
@@ -135,7 +134,7 @@ def read_splits(folder: Path | str) -> dict[str, Split]:
             raise InputError(
                 "a split lists IDs or pairs of IDs",
                 f"{str(entries)[:80]} for {name!r} in {path}",
-                "see regkit/folders.py",
+                "see regkit/images/folders.py",
             )
     return content
 

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from regkit import images
 from regkit.fields import identity, sample
 from regkit.images import Affine, Grid, header_affine, move_points, open_nifti, voxel_map, write_nifti
 from regkit.types import Displacement, InputError, at_least_float32, check_displacement, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
-
 _PRECISION = 1 / 4096  # voxels
-
 _DISPLACEMENT_INTENT, _VECTOR_INTENT = 1006, 1007  # NIfTI's; components of the first are RAS
 
 
@@ -118,11 +117,8 @@ def read_displacement(path: Path | str) -> Deformation:
             "read images with read_image",
         )
     affine = header_affine(image, path)
-    grid = Grid(image.shape[:components], affine)
-    try:
-        vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0]
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    grid = images.file_grid(path, image.shape[:components], affine)
+    vectors = images.read_values(path, image, np.float64)[:, :, :, 0]
     if not np.isfinite(vectors).all():
         raise InputError("a displacement must be finite", f"{path} with NaN", "make it again")
     signs = np.ones(3) if int(image.header["intent_code"]) == _DISPLACEMENT_INTENT else _LPS

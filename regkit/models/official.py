@@ -49,10 +49,10 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     Raises:
         FileNotFoundError, ValueError: an unknown method, no such file, or weights of another network (names them).
     """
-    name, importer = choose("method", method, _OFFICIAL)
+    network, importer = choose("method", method, _OFFICIAL)
     state: Mapping[str, Any] = read_tensors(weights) if isinstance(weights, (str, Path)) else weights
     state = state.get("state_dict", state)
-    model = getattr(models, name)(**arguments)
+    model = network(**arguments)
     fill(model, importer(state, model), str(weights) if isinstance(weights, (str, Path)) else "the weights")
     return model.eval()
 
@@ -235,11 +235,11 @@ def _smgicnet(state: State, model: Any) -> State:
     return renamed
 
 
-_OFFICIAL: dict[str, tuple[str, Importer]] = {  # method: (the model's class, its importer)
-    "sacbnet": ("SACBNet", _sacbnet),
-    "smgicnet": ("SMGICNet", _smgicnet),
-    "sitreg": ("SITReg", _sitreg),
-    "gradicon": ("GradICON", _gradicon),
-    "spnet": ("SPNet", _spnet),
-    "voxelmorph": ("VoxelMorph", _voxelmorph),
+_OFFICIAL: dict[str, tuple[Callable[..., Any], Importer]] = {
+    "sacbnet": (models.SACBNet, _sacbnet),
+    "smgicnet": (models.SMGICNet, _smgicnet),
+    "sitreg": (models.SITReg, _sitreg),
+    "gradicon": (models.GradICON, _gradicon),
+    "spnet": (models.SPNet, _spnet),
+    "voxelmorph": (models.VoxelMorph, _voxelmorph),
 }

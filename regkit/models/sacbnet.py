@@ -2,15 +2,15 @@
 
 Cheng, Zhang, Lu, Meng, Frangi, Duan: SACB-Net: Spatial-awareness Convolutions for Medical Image Registration, CVPR
 2025. Where its text leaves a choice open, the default is what the released program does (github.com/x-xc/SACB_Net).
+Read `SACBNet.forward`; then the block, the matching, the convolution with a kernel for each cluster, and k-means.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -19,227 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit import losses
-from regkit.fields import average_pool, compose, upsample, warp
+from regkit import fields, losses, types
+from regkit._core.sampler import compose, warp
+from regkit.fields import average_pool, upsample
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import (
-    Dim,
-    Displacement,
-    Image,
-    InputError,
-    Registration,
-    at_least_float32,
-    check_finite,
-    check_option,
-    spatial,
-)
-
-Empty = Literal["origin", "farthest"]
-
-_SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """Which cluster each point belongs to, and where the clusters are.
-
-    index: (..., *space), integers in 0 ... N - 1, by the centroids before the last update.
-    centroids: (..., N, F), after the last update; never with a gradient.
-    """
-
-    index: Tensor
-    centroids: Tensor
-
-
-def nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """The number of the nearest centroid: argmin |m - s|² = argmax (m·s - |s|²/2); the first of equals.
-
-    points: (F, L). centroids: (N, F). Returns (L,).
-    """
-    half_norms = centroids.square().sum(1, keepdim=True) / 2
-    return (centroids @ points - half_norms).max(0).indices
-
-
-def lloyd(points: Tensor, centroids: Tensor, *, empty: Empty = "origin") -> Iterator[Clusters]:
-    """Lloyd's iteration, one result after another, for ever: assign to the nearest centroid, then take the means.
-
-    The cost Σ |m - s_index|² never rises, unless a cluster runs empty. Its centroid then goes to the "origin", as in
-    SACB-Net's program, from where it may capture points later; or to the point "farthest" from its own centroid.
-    points: (F, L). centroids: (N, F), where to start.
-    """
-    check_option("empty", empty, get_args(Empty))
-    numbers = torch.arange(len(centroids), device=points.device)[:, None]
-    while True:
-        index = nearest(points, centroids)
-        members = (index == numbers).to(points.dtype)  # (N, L)
-        sizes = members.sum(1, keepdim=True)
-        means = members @ points.T / sizes.clamp(min=1)
-        if empty == "farthest" and not sizes.all():
-            distances = (points - centroids[index].T).square().sum(0)
-            gaps = torch.nonzero(sizes[:, 0] == 0)[:, 0]
-            means[gaps] = points[:, distances.topk(len(gaps)).indices].T
-        centroids = means
-        yield Clusters(index, centroids)
-
-
-def k_means(
-    points: Tensor,
-    count: int,
-    *,
-    seed: int = 0,
-    tolerance: float = 1e-4,
-    max_iterations: int = 50,
-    empty: Empty = "origin",
-) -> Clusters:
-    """Lloyd's k-means from `count` distinct points drawn by a private generator: same seed, same clusters.
-
-    points: (F, L), finite. Stops when the summed squared movement of all centroids is at most `tolerance`, or after
-    `max_iterations`. No gradient. Returns index (L,) and centroids (count, F).
-
-    Raises:
-        ValueError: points that are not finite, or fewer than `count`.
-    """
-    _check_points(points, count)
-    rows = np.random.default_rng(seed).choice(points.shape[1], count, replace=False)
-    return _converge(points, rows, tolerance, max_iterations, empty)
-
-
-def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Clusters:
-    """k-means as SACB-Net's program calls it: NumPy's older generator, tolerance 1e-10, in effect no iteration limit.
-
-    Source: github.com/x-xc/SACB_Net, with its switch `fix_rng` on (it is off there: every call draws anew).
-    """
-    _check_points(points, count)
-    rows = np.random.RandomState(seed).choice(points.shape[1], count, replace=False)
-    return _converge(points, rows, 1e-10, 10**10, "origin")
-
-
-def _check_points(points: Tensor, count: int) -> None:
-    """Raise unless `points` is a finite (F, L) tensor that can be put into `count` clusters."""
-    if points.dim() != 2:
-        raise InputError(
-            "points must be (features, points)",
-            f"shape {tuple(points.shape)}",
-            "flatten the space and cluster each item of a batch by itself",
-        )
-    if not 1 <= count <= points.shape[1]:
-        raise InputError(
-            "there must be at least 1 cluster and no more clusters than points",
-            f"{count} clusters and {points.shape[1]} points",
-            "ask for fewer clusters",
-        )
-    check_finite(points, "points")
-
-
-@torch.no_grad()
-def _converge(points: Tensor, rows: np.ndarray, tolerance: float, max_iterations: int, empty: Empty) -> Clusters:
-    points = at_least_float32(points)
-    centroids = points[:, torch.from_numpy(rows).to(points.device)].T
-    with torch.autocast(points.device.type, enabled=False):  # half precision would tie distances
-        for iteration, found in enumerate(lloyd(points, centroids, empty=empty), start=1):
-            movement = (found.centroids - centroids).square().sum()
-            if iteration >= max_iterations or movement <= tolerance:
-                return found
-            centroids = found.centroids
-    raise AssertionError("lloyd never ends by itself")
-
-
-# ---------------------------------------------------------------------------------------------- neighbourhoods
-
-
-def pad(features: Tensor, mode: str = "constant") -> Tensor:
-    """One more voxel on every side: zeros ("constant") or the border again ("replicate")."""
-    return F.pad(features, [1, 1] * (features.dim() - 2), mode=mode)
-
-
-def offsets(dim: int) -> list[tuple[int, ...]]:
-    """The 3^dim neighbours of a voxel in row-major order, each in {-1, 0, 1}^dim: the taps of a kernel."""
-    return list(itertools.product((-1, 0, 1), repeat=dim))
-
-
-def neighbours(padded: Tensor) -> Iterator[Tensor]:
-    """Views p(v + offset), one for each of `offsets`: (B, C, *space + 2) to 3^dim times (B, C, *space)."""
-    inner = [size - 2 for size in spatial(padded)]
-    for offset in offsets(len(inner)):
-        places = [slice(1 + step, 1 + step + size) for step, size in zip(offset, inner, strict=True)]
-        yield padded[(slice(None), slice(None), *places)]
-
-
-# ---------------------------------------------------------------------------------------------- the convolution
-
-
-class _AdaptiveConvolution(torch.autograd.Function):
-    """Scales the neighbourhoods, not the kernels, in slabs of planes; the backward pass makes each slab again."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weight, attention, bias, index)
-        matrix = weight.transpose(1, 2).flatten(1)  # (out, taps * in)
-        result = features.new_empty(len(features), len(weight), *spatial(features))
-        padded = pad(features)
-        for item, planes, columns in _slabs(padded):
-            number = index[item, planes].flatten()
-            columns *= attention[item].T[:, None, number]
-            value = matrix @ columns.flatten(0, 1) + bias[item].T[:, number]
-            result[item, :, planes] = value.view_as(result[item, :, planes])
-        return result
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, attention, bias, index = ctx.saved_tensors
-        matrix = weight.transpose(1, 2).flatten(1)
-        padded = pad(features)
-        to_padded, to_matrix = torch.zeros_like(padded), torch.zeros_like(matrix)
-        to_attention, to_bias = torch.zeros_like(attention), torch.zeros_like(bias)
-        clusters = torch.arange(attention.shape[1], device=index.device)[:, None]
-        for item, planes, columns in _slabs(padded):
-            number = index[item, planes].flatten()
-            members = (number == clusters).to(grad.dtype)  # (N, n)
-            slab = grad[item, :, planes].flatten(1)  # (out, n)
-            to_columns = (matrix.T @ slab).view_as(columns)
-            to_bias[item] += members @ slab.T
-            to_attention[item] += members @ (to_columns * columns).sum(1).T
-            scale = attention[item].T[:, None, number]
-            to_matrix += slab @ (columns * scale).flatten(0, 1).T
-            to_columns *= scale
-            target = to_padded[item : item + 1, :, planes.start : planes.stop + 2]
-            for view, value in zip(neighbours(target), to_columns, strict=True):
-                view += value.view_as(view)
-        inner = list(neighbours(to_padded))[len(columns) // 2]  # the tap without offset
-        to_weight = to_matrix.view(len(weight), -1, weight.shape[1]).transpose(1, 2)
-        return inner, to_weight, to_attention, to_bias, None
-
-
-def _slabs(padded: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-    """(item, planes, columns (taps, C, n)): the neighbourhoods of a few planes at a time, along the first axis."""
-    batch, channels, length, *rest = padded.shape
-    length, taps = length - 2, 3 ** (padded.dim() - 2)
-    values = taps * channels * math.prod(size - 2 for size in rest)
-    planes = max(1, _SLAB_VALUES.get(padded.device.type, 2**20) // values)
-    for item, start in itertools.product(range(batch), range(0, length, planes)):
-        stop = min(start + planes, length)
-        views = neighbours(padded[item : item + 1, :, start : stop + 2])
-        yield item, slice(start, stop), torch.cat(list(views)).flatten(2)
-
-
-def adaptive_convolution(features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
-    """Convolve every voxel with the kernel of its cluster n(x) (eqs. 5, 6):
-
-    y_o(x) = Σ_k a_{n(x), k} Σ_i w_{o, i, k} p_i(x + offset_k) + b_{n(x), o}
-
-    It equals Σ_n [index = n] conv(p, a_n ⊙ w, b_n, padding=1), at the cost of one convolution for any N.
-    features: (B, in, *space), zeros outside. weight: (out, in, 3^dim). attention: (B, N, 3^dim). bias: (B, N, out).
-    index: (B, *space), in 0 ... N - 1. Returns (B, out, *space). Differentiable once in all but the index.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        tensors = [tensor.to(weight.dtype) for tensor in (features, weight, attention, bias)]
-        return _AdaptiveConvolution.apply(*tensors, index)
-
+from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
 
-Cluster = Callable[[Tensor, int], Clusters]  # of points (F, L), into so many
+Empty = Literal["origin", "farthest"]
+
+_AS_RELEASED: tuple[float, int, Empty] = (1e-10, 10**10, "origin")  # tolerance, limit, empty clusters of the program
+
+_SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
 
 
 @dataclass(frozen=True)
@@ -265,113 +57,6 @@ class SACBRegistration(Registration):
     """A registration with what happened at the levels 5, 4, 3, 2."""
 
     matches: tuple[Match, ...] = ()
-
-
-# ---------------------------------------------------------------------------------------------- layers
-
-
-class Unit(nn.Module):
-    """Convolution, instance normalisation, LeakyReLU(0.1): (B, in, *space) to (B, out, *space).
-
-    The normalisation takes any constant out again, so the convolution's bias has no effect and no gradient.
-    """
-
-    def __init__(self, dim: Dim, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = conv(dim, in_channels, out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.leaky_relu(F.instance_norm(self.conv(features)), 0.1)
-
-
-def units(dim: Dim, *channels: int) -> nn.Sequential:
-    """One `Unit` from each number of channels to the next."""
-    return nn.Sequential(*(Unit(dim, a, b) for a, b in pairwise(channels)))
-
-
-def perceptron(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
-    """The layers of an MLP with two hidden layers."""
-    return [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
-
-
-def mean_over_space(features: Tensor) -> Tensor:
-    """Each channel's mean over the 3^dim neighbourhood, zeros outside (eq. 3): (B, C, *space)."""
-    total, dim = pad(features), features.dim() - 2
-    for axis in range(2, 2 + dim):
-        size = total.shape[axis] - 2
-        total = total.narrow(axis, 0, size) + total.narrow(axis, 1, size) + total.narrow(axis, 2, size)
-    return total / 3**dim
-
-
-def mean_over_channels(features: Tensor) -> Tensor:
-    """Each neighbour's mean over the channels: (B, 3^dim, *space)."""
-    return torch.cat(list(neighbours(pad(features.mean(1, keepdim=True)))), 1)
-
-
-def mean_over_both(features: Tensor) -> Tensor:
-    """Both means side by side: (B, C + 3^dim, *space)."""
-    return torch.cat([mean_over_space(features), mean_over_channels(features)], 1)
-
-
-class SACB(nn.Module):
-    """Spatial-awareness convolution block (fig. 3, eqs. 2-7): a kernel for each kind of tissue.
-
-    p = Unit(F); clusters (S_n, centroids c_n) = k-means of p's local means, without gradient;
-    W_n = sigmoid(MLP_w(c_n)) ⊙ W with one number for each tap; F + LeakyReLU(p ⊗ W_n + MLP_b(c_n)).
-    The parameters do not depend on the number of clusters, and a map has at most as many as voxels.
-    features: (B, channels, *space). Each item of the batch is clustered by itself; `clusters` are used if given.
-    """
-
-    def __init__(self, dim: Dim, channels: int, count: int, mean: str, cluster: Cluster) -> None:
-        super().__init__()
-        taps = 3**dim
-        describe = {"space": mean_over_space, "channels": mean_over_channels, "both": mean_over_both}
-        inputs = {"space": channels, "channels": taps, "both": channels + taps}[mean]
-        self.count, self.describe, self.cluster = count, describe[mean], cluster
-        self.project = Unit(dim, channels, channels)
-        self.weight = nn.Parameter(torch.empty(channels, channels, taps))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self.attention = nn.Sequential(*perceptron(inputs, 128, taps), nn.Sigmoid())  # (…, N, F) to (…, N, 3^dim)
-        self.bias = nn.Sequential(*perceptron(inputs, 64, channels))
-
-    def forward(self, features: Tensor, clusters: Clusters | None = None) -> Refined:
-        projected = self.project(features)
-        clusters = clusters or self.find_clusters(projected.detach())
-        centroids = clusters.centroids.to(self.weight)
-        attention, bias = self.attention(centroids), self.bias(centroids)
-        adapted = adaptive_convolution(projected, self.weight, attention, bias, clusters.index)
-        return Refined(features + F.leaky_relu(adapted, 0.1), clusters)
-
-    def find_clusters(self, projected: Tensor) -> Clusters:
-        """Clusters of the local means: index (B, *space), centroids (B, N, F)."""
-        points = self.describe(projected).flatten(2)  # (B, F, L)
-        found = [self.cluster(item, min(self.count, item.shape[1])) for item in points]
-        index = torch.stack([item.index for item in found]).view(len(found), *spatial(projected))
-        return Clusters(index, torch.stack([item.centroids for item in found]))
-
-
-class NoBlock(nn.Module):
-    """Stands where a level has no SACB: the features go straight into the matching."""
-
-    def forward(self, features: Tensor, clusters: None = None) -> Refined:
-        return Refined(features)
-
-
-# ---------------------------------------------------------------------------------------------- matching
-
-
-def scores(moving: Tensor, fixed: Tensor, *, padding: str = "constant") -> Tensor:
-    """s_k(x) = ⟨fixed(x), moving(x + offset_k)⟩, eq. 9 before the softmax: (B, C, *space) to (B, 3^dim, *space)."""
-    return torch.stack([(fixed * neighbour).sum(1) for neighbour in neighbours(pad(moving, padding))], 1)
-
-
-def soft_argmax(similarity: Tensor) -> Displacement:
-    """Σ_k softmax(s)_k offset_k, eq. 10: (B, 3^dim, *space) to (B, dim, *space), each within (-1, 1) voxel."""
-    grid = similarity.new_tensor(offsets(similarity.dim() - 2))  # (3^dim, dim)
-    return torch.einsum("bk...,kd->bd...", similarity.softmax(1), grid)
-
-
-# ---------------------------------------------------------------------------------------------- the network
 
 
 @configured
@@ -429,21 +114,22 @@ class SACBNet(nn.Module):
         weight: float = 0.3,
     ):
         super().__init__()
-        self.dim, self.weight, self.padding, self.alignment = dim, weight, padding, alignment
-        self.scores = partial(scores, padding={"zeros": "constant", "replicate": "replicate"}[matching_padding])
+        self.dim, self.weight, self.last = dim, weight, last
+        self.alignment, self.padding, self.matching_padding = alignment, padding, matching_padding
         first, *channels = (width * factor for factor in (1, 2, 4, 8, 16, 16))
         self.encoder = nn.ModuleList([units(dim, in_channels, first, channels[0], channels[0])])
         self.encoder.extend(units(dim, a, b, b) for a, b in pairwise(channels))
-        cluster = partial(k_means_as_released, seed=seed) if as_released else partial(k_means, seed=seed, empty=empty)
         counts = _each_level(clusters)
-        self.blocks = nn.ModuleDict({str(level): NoBlock() for level in LEVELS})
+        self.blocks = nn.ModuleDict()
         for level in LEVELS:
+            block: nn.Module = NoBlock()
             if str(level) in blocks:
-                self.blocks[str(level)] = SACB(dim, channels[level - 1], counts[level], mean, cluster)
+                sizes = channels[level - 1], counts[level]
+                block = SACB(dim, *sizes, mean, seed=seed, empty=empty, as_released=as_released)
+            self.blocks[str(level)] = block
         fine = channels[0]
         self.refine, head = units(dim, fine, fine, fine), conv(dim, fine, dim)
-        self.regress = units(dim, 2 * fine, fine, fine)
-        self.regress.extend([head, {"none": nn.Identity(), "softsign": nn.Softsign()}[last]])
+        self.regress = units(dim, 2 * fine, fine, fine).append(head)
         if not as_released:
             for value in head.parameters():
                 nn.init.normal_(value, std=1e-5)
@@ -454,46 +140,55 @@ class SACBNet(nn.Module):
         """Register. clusters: by level, to use instead of k-means; batch axis: the moving images, then the fixed."""
         check_inputs(self, moving, fixed)
         _check_size(spatial(moving))
-        images = torch.cat(torch.broadcast_tensors(moving, fixed))
-        pyramid = self._encode(pad_to_multiple(images, 16))
+        images = torch.cat(torch.broadcast_tensors(moving, fixed))  # (2B, C, *space)
+        pyramid = self.encode(pad_to_multiple(images, 16))
         displacement = at_least_float32(images.new_zeros(len(images) // 2, self.dim, *spatial(pyramid[-1])))
         levels, matches = [], []
         for level in LEVELS:
-            features = self._pull(pyramid[level - 1], displacement)
-            matches.append(self._match(level, features, (clusters or {}).get(level)))
-            levels.append(compose(displacement, matches[-1].increment, padding=self.padding))
-            displacement = upsample(levels[-1], alignment=self.alignment)
-        moving_features, fixed_features = self.refine(self._pull(pyramid[0], displacement)).chunk(2)
-        increment = self.regress(torch.cat([fixed_features, moving_features], 1))
-        composed = compose(displacement, increment.to(displacement), padding=self.padding)
-        displacement = crop(composed, spatial(moving))
+            features = self.pull(pyramid[level - 1], displacement)  # (2B, C, *level)
+            match = self.match(level, features, (clusters or {}).get(level))
+            displacement = compose(displacement, match.increment, padding=self.padding)  # φ_i = up(φ_{i+1}) ∘ Δφ_i
+            levels.append(displacement)
+            matches.append(match)
+            displacement = upsample(displacement, alignment=self.alignment)
+        moving_features, fixed_features = self.refine(self.pull(pyramid[0], displacement)).chunk(2)
+        increment = self.regress(torch.cat([fixed_features, moving_features], 1))  # (B, dim, *padded), voxels
+        if self.last == "softsign":
+            increment = F.softsign(increment)
+        displacement = compose(displacement, increment.to(displacement), padding=self.padding)
+        displacement = crop(displacement, spatial(moving))
         return SACBRegistration(displacement, levels=(*levels, displacement), matches=tuple(matches))
 
-    def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
-        """The similarity and the weighted penalty, by name; their sum is the loss."""
-        warped = warp(moving, registration.displacement, padding=self.padding)
-        return {
-            "lncc": losses.lncc(warped, fixed),
-            "diffusion": self.weight * losses.diffusion(registration.displacement),
-        }
-
-    def _encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """The features of levels 1 to 5; moving and fixed images stacked along the batch, which is also faster."""
         pyramid = [self.encoder[0](images)]
         for stage in self.encoder[1:]:
             pyramid.append(stage(average_pool(pyramid[-1])))
         return pyramid
 
-    def _pull(self, features: Tensor, displacement: Displacement) -> Tensor:
+    def pull(self, features: Tensor, displacement: Displacement) -> Tensor:
         """The stacked features, their moving half warped."""
         moving, fixed = features.chunk(2)
         return torch.cat([warp(moving, displacement, padding=self.padding), fixed])
 
-    def _match(self, level: int, features: Tensor, clusters: Clusters | None) -> Match:
+    def match(self, level: int, features: Tensor, clusters: Clusters | None) -> Match:
+        """Refine the stacked features by the level's block, if it has one, and look up where the moving ones are."""
         refined = self.blocks[str(level)](features, clusters)
         with torch.autocast(features.device.type, enabled=False):
             moving, fixed = at_least_float32(refined.features).chunk(2)
             return Match(moving, fixed, soft_argmax(self.scores(moving, fixed)), refined.clusters)
+
+    def scores(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """`scores`, with what the network reads outside."""
+        return scores(moving, fixed, padding="constant" if self.matching_padding == "zeros" else "replicate")
+
+    def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
+        """The similarity and the weighted penalty, by name; their sum is the loss."""
+        warped = fields.warp(moving, registration.displacement, padding=self.padding)
+        return {
+            "lncc": losses.lncc(warped, fixed),
+            "diffusion": self.weight * losses.diffusion(registration.displacement),
+        }
 
 
 def _each_level(clusters: int | Mapping[int, int]) -> dict[int, int]:
@@ -513,3 +208,328 @@ def _check_size(shape: tuple[int, ...]) -> None:
         raise InputError(
             "images must have more than 16 voxels along one axis, or level 5 is one voxel", shape, "pad them"
         )
+
+
+# ---------------------------------------------------------------------------------------------- the block
+
+
+class SACB(nn.Module):
+    """Spatial-awareness convolution block (fig. 3, eqs. 2-7): a kernel for each kind of tissue.
+
+    p = Unit(F); clusters (S_n, centroids c_n) = k-means of p's local means, without gradient;
+    W_n = sigmoid(MLP_w(c_n)) ⊙ W with one number for each tap; F + LeakyReLU(p ⊗ W_n + MLP_b(c_n)).
+    The parameters do not depend on the number of clusters, and a map has at most as many as voxels.
+    features: (B, channels, *space). Each item of the batch is clustered by itself; `clusters` are used if given.
+    """
+
+    def __init__(
+        self,
+        dim: Dim,
+        channels: int,
+        count: int,
+        mean: str = "space",
+        *,
+        seed: int = 0,
+        empty: Empty = "origin",
+        as_released: bool = False,
+    ) -> None:
+        super().__init__()
+        self.count, self.mean, self.seed, self.empty, self.as_released = count, mean, seed, empty, as_released
+        taps = 3**dim
+        inputs = {"space": channels, "channels": taps, "both": channels + taps}[mean]  # numbers of a centroid
+        self.project = Unit(dim, channels, channels)
+        self.weight = nn.Parameter(torch.empty(channels, channels, taps))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.attention = nn.Sequential(*perceptron(inputs, 128, taps), nn.Sigmoid())  # (…, N, F) to (…, N, 3^dim)
+        self.bias = nn.Sequential(*perceptron(inputs, 64, channels))
+
+    def forward(self, features: Tensor, clusters: Clusters | None = None) -> Refined:
+        projected = self.project(features)
+        clusters = clusters or self.find_clusters(projected.detach())
+        centroids = clusters.centroids.to(self.weight)
+        attention, bias = self.attention(centroids), self.bias(centroids)
+        adapted = adaptive_convolution(projected, self.weight, attention, bias, clusters.index)
+        return Refined(features + F.leaky_relu(adapted, 0.1), clusters)
+
+    def find_clusters(self, projected: Tensor) -> Clusters:
+        """Clusters of the local means: index (B, *space), centroids (B, N, F)."""
+        items = []
+        for points in self.describe(projected).flatten(2):  # (F, L), for each item of the batch
+            count = min(self.count, points.shape[1])
+            if self.as_released:
+                items.append(_k_means(points, count, np.random.RandomState(self.seed), *_AS_RELEASED))
+            else:
+                items.append(_k_means(points, count, np.random.default_rng(self.seed), empty=self.empty))
+        index = torch.stack([item.index for item in items]).view(len(items), *spatial(projected))
+        return Clusters(index, torch.stack([item.centroids for item in items]))
+
+    def describe(self, features: Tensor) -> Tensor:
+        """What is clustered, Table 4: (B, C, *space) to (B, F, *space)."""
+        if self.mean == "space":
+            return mean_over_space(features)
+        if self.mean == "channels":
+            return mean_over_channels(features)
+        return torch.cat([mean_over_space(features), mean_over_channels(features)], 1)
+
+
+class NoBlock(nn.Module):
+    """Stands where a level has no SACB: the features go straight into the matching."""
+
+    def forward(self, features: Tensor, clusters: None = None) -> Refined:
+        return Refined(features)
+
+
+class Unit(nn.Module):
+    """Convolution, instance normalisation, LeakyReLU(0.1): (B, in, *space) to (B, out, *space).
+
+    The normalisation takes any constant out again, so the convolution's bias has no effect and no gradient.
+    """
+
+    def __init__(self, dim: Dim, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = conv(dim, in_channels, out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.leaky_relu(F.instance_norm(self.conv(features)), 0.1)
+
+
+def units(dim: Dim, *channels: int) -> nn.Sequential:
+    """One `Unit` from each number of channels to the next."""
+    return nn.Sequential(*(Unit(dim, a, b) for a, b in pairwise(channels)))
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
+    """The layers of an MLP with two hidden layers."""
+    return [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+
+
+def mean_over_space(features: Tensor) -> Tensor:
+    """Each channel's mean over the 3^dim neighbourhood, zeros outside (eq. 3): (B, C, *space)."""
+    total, dim = pad(features), features.dim() - 2
+    for axis in range(2, 2 + dim):
+        size = total.shape[axis] - 2
+        total = total.narrow(axis, 0, size) + total.narrow(axis, 1, size) + total.narrow(axis, 2, size)
+    return total / 3**dim
+
+
+def mean_over_channels(features: Tensor) -> Tensor:
+    """Each neighbour's mean over the channels: (B, 3^dim, *space)."""
+    return torch.cat(list(neighbours(pad(features.mean(1, keepdim=True)))), 1)
+
+
+# ---------------------------------------------------------------------------------------------- matching
+
+
+def scores(moving: Tensor, fixed: Tensor, *, padding: str = "constant") -> Tensor:
+    """s_k(x) = ⟨fixed(x), moving(x + offset_k)⟩, eq. 9 before the softmax: (B, C, *space) to (B, 3^dim, *space)."""
+    return torch.stack([(fixed * neighbour).sum(1) for neighbour in neighbours(pad(moving, padding))], 1)
+
+
+def soft_argmax(similarity: Tensor) -> Displacement:
+    """Σ_k softmax(s)_k offset_k, eq. 10: (B, 3^dim, *space) to (B, dim, *space), each within (-1, 1) voxel."""
+    grid = similarity.new_tensor(offsets(similarity.dim() - 2))  # (3^dim, dim)
+    return torch.einsum("bk...,kd->bd...", similarity.softmax(1), grid)
+
+
+# ---------------------------------------------------------------------------------------------- the convolution
+
+
+def adaptive_convolution(features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
+    """Convolve every voxel with the kernel of its cluster n(x) (eqs. 5, 6):
+
+    y_o(x) = Σ_k a_{n(x), k} Σ_i w_{o, i, k} p_i(x + offset_k) + b_{n(x), o}
+
+    It equals Σ_n [index = n] conv(p, a_n ⊙ w, b_n, padding=1), at the cost of one convolution for any N.
+    features: (B, in, *space), zeros outside. weight: (out, in, 3^dim). attention: (B, N, 3^dim). bias: (B, N, out).
+    index: (B, *space), in 0 ... N - 1. Returns (B, out, *space). Differentiable once in all but the index.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        tensors = [tensor.to(weight.dtype) for tensor in (features, weight, attention, bias)]
+        return _AdaptiveConvolution.apply(*tensors, index)
+
+
+class _AdaptiveConvolution(torch.autograd.Function):
+    """Scales the neighbourhoods, not the kernels, in slabs of planes; the backward pass makes each slab again."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weight, attention, bias, index)
+        matrix = weight.transpose(1, 2).flatten(1)  # (out, taps * in)
+        result = features.new_empty(len(features), len(weight), *spatial(features))
+        padded = pad(features)
+        for item, planes, columns in _slabs(padded):
+            number = index[item, planes].flatten()
+            columns *= attention[item].T[:, None, number]
+            value = matrix @ columns.flatten(0, 1) + bias[item].T[:, number]
+            result[item, :, planes] = value.view_as(result[item, :, planes])
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, attention, bias, index = ctx.saved_tensors
+        matrix = weight.transpose(1, 2).flatten(1)
+        padded = pad(features)
+        to_padded, to_matrix = torch.zeros_like(padded), torch.zeros_like(matrix)
+        to_attention, to_bias = torch.zeros_like(attention), torch.zeros_like(bias)
+        clusters = torch.arange(attention.shape[1], device=index.device)[:, None]
+        for item, planes, columns in _slabs(padded):
+            number = index[item, planes].flatten()
+            members = (number == clusters).to(grad.dtype)  # (N, n)
+            slab = grad[item, :, planes].flatten(1)  # (out, n)
+            to_columns = (matrix.T @ slab).view_as(columns)
+            to_bias[item] += members @ slab.T
+            to_attention[item] += members @ (to_columns * columns).sum(1).T
+            scale = attention[item].T[:, None, number]
+            to_matrix += slab @ (columns * scale).flatten(0, 1).T
+            to_columns *= scale
+            target = to_padded[item : item + 1, :, planes.start : planes.stop + 2]
+            for view, value in zip(neighbours(target), to_columns, strict=True):
+                view += value.view_as(view)
+        inner = list(neighbours(to_padded))[len(columns) // 2]  # the tap without offset
+        to_weight = to_matrix.view(len(weight), -1, weight.shape[1]).transpose(1, 2)
+        return inner, to_weight, to_attention, to_bias, None
+
+
+def _slabs(padded: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+    """(item, planes, columns (taps, C, n)): the neighbourhoods of a few planes at a time, along the first axis."""
+    batch, channels, length, *rest = padded.shape
+    length, taps = length - 2, 3 ** (padded.dim() - 2)
+    values = taps * channels * math.prod(size - 2 for size in rest)
+    planes = max(1, _SLAB_VALUES.get(padded.device.type, 2**20) // values)
+    for item, start in itertools.product(range(batch), range(0, length, planes)):
+        stop = min(start + planes, length)
+        views = neighbours(padded[item : item + 1, :, start : stop + 2])
+        yield item, slice(start, stop), torch.cat(list(views)).flatten(2)
+
+
+def pad(features: Tensor, mode: str = "constant") -> Tensor:
+    """One more voxel on every side: zeros ("constant") or the border again ("replicate")."""
+    return F.pad(features, [1, 1] * (features.dim() - 2), mode=mode)
+
+
+def offsets(dim: int) -> list[tuple[int, ...]]:
+    """The 3^dim neighbours of a voxel in row-major order, each in {-1, 0, 1}^dim: the taps of a kernel."""
+    return list(itertools.product((-1, 0, 1), repeat=dim))
+
+
+def neighbours(padded: Tensor) -> Iterator[Tensor]:
+    """Views p(v + offset), one for each of `offsets`: (B, C, *space + 2) to 3^dim times (B, C, *space)."""
+    inner = [size - 2 for size in spatial(padded)]
+    for offset in offsets(len(inner)):
+        places = [slice(1 + step, 1 + step + size) for step, size in zip(offset, inner, strict=True)]
+        yield padded[(slice(None), slice(None), *places)]
+
+
+# ---------------------------------------------------------------------------------------------- k-means
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which cluster each point belongs to, and where the clusters are.
+
+    index: (..., *space), integers in 0 ... N - 1, by the centroids before the last update.
+    centroids: (..., N, F), after the last update; never with a gradient.
+    """
+
+    index: Tensor
+    centroids: Tensor
+
+
+def nearest(points: Tensor, centroids: Tensor) -> Tensor:
+    """The number of the nearest centroid: argmin |m - s|² = argmax (m·s - |s|²/2); the first of equals.
+
+    points: (F, L). centroids: (N, F). Returns (L,).
+    """
+    half_norms = centroids.square().sum(1, keepdim=True) / 2
+    return (centroids @ points - half_norms).max(0).indices
+
+
+def lloyd(points: Tensor, centroids: Tensor, *, empty: Empty = "origin") -> Iterator[Clusters]:
+    """Lloyd's iteration, one result after another, for ever: assign to the nearest centroid, then take the means.
+
+    The cost Σ |m - s_index|² never rises, unless a cluster runs empty. Its centroid then goes to the "origin", as in
+    SACB-Net's program, from where it may capture points later; or to the point "farthest" from its own centroid.
+    points: (F, L). centroids: (N, F), where to start.
+    """
+    types.check_option("empty", empty, get_args(Empty))
+    numbers = torch.arange(len(centroids), device=points.device)[:, None]
+    while True:
+        index = nearest(points, centroids)
+        members = (index == numbers).to(points.dtype)  # (N, L)
+        sizes = members.sum(1, keepdim=True)
+        means = members @ points.T / sizes.clamp(min=1)
+        if empty == "farthest" and not sizes.all():
+            distances = (points - centroids[index].T).square().sum(0)
+            gaps = torch.nonzero(sizes[:, 0] == 0)[:, 0]
+            means[gaps] = points[:, distances.topk(len(gaps)).indices].T
+        centroids = means
+        yield Clusters(index, centroids)
+
+
+def k_means(
+    points: Tensor,
+    count: int,
+    *,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 50,
+    empty: Empty = "origin",
+) -> Clusters:
+    """Lloyd's k-means from `count` distinct points drawn by a private generator: same seed, same clusters.
+
+    points: (F, L), finite. Stops when the summed squared movement of all centroids is at most `tolerance`, or after
+    `max_iterations`. No gradient. Returns index (L,) and centroids (count, F).
+
+    Raises:
+        ValueError: points that are not finite, or fewer than `count`.
+    """
+    _check_points(points, count)
+    return _k_means(points, count, np.random.default_rng(seed), tolerance, max_iterations, empty)
+
+
+def k_means_as_released(points: Tensor, count: int, *, seed: int = 0) -> Clusters:
+    """k-means as SACB-Net's program calls it: NumPy's older generator, tolerance 1e-10, in effect no iteration limit.
+
+    Source: github.com/x-xc/SACB_Net, with its switch `fix_rng` on (it is off there: every call draws anew).
+    """
+    _check_points(points, count)
+    return _k_means(points, count, np.random.RandomState(seed), *_AS_RELEASED)
+
+
+def _check_points(points: Tensor, count: int) -> None:
+    """Raise unless `points` is a finite (F, L) tensor that can be put into `count` clusters."""
+    if points.dim() != 2:
+        raise InputError(
+            "points must be (features, points)",
+            f"shape {tuple(points.shape)}",
+            "flatten the space and cluster each item of a batch by itself",
+        )
+    if not 1 <= count <= points.shape[1]:
+        raise InputError(
+            "there must be at least 1 cluster and no more clusters than points",
+            f"{count} clusters and {points.shape[1]} points",
+            "ask for fewer clusters",
+        )
+    types.check_finite(points, "points")
+
+
+@torch.no_grad()
+def _k_means(
+    points: Tensor,
+    count: int,
+    generator: np.random.Generator | np.random.RandomState,
+    tolerance: float = 1e-4,
+    max_iterations: int = 50,
+    empty: Empty = "origin",
+) -> Clusters:
+    rows = generator.choice(points.shape[1], count, replace=False)
+    points = at_least_float32(points)
+    centroids = points[:, torch.from_numpy(rows).to(points.device)].T
+    with torch.autocast(points.device.type, enabled=False):  # half precision would tie distances
+        for iteration, clusters in enumerate(lloyd(points, centroids, empty=empty), start=1):
+            movement = (clusters.centroids - centroids).square().sum()
+            if iteration >= max_iterations or not movement > tolerance:  # also where a network's points are NaN
+                return clusters
+            centroids = clusters.centroids
+    raise AssertionError("lloyd never ends by itself")

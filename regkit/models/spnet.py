@@ -6,15 +6,16 @@ Computerized Medical Imaging and Graphics 104, 2023, 102184.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.fields import average_pool, compose, exponential, identity, sample, scale_components, upsample, warp
+from regkit._core import sampler
+from regkit._core.grid import identity
+from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
 from regkit.models.layers import check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, Registration, spatial
@@ -90,57 +91,75 @@ class SPNet(nn.Module):
         inverse_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.dim, self.stride = dim, 2 ** (levels - 1)
+        self.dim, self.stride, self.geometry = dim, 2 ** (levels - 1), geometry
+        self.integrate, self.feature_warping, self.average = integrate, feature_warping, average
         self.encoder = Encoder(dim, in_channels, levels, image_encoding)
         self.estimators = nn.ModuleList(Estimator(dim, self.encoder, level) for level in range(levels))
         self.estimated = 2 if bidirectional and symmetric else 1  # directions that the estimators are asked for
         self.compared = 2 if symmetric else 1  # directions whose similarity counts
-        self.both_ways = _opposite if self.estimated == 1 else _average if average else _keep
-        self.pull, self.shrink = _GEOMETRIES[geometry]
-        self.pull_features = self.pull if feature_warping else _keep
-        self.integrate = partial(exponential, composition=partial(_compose, self.pull)) if integrate else _keep
-        self.velocity_of = _keep if integrate else _nothing  # what a registration gives as its velocity
-        self.penalties = {} if integrate else {"inverse_consistency": _round_trip}
         self.weight, self.inverse_weight = weight, inverse_weight
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
         check_inputs(self, moving, fixed)
-        images = torch.cat(torch.broadcast_tensors(moving, fixed))
-        batch, shape = len(images) // 2, spatial(images)
-        encoded = self.encoder(self.pyramid(images))
-        features = [crop(each, ceil_shape(shape, level)) for level, each in enumerate(encoded)]
-        displacements, velocities = self.coarse_to_fine(features)
+        images = torch.cat(torch.broadcast_tensors(moving, fixed))  # (2B, C, *space)
+        batch, count = len(images) // 2, self.estimated * len(images) // 2
+        features = self.encoder(self.pyramid(images))  # fine to coarse, (2B, C_l, *ceil(space / 2^l))
+        velocities: list[Displacement] = []  # coarse to fine, (2B, dim, *level), voxels of the level
+        displacements: list[Displacement] = []
+        context = features[-1][..., :0]  # what an estimator hands to the next level: nothing to the coarsest
+        for level in reversed(range(len(self.estimators))):
+            feature = crop(features[level], ceil_shape(spatial(images), level))
+            source, target = feature[:count], swap(feature)[:count]  # of the image that is moved, and of the other
+            inputs = [source, target]
+            if displacements:
+                upsampled = crop(upsample(displacements[-1]), spatial(feature))[:count]
+                source = self.pull(source, upsampled) if self.feature_warping else source
+                inputs = [source, target, crop(context, spatial(feature)), upsampled]
+            estimate, context = self.estimators[level](torch.cat(inputs, 1))
+            velocities.append(self.both_ways(estimate))
+            displacements.append(self.exponential(velocities[-1]) if self.integrate else velocities[-1])
         return SPNetRegistration(
             displacement=displacements[-1][:batch],
             inverse=displacements[-1][batch:],
-            velocity=self.velocity_of(velocities[-1][:batch]),
-            levels=tuple(field[:batch] for field in displacements),
-            displacements=displacements,
-            velocities=velocities,
+            velocity=velocities[-1][:batch] if self.integrate else None,
+            levels=tuple(displacement[:batch] for displacement in displacements),
+            displacements=tuple(displacements),
+            velocities=tuple(velocities),
         )
 
     def pyramid(self, images: Image) -> list[Image]:
         """The images at every level, fine to coarse, padded at the far ends to a multiple of the stride."""
-        images = pad_to_multiple(images, self.stride)
-        return [images] + [self.shrink(images, 2**level) for level in range(1, self.stride.bit_length())]
+        levels = [pad_to_multiple(images, self.stride)]
+        for level in range(1, len(self.estimators)):
+            if self.geometry == "aligned":
+                levels.append(average_pool(levels[-1]))
+            else:  # every second voxel
+                levels.append(F.interpolate(levels[0], scale_factor=1 / 2**level))
+        return levels
 
-    def coarse_to_fine(self, features: list[Tensor]) -> tuple[tuple[Displacement, ...], tuple[Displacement, ...]]:
-        """Displacements and velocities of every level, coarse to fine, both directions stacked along the batch."""
-        displacements: tuple[Displacement, ...] = ()
-        velocities: tuple[Displacement, ...] = ()
-        handed = features[-1][..., :0]  # nothing yet
-        for estimator, feature in zip(reversed(self.estimators), reversed(features), strict=True):
-            asked = self.estimated * len(feature) // 2
-            own, other = feature[:asked], swap(feature)[:asked]
-            known = []
-            if displacements:
-                upsampled = crop(upsample(displacements[-1]), spatial(feature))[:asked]
-                own, known = self.pull_features(own, upsampled), [crop(handed, spatial(feature)), upsampled]
-            estimate, handed = estimator(torch.cat([own, other, *known], 1))
-            velocities += (self.both_ways(estimate),)  # (2B, dim, *space / 2^level)
-            displacements += (self.integrate(velocities[-1]),)
-        return displacements, velocities
+    def both_ways(self, estimate: Tensor) -> Displacement:
+        """v for moving onto fixed and for fixed onto moving, (2B, dim, *level), from what was estimated.
+
+        v̂_AB and v̂_BA, averaged: v = (v̂_AB - v̂_BA) / 2 and -v; kept ("SS+BE"); or v̂_AB alone ("SS", "w/o SR"), v̂ and -v̂.
+        """
+        if self.estimated == 1:
+            return torch.cat([estimate, -estimate])
+        if not self.average:
+            return estimate
+        forward, backward = estimate.chunk(2)
+        velocity = (forward - backward) / 2
+        return torch.cat([velocity, -velocity])
+
+    def exponential(self, velocity: Displacement) -> Displacement:
+        """exp(v) by scaling and squaring, composed with the sampler of the geometry."""
+        return sampler.exponential(velocity, composition=lambda first, then: then + self.pull(first, then))
+
+    def pull(self, image: Image, displacement: Displacement) -> Image:
+        """image(x + u(x)), with the sampler of the geometry."""
+        if self.geometry == "released":
+            return half_voxel_off(image, displacement)
+        return sampler.warp(image, displacement, padding="zeros" if self.geometry == "aligned zeros" else "border")
 
     def objective(self, registration: SPNetRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """Local NCC of both directions and smoothness of the velocities at every level, level l weighing 1/2^l.
@@ -161,8 +180,11 @@ class SPNet(nn.Module):
             similarity = similarity + lncc(warped, target, window=level_window(image, level)) / 2**level
             smoothness = smoothness + diffusion(velocity) / 2**level
         terms = {"lncc": similarity, "diffusion": self.weight * smoothness}
-        both = registration.displacements[-1]
-        return terms | {name: self.inverse_weight * penalty(both) for name, penalty in self.penalties.items()}
+        if not self.integrate:
+            both = registration.displacements[-1]  # u_AB and u_BA
+            round_trip = sampler.compose(swap(both), both).square().sum(1).mean()
+            terms["inverse_consistency"] = self.inverse_weight * round_trip
+        return terms
 
 
 class Encoder(nn.Module):
@@ -171,41 +193,46 @@ class Encoder(nn.Module):
     def __init__(self, dim: Dim, channels: int, levels: int, image_encoding: bool) -> None:
         super().__init__()
         self.stages, self.images = nn.ModuleList(), nn.ModuleList()
-        self.channels = [channels]
+        self.channels: list[int] = []  # of the features, fine to coarse
+        received = channels
         for level, width in enumerate(ENCODER_WIDTHS[:levels]):
-            down = activated(conv(dim, self.channels[-1], width, stride=2 if level else 1))
+            down = activated(conv(dim, received, width, stride=2 if level else 1))
             self.stages.append(nn.Sequential(down, activated(conv(dim, width, width))))
             encoded = image_encoding and level > 0
             self.images.append(activated(conv(dim, channels, EXTRA)) if encoded else NoChannels())
-            self.channels.append(width + EXTRA * encoded)
-        del self.channels[0]
+            received = width + EXTRA * encoded
+            self.channels.append(received)
 
     def forward(self, pyramid: list[Image]) -> list[Tensor]:
-        features = pyramid[:1]
+        levels, features = [], pyramid[0]
         for image, stage, image_stage in zip(pyramid, self.stages, self.images, strict=True):
-            features.append(torch.cat([stage(features[-1]), image_stage(image)], 1))
-        return features[1:]
+            features = torch.cat([stage(features), image_stage(image)], 1)
+            levels.append(features)
+        return levels
 
 
 class Estimator(nn.Module):
     """One level's answer: a velocity (or displacement), and features for the next finer level.
 
-    Input: own features warped (C), the other's (C), and below the coarsest level the handed features and displacement.
+    Input: the source's features, warped (C), the target's (C), and below the coarsest level what the level before
+    handed on (8) and its displacement (dim), upsampled.
     """
 
     def __init__(self, dim: Dim, encoder: Encoder, level: int) -> None:
         super().__init__()
-        known = EXTRA + dim if level + 1 < len(encoder.channels) else 0
+        inputs = 2 * encoder.channels[level]
+        if level + 1 < len(encoder.channels):
+            inputs += EXTRA + dim
         width = ESTIMATOR_WIDTHS[level]
-        self.first = activated(conv(dim, 2 * encoder.channels[level] + known, width))
+        self.first = activated(conv(dim, inputs, width))
         self.second = activated(conv(dim, width, width))
         self.head = conv(dim, width, dim)
         for name, parameter in self.head.named_parameters():
             nn.init.normal_(parameter, std=1e-5 if name == "weight" else 0.0)
         self.hand = conv_transposed(dim, width, EXTRA, 4, padding=1) if level else NoChannels()
 
-    def forward(self, known: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.first(known)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.first(inputs)
         features = features + self.second(features)
         return self.head(features), self.hand(features)
 
@@ -227,50 +254,8 @@ def activated(layer: nn.Module) -> nn.Sequential:
     return nn.Sequential(layer, nn.LeakyReLU(0.1))
 
 
-def _average(estimate: Tensor) -> Tensor:
-    forward, backward = estimate.chunk(2)
-    return _opposite((forward - backward) / 2)
-
-
-def _opposite(velocity: Tensor) -> Tensor:
-    return torch.cat([velocity, -velocity])
-
-
-def _keep(field: Tensor, *_: Tensor) -> Tensor:
-    return field
-
-
-def _nothing(field: Tensor) -> None:
-    return None
-
-
-def _round_trip(both: Displacement) -> Tensor:
-    """mean |u_AB + u_BA(x + u_AB)|², both orders alike."""
-    return compose(swap(both), both).square().sum(1).mean()
-
-
-def _compose(pull: Callable[[Tensor, Tensor], Tensor], first: Displacement, then: Displacement) -> Displacement:
-    return then + pull(first, then)
-
-
 def half_voxel_off(image: Image, displacement: Displacement) -> Image:
     """The authors' sampler: reads at p S/(S - 1) - 1/2 instead of p, and zero outside."""
     positions = displacement + identity(spatial(displacement), like=displacement)
     factors = [size / max(size - 1, 1) for size in spatial(image)]
-    return sample(image, scale_components(positions, factors) - 0.5, padding="zeros")
-
-
-def _means(image: Image, factor: int) -> Image:
-    return image if factor == 1 else _means(average_pool(image), factor // 2)
-
-
-def _every(image: Image, factor: int) -> Image:
-    return nn.functional.interpolate(image, scale_factor=1 / factor)
-
-
-_GEOMETRIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Image, int], Image]]] = {
-    "aligned": (warp, _means),
-    "aligned nearest": (warp, _every),
-    "aligned zeros": (partial(warp, padding="zeros"), _every),
-    "released": (half_voxel_off, _every),
-}
+    return sampler.sample(image, scale_components(positions, factors) - 0.5, padding="zeros")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -11,55 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regkit import losses
-from regkit.fields import exponential, warp
+from regkit._core.sampler import exponential
+from regkit.fields import warp
 from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
+from regkit.types import Dim, Image, InputError, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
-
-_SIMILARITIES: dict[str, Callable[..., Tensor]] = {"mse": losses.mse, "lncc": losses.lncc}
-
-
-class UNet(nn.Module):
-    """Features at full resolution from an image of any channels, each size divisible by 2^len(encoder_channels).
-
-    Encoder: strided convolutions, each half the size of the one before. Decoder: a convolution, doubling, joining the
-    encoder's features of that size (at full size: the image), once for each encoder level; then plain convolutions.
-    """
-
-    def __init__(self, dim: Dim, in_channels: int, encoder_channels: Sequence[int], decoder_channels: Sequence[int]):
-        super().__init__()
-        down = [in_channels, *encoder_channels]
-        depth = len(encoder_channels)
-        self.encoder = nn.ModuleList(conv(dim, a, b, stride=2) for a, b in pairwise(down))
-        joined = [skip + up for skip, up in zip(reversed(down[:-1]), decoder_channels, strict=False)]
-        received = [down[-1], *joined, *decoder_channels[depth:-1]]
-        layers = [conv(dim, a, b) for a, b in zip(received, decoder_channels, strict=True)]
-        self.decoder, self.tail = nn.ModuleList(layers[:depth]), nn.ModuleList(layers[depth:])
-
-    def forward(self, image: Tensor) -> Tensor:
-        skips, features = [], image
-        for convolve in self.encoder:
-            skips.append(features)
-            features = F.leaky_relu(convolve(features), 0.2)
-        for convolve in self.decoder:
-            features = F.leaky_relu(convolve(features), 0.2)
-            features = torch.cat([F.interpolate(features, scale_factor=2), skips.pop()], 1)
-        for convolve in self.tail:
-            features = F.leaky_relu(convolve(features), 0.2)
-        return features
-
-
-def _move(displacement: Displacement) -> Registration:
-    return Registration(displacement, levels=(displacement,))
-
-
-def _integrate(velocity: Displacement) -> Registration:
-    displacement = exponential(velocity)
-    return Registration(displacement, exponential(-velocity), velocity, levels=(displacement,))
-
-
-_OUTPUTS: dict[str, Callable[[Displacement], Registration]] = {"displacement": _move, "velocity": _integrate}
 
 
 @configured
@@ -103,28 +60,60 @@ class VoxelMorph(nn.Module):
                 f"{len(decoder_channels)} for {len(encoder_channels)} levels",
                 "add one for the full resolution",
             )
-        self.dim, self.multiple = dim, 2 ** len(encoder_channels)
+        self.dim, self.output, self.similarity = dim, output, similarity
         self.weight = _WEIGHTS[similarity] if weight is None else weight
         self.unet = UNet(dim, 2 * in_channels, encoder_channels, decoder_channels)
         self.head = conv(dim, decoder_channels[-1], dim)
-        weight_of_head, bias_of_head = self.head.parameters()
-        nn.init.normal_(weight_of_head, std=1e-5)
-        nn.init.zeros_(bias_of_head)
-        self.registered = _OUTPUTS[output]
-        self.similarity, self.measure = similarity, _SIMILARITIES[similarity]
+        nn.init.normal_(self.head.get_parameter("weight"), std=1e-5)
+        nn.init.zeros_(self.head.get_parameter("bias"))
 
     def forward(self, moving: Image, fixed: Image) -> Registration:
         """Register: `inverse` and `velocity` are given with output="velocity", else None."""
         check_inputs(self, moving, fixed)
-        images = pad_to_multiple(torch.cat(torch.broadcast_tensors(moving, fixed), 1), self.multiple)
-        field = crop(self.head(self.unet(images)), spatial(moving))
-        return self.registered(at_least_float32(field))
+        images = torch.cat(torch.broadcast_tensors(moving, fixed), 1)  # (B, 2C, *space)
+        features = self.unet(pad_to_multiple(images, 2 ** len(self.unet.encoder)))
+        field = at_least_float32(crop(self.head(features), spatial(moving)))  # (B, dim, *space), voxels
+        if self.output == "displacement":
+            return Registration(field, levels=(field,))
+        displacement = exponential(field)
+        return Registration(displacement, exponential(-field), velocity=field, levels=(displacement,))
 
     def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """The similarity and the weighted diffusion penalty, by name; their sum is the loss."""
         field = registration.displacement if registration.velocity is None else registration.velocity
         warped = warp(moving, registration.displacement)
+        measure = losses.mse if self.similarity == "mse" else losses.lncc
         return {
-            self.similarity: self.measure(warped, fixed.expand_as(warped)),
+            self.similarity: measure(warped, fixed.expand_as(warped)),
             "diffusion": self.weight * losses.diffusion(field),
         }
+
+
+class UNet(nn.Module):
+    """Features at full resolution from an image of any channels, each size divisible by 2^len(encoder_channels).
+
+    Encoder: strided convolutions, each half the size of the one before. Decoder: a convolution, doubling, joining the
+    encoder's features of that size (at full size: the image), once for each encoder level; then plain convolutions.
+    """
+
+    def __init__(self, dim: Dim, in_channels: int, encoder_channels: Sequence[int], decoder_channels: Sequence[int]):
+        super().__init__()
+        down = [in_channels, *encoder_channels]
+        depth = len(encoder_channels)
+        self.encoder = nn.ModuleList(conv(dim, a, b, stride=2) for a, b in pairwise(down))
+        joined = [skip + up for skip, up in zip(reversed(down[:-1]), decoder_channels, strict=False)]
+        received = [down[-1], *joined, *decoder_channels[depth:-1]]
+        layers = [conv(dim, a, b) for a, b in zip(received, decoder_channels, strict=True)]
+        self.decoder, self.tail = nn.ModuleList(layers[:depth]), nn.ModuleList(layers[depth:])
+
+    def forward(self, image: Tensor) -> Tensor:
+        skips, features = [], image
+        for convolve in self.encoder:
+            skips.append(features)
+            features = F.leaky_relu(convolve(features), 0.2)
+        for convolve in self.decoder:
+            features = F.leaky_relu(convolve(features), 0.2)
+            features = torch.cat([F.interpolate(features, scale_factor=2), skips.pop()], 1)
+        for convolve in self.tail:
+            features = F.leaky_relu(convolve(features), 0.2)
+        return features

@@ -1,7 +1,8 @@
-"""Methods compared on the same pairs: what each reaches on each pair, the table, and whether a difference is chance.
+"""Methods compared on the same pairs, or on scans in files: what each reaches, tables, and whether it is chance.
 
-Every number is taken pair by pair, so that two methods are compared on the same pair: Wilcoxon's signed-rank test of
-each method against a reference.
+`measure` takes the numbers of one method on one pair, `compare` those of several on all pairs, `compare_scans` those on
+scans in files. Every number is taken pair by pair, so that two methods are compared on the same pair: Wilcoxon's
+signed-rank test of each method against a reference.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,13 +22,25 @@ from scipy.stats import wilcoxon
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from regkit import losses, metrics
-from regkit.fields import warp, warp_labels
+from regkit import metrics, types
 from regkit.images import Scan, read_image, read_labels, resample
-from regkit.losses import mse
+from regkit.tools.measures import COLUMNS, MEASURES, RECORDED, Outcome, quantities
 from regkit.tools.methods import Method, measured, one_thread
 from regkit.tools.register import check_label_grids, register_scans
-from regkit.types import Image, InputError, Labels, Pair, Registration, check_finite, check_image, check_option, stack
+from regkit.types import Image, InputError, Labels, Pair, Registration, check_option
+
+_ABSENT = "-"
+_MOST_ROUNDS = 300  # of Lloyd's algorithm
+_SMALL = 16  # voxels along each axis of what a method is tried on first, at least
+
+_SHOWN = {  # beside a trained variant, by words with units
+    "Dice": "dice",
+    "mean |warped - fixed|": "difference",
+    "folds (%)": "folds_percent",
+    "inverse error (voxels)": "inverse_consistency",
+}
+
+# ---------------------------------------------------------------------------------------------- one method, one pair
 
 
 def _rounded(value: Any) -> Any:
@@ -45,24 +58,18 @@ def evaluate(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, float]:
     the exchanged images; exchange_error: the same with what it finds for the exchanged images in any case.
     field_error: mean |u - true u| in voxels where the fixed image has labels, if the truth is known.
     """
-    pair = stack(pairs)
+    pair = types.stack(pairs)
     with torch.no_grad():
         found, back = model(pair.moving, pair.fixed), model(pair.fixed, pair.moving)
     inverse = back.displacement if found.inverse is None else found.inverse
-    numbers = metrics.evaluate(Registration(found.displacement, inverse), pair)
-    reached = {
-        "mse": mse(warp(pair.moving, found.displacement), pair.fixed).item(),
-        "folds": numbers["folds_percent"],
-        "std_log_jacobian": numbers["jacobian_std_log"],
-        "inverse_error": numbers["inverse_consistency"],
-        "exchange_error": metrics.inverse_consistency(found.displacement, back.displacement),
-    }
-    if "dice" in numbers:
-        reached["dice"] = numbers["dice"]
-    if pair.fixed_labels is not None and pair.displacement is not None:
-        error = (found.displacement - pair.displacement).norm(dim=1, keepdim=True)
-        reached["field_error"] = error[pair.fixed_labels > 0].mean().item()
-    return _rounded(reached)
+    outcome = Outcome.of(Registration(found.displacement, inverse), pair, exchanged=back.displacement)
+    return _rounded(_named({name: each.measure for name, each in RECORDED.items()}, outcome))
+
+
+def _named(names: Mapping[str, str], seen: Outcome) -> dict[str, float]:
+    """`quantities` by other names."""
+    reached = quantities(seen, names.values())
+    return {name: reached[measure] for name, measure in names.items() if measure in reached}
 
 
 def register(model: nn.Module, pair: Pair) -> Registration:
@@ -75,18 +82,195 @@ def register(model: nn.Module, pair: Pair) -> Registration:
 
 def measure_variant(pair: Pair, registration: Registration) -> dict[str, float]:
     """How good and how regular a registration is, by words with units."""
-    found = metrics.evaluate(registration, pair)
-    numbers = {"Dice": found["dice"]} if "dice" in found else {}
-    numbers["mean |warped - fixed|"] = (warp(pair.moving, registration.displacement) - pair.fixed).abs().mean().item()
-    numbers["folds (%)"] = found["folds_percent"]
-    if registration.inverse is not None:
-        numbers["inverse error (voxels)"] = found["inverse_consistency"]
-    return numbers
+    return _named(_SHOWN, Outcome.of(registration, pair))
 
+
+Clock = Literal["wall", "processor"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one pair: numbers by the keys of `COLUMNS`, those that can be taken."""
+
+    method: str
+    pair: int
+    values: Mapping[str, float]
+
+
+def measure(
+    method: Method, pair: Pair, *, cycle: bool = False, device: str = "cpu", clock: Clock = "wall"
+) -> dict[str, float]:
+    """What a method reaches on one pair.
+
+    dice, hd95, assd: means over the structures, with labels only; the distances are those of structures that are there
+    in both. cycle: register the other way as well. seconds, memory (MB): of the registration. clock: "processor" counts
+    the seconds that the process's threads worked, which other programs do not change.
+
+    Raises:
+        ValueError: no such clock.
+    """
+    check_option("clock", clock, get_args(Clock))
+    on_device = pair.to(device)
+    with measured(device) as usage:
+        found = method(on_device.moving, on_device.fixed)
+    found = _at_home(found)
+    back = _at_home(method(on_device.fixed, on_device.moving)).displacement if cycle else None
+    seconds = usage.seconds if clock == "wall" else usage.processor_seconds
+    reached = quantities(Outcome.of(found, pair, exchanged=back), COLUMNS.keys() & MEASURES.keys())
+    return reached | {"seconds": seconds, "memory": usage.memory}
+
+
+def _at_home(found: Registration) -> Registration:
+    inverse = None if found.inverse is None else found.inverse.detach().cpu()
+    return Registration(found.displacement.detach().cpu(), inverse)
+
+
+def compare(
+    methods: Sequence[Method], pairs: Sequence[Pair], *, cycle: bool = False, device: str = "cpu", progress: bool = True
+) -> list[Row]:
+    """Every method on every pair; options as of `measure`.
+
+    Raises:
+        ValueError: two methods of one name, or no pair.
+    """
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names) or not names or not len(pairs):
+        raise InputError(
+            "a comparison takes methods of different names and one pair at least",
+            f"{names} and {len(pairs)} pairs",
+            "name each method once",
+        )
+    rows = []
+    with tqdm(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
+        for number in range(len(pairs)):
+            pair = pairs[number]  # read once for all methods
+            for method in methods:
+                rows.append(Row(method.name, number, measure(method.to(device), pair, cycle=cycle, device=device)))
+                bar.update()
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- differences and chance
+
+
+def chance(rows: Sequence[Row], method: str, reference: str, column: str) -> float:
+    """p of Wilcoxon's two-sided signed-rank test: that the pairs' differences are as likely up as down.
+
+    1 where no pair differs; NaN where the column is missing. With n pairs p is never below 2 / 2^n.
+
+    Raises:
+        ValueError: the reference was not measured.
+    """
+    by_method = {
+        name: {row.pair: row.values.get(column) for row in rows if row.method == name} for name in _names(rows)
+    }
+    check_option("the reference", reference, by_method)
+    both = [(by_method[method].get(pair), value) for pair, value in by_method[reference].items()]
+    differences = [one - other for one, other in both if one is not None and other is not None]
+    if not differences:
+        return math.nan
+    return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Each p made as large as the number of comparisons asks: the smallest times n, the next times n - 1, and so on.
+
+    Never smaller than one before it, never above 1. Compare the result with 0.05 as if it were the only one.
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    adjusted, least = [math.nan] * len(chances), 0.0
+    for before, place in enumerate(sorted(range(len(chances)), key=lambda place: chances[place])):
+        least = max(least, min(1.0, (len(chances) - before) * chances[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def mean(rows: Sequence[Row], method: str, column: str) -> float:
+    """Of a method's finite numbers; NaN where there is none."""
+    values = _values(rows, method, column)
+    return fmean(values) if values else math.nan
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.method for row in rows))
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line for each method and pair."""
+    used = used_columns(rows)
+    lines = [[row.method, row.pair, *(row.values.get(name, "") for name in used)] for row in rows]
+    return csv_text([["method", "pair", *used], *lines])
+
+
+def summary_as_csv(rows: Sequence[Row], reference: str | None = None) -> str:
+    """One line for each method: mean, standard deviation and p of every number."""
+    used, lines = used_columns(rows), []
+    for name in _names(rows):
+        line: list[object] = [name]
+        for column in used:
+            values = _values(rows, name, column)
+            line += [fmean(values) if values else "", stdev(values) if len(values) > 1 else ""]
+            line += [chance(rows, name, reference, column)] if reference else []
+        lines.append(line)
+    parts = ["", "_std", "_p"] if reference else ["", "_std"]
+    return csv_text([["method", *(f"{column}{part}" for column in used for part in parts)], *lines])
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, rule: str = "---") -> str:
+    """A table in Markdown. rule: what stands below each cell of the head."""
+    rows = [head, *lines]
+    texts = ["|" + "".join(f" {cell}".rstrip().replace("|", "\\|") + " |" for cell in row) for row in rows]
+    return "\n".join([texts[0], "|" + f"{rule}|" * len(head), *texts[1:]]) + "\n"
+
+
+def as_markdown(rows: Sequence[Row], reference: str | None = None) -> str:
+    """A table: mean ± standard deviation, the best Dice (of labels or tissue, else correlation) bold; its p last."""
+    used, names = used_columns(rows), _names(rows)
+    main = next(column for column in ("dice", "tissue_dice", "correlation") if column in used)
+    reached = {name: fmean(_values(rows, name, main) or [-math.inf]) for name in names}
+    best, lines = max(names, key=lambda name: reached[name]), []
+    for name in names:
+        cells = [_cell(_values(rows, name, column), COLUMNS[column].form) for column in used]
+        if name == best:
+            cells[used.index(main)] = f"**{cells[used.index(main)]}**"
+        if reference:
+            p = chance(rows, name, reference, main)
+            cells.append(_ABSENT if name == reference or math.isnan(p) else f"{p:.2g}")
+        lines.append([name, *cells])
+    last = [f"p of {COLUMNS[main].words} against {reference}"] if reference else []
+    return table(["method", *(COLUMNS[column].words for column in used), *last], lines, rule=" --- ")
+
+
+def used_columns(rows: Sequence[Row]) -> list[str]:
+    """Those of `COLUMNS` that hold a number somewhere."""
+    return [column for column in COLUMNS if any(column in row.values for row in rows)]
+
+
+def _values(rows: Sequence[Row], method: str, column: str) -> list[float]:
+    found = (row.values.get(column, math.nan) for row in rows if row.method == method)
+    return [value for value in found if math.isfinite(value)]
+
+
+def _cell(values: Sequence[float], form: str) -> str:
+    if not values:
+        return _ABSENT
+    spread = f" ± {form.format(stdev(values))}" if len(values) > 1 else ""
+    return form.format(fmean(values)) + spread
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of cells as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------- scans in files
 
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
-
-_MOST_ROUNDS = 300
 
 
 def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
@@ -98,8 +282,8 @@ def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
         TypeError, ValueError: no image, several, NaN; a brain of fewer different intensities than classes.
     Source: Lloyd's algorithm (1982) in one dimension, from the quantiles (i + 1/2) / count.
     """
-    check_image(image)
-    check_finite(image, "image")
+    types.check_image(image)
+    types.check_finite(image, "image")
     if image.shape[:2] != (1, 1) or count < 1:
         raise InputError(
             "classes are those of one image of one channel, 1 or more",
@@ -141,202 +325,6 @@ def _thresholds(values: Tensor, count: int) -> Tensor:
             break
         centres = means
     return (centres[1:] + centres[:-1]) / 2
-
-
-COLUMNS = {  # what is measured, and how it is written
-    "dice": ("Dice", "{:.3f}"),
-    "tissue_dice": ("tissue Dice", "{:.3f}"),  # see tissues.py
-    "hd95": ("HD95 (mm)", "{:.2f}"),
-    "assd": ("ASSD (mm)", "{:.2f}"),
-    "correlation": ("correlation", "{:.3f}"),
-    "folds_percent": ("folds (%)", "{:.4f}"),
-    "jacobian_std_log": ("std log |J|", "{:.3f}"),
-    "inverse_consistency": ("inverse consistency (voxels)", "{:.3f}"),
-    "cycle_consistency": ("cycle consistency (voxels)", "{:.3f}"),
-    "seconds": ("seconds", "{:.2f}"),
-    "memory": ("peak memory (MB)", "{:.0f}"),
-}
-
-Clock = Literal["wall", "processor"]
-
-_ABSENT = "-"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one pair: numbers by the keys of `COLUMNS`, those that can be taken."""
-
-    method: str
-    pair: int
-    values: Mapping[str, float]
-
-
-def measure(
-    method: Method, pair: Pair, *, cycle: bool = False, device: str = "cpu", clock: Clock = "wall"
-) -> dict[str, float]:
-    """What a method reaches on one pair.
-
-    dice, hd95, assd: means over the structures, with labels only; the distances are those of structures that are there
-    in both. cycle: register the other way as well. seconds, memory (MB): of the registration. clock: "processor" counts
-    the seconds that the process's threads worked, which other programs do not change.
-
-    Raises:
-        ValueError: no such clock.
-    """
-    check_option("clock", clock, get_args(Clock))
-    on_device = pair.to(device)
-    with measured(device) as usage:
-        found = method(on_device.moving, on_device.fixed)
-    found = _at_home(found)
-    values = metrics.evaluate(found, pair)
-    values.pop("dice_before", None)
-    values["correlation"] = 1 - float(losses.ncc(warp(pair.moving, found.displacement), pair.fixed))
-    if pair.moving_labels is not None and pair.fixed_labels is not None:
-        warped = warp_labels(pair.moving_labels, found.displacement)
-        distances = metrics.surface_distances(warped, pair.fixed_labels, spacing=pair.spacing).values()
-        there = [each for each in distances if math.isfinite(each.hd95)]
-        values["hd95"] = fmean(each.hd95 for each in there) if there else math.nan
-        values["assd"] = fmean(each.assd for each in there) if there else math.nan
-    if cycle:
-        back = _at_home(method(on_device.fixed, on_device.moving))
-        values["cycle_consistency"] = metrics.inverse_consistency(found.displacement, back.displacement)
-    seconds = usage.seconds if clock == "wall" else usage.processor_seconds
-    return values | {"seconds": seconds, "memory": usage.memory}
-
-
-def _at_home(found: Registration) -> Registration:
-    inverse = None if found.inverse is None else found.inverse.detach().cpu()
-    return Registration(found.displacement.detach().cpu(), inverse)
-
-
-def compare(
-    methods: Sequence[Method], pairs: Sequence[Pair], *, cycle: bool = False, device: str = "cpu", progress: bool = True
-) -> list[Row]:
-    """Every method on every pair; options as of `measure`.
-
-    Raises:
-        ValueError: two methods of one name, or no pair.
-    """
-    names = [method.name for method in methods]
-    if len(set(names)) < len(names) or not names or not len(pairs):
-        raise InputError(
-            "a comparison takes methods of different names and one pair at least",
-            f"{names} and {len(pairs)} pairs",
-            "name each method once",
-        )
-    rows = []
-    with tqdm(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
-        for number in range(len(pairs)):
-            pair = pairs[number]  # read once for all methods
-            for method in methods:
-                rows.append(Row(method.name, number, measure(method.to(device), pair, cycle=cycle, device=device)))
-                bar.update()
-    return rows
-
-
-def chance(rows: Sequence[Row], method: str, reference: str, column: str) -> float:
-    """p of Wilcoxon's two-sided signed-rank test: that the pairs' differences are as likely up as down.
-
-    1 where no pair differs; NaN where the column is missing. With n pairs p is never below 2 / 2^n.
-
-    Raises:
-        ValueError: the reference was not measured.
-    """
-    by_method = {
-        name: {row.pair: row.values.get(column) for row in rows if row.method == name} for name in _names(rows)
-    }
-    check_option("the reference", reference, by_method)
-    both = [(by_method[method].get(pair), value) for pair, value in by_method[reference].items()]
-    differences = [one - other for one, other in both if one is not None and other is not None]
-    if not differences:
-        return math.nan
-    return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
-
-
-def holm(chances: Sequence[float]) -> list[float]:
-    """Each p made as large as the number of comparisons asks: the smallest times n, the next times n - 1, and so on.
-
-    Never smaller than one before it, never above 1. Compare the result with 0.05 as if it were the only one.
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
-    """
-    adjusted, least = [math.nan] * len(chances), 0.0
-    for before, place in enumerate(sorted(range(len(chances)), key=lambda place: chances[place])):
-        least = max(least, min(1.0, (len(chances) - before) * chances[place]))
-        adjusted[place] = least
-    return adjusted
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.method for row in rows))
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """One line for each method and pair."""
-    used = _used(rows)
-    lines = [[row.method, row.pair, *(row.values.get(name, "") for name in used)] for row in rows]
-    return _csv([["method", "pair", *used], *lines])
-
-
-def summary_as_csv(rows: Sequence[Row], reference: str | None = None) -> str:
-    """One line for each method: mean, standard deviation and p of every number."""
-    used, lines = _used(rows), []
-    for name in _names(rows):
-        line: list[object] = [name]
-        for column in used:
-            values = _values(rows, name, column)
-            line += [fmean(values) if values else "", stdev(values) if len(values) > 1 else ""]
-            line += [chance(rows, name, reference, column)] if reference else []
-        lines.append(line)
-    parts = ["", "_std", "_p"] if reference else ["", "_std"]
-    return _csv([["method", *(f"{column}{part}" for column in used for part in parts)], *lines])
-
-
-def as_markdown(rows: Sequence[Row], reference: str | None = None) -> str:
-    """A table: mean ± standard deviation, the best Dice (of labels or tissue, else correlation) bold; its p last."""
-    used, names = _used(rows), _names(rows)
-    main = next(column for column in ("dice", "tissue_dice", "correlation") if column in used)
-    means = {name: fmean(_values(rows, name, main) or [-math.inf]) for name in names}
-    best, head = max(means, key=lambda name: means[name]), ["method", *(COLUMNS[column][0] for column in used)]
-    lines = []
-    for name in names:
-        cells = [_cell(_values(rows, name, column), COLUMNS[column][1]) for column in used]
-        if name == best:
-            cells[used.index(main)] = f"**{cells[used.index(main)]}**"
-        if reference:
-            p = chance(rows, name, reference, main)
-            cells.append(_ABSENT if name == reference or math.isnan(p) else f"{p:.2g}")
-        lines.append([name, *cells])
-    if reference:
-        head.append(f"p of {COLUMNS[main][0]} against {reference}")
-    table = [head, ["---"] * len(head), *lines]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
-
-
-def _used(rows: Sequence[Row]) -> list[str]:
-    """The columns that hold a number somewhere."""
-    return [column for column in COLUMNS if any(column in row.values for row in rows)]
-
-
-def _values(rows: Sequence[Row], method: str, column: str) -> list[float]:
-    found = (row.values.get(column, math.nan) for row in rows if row.method == method)
-    return [value for value in found if math.isfinite(value)]
-
-
-def _cell(values: Sequence[float], form: str) -> str:
-    if not values:
-        return _ABSENT
-    spread = f" ± {form.format(stdev(values))}" if len(values) > 1 else ""
-    return form.format(fmean(values)) + spread
-
-
-def _csv(lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-_SMALL = 16  # voxels along each axis of what a method is tried on first, at least
 
 
 @dataclass(frozen=True)
@@ -386,17 +374,17 @@ def compare_scans(entries: Sequence[Entry], pairs: Sequence[ScanFiles], *, progr
                 bar.set_postfix_str(f"{entry.name}, pair {number}")
                 if number == 0:
                     _try(entry, pair)
-                rows.append(Row(entry.name, number, _measure(entry, pair, truth)))
+                rows.append(Row(entry.name, number, _measure_scans(entry, pair, truth)))
                 bar.update()
     return rows
 
 
 def _truth(pair: ScanFiles) -> _Truth:
-    scans = [read_image(path) for path in (pair.moving, pair.fixed)]
+    both = [read_image(path) for path in (pair.moving, pair.fixed)]
     if pair.labels is None:
-        return _Truth("tissue_dice", *(scan.with_tensor(tissue_classes(scan.tensor)) for scan in scans))
+        return _Truth("tissue_dice", *(scan.with_tensor(tissue_classes(scan.tensor)) for scan in both))
     labels = [read_labels(path) for path in pair.labels]
-    check_label_grids(labels, scans)
+    check_label_grids(labels, both)
     return _Truth("dice", *labels)
 
 
@@ -407,21 +395,20 @@ def _try(entry: Entry, pair: ScanFiles) -> None:
     register_scans(small, small, entry.method, refine=min(entry.refine, 1), progress=False)
 
 
-def _measure(entry: Entry, pair: ScanFiles, truth: _Truth) -> dict[str, float]:
+def _measure_scans(entry: Entry, pair: ScanFiles, truth: _Truth) -> dict[str, float]:
     with measured() as usage:
         moving, fixed = read_image(pair.moving), read_image(pair.fixed)
         result = register_scans(moving, fixed, entry.method, affine=entry.affine, refine=entry.refine, progress=False)
         warped = result.warp(moving)
-    statistics = metrics.jacobian_statistics(result.there.displacement)
-    labels, own = result.warp(truth.moving), resample(truth.fixed, fixed.original)
-    values = {
-        truth.column: fmean(metrics.dice(labels.tensor, own.tensor).values()),
-        "correlation": 1 - float(losses.ncc(warped.tensor, resample(fixed, fixed.original).tensor)),
-        "folds_percent": statistics.folds_percent,
-        "jacobian_std_log": statistics.std_log,
-        "seconds": usage.processor_seconds,
-        "memory": max(usage.memory, result.usage.memory),
-    }
-    if result.found.inverse is not None:
-        values["inverse_consistency"] = metrics.inverse_consistency(result.found.displacement, result.found.inverse)
-    return values
+    labels, own = result.warp(truth.moving).tensor, resample(truth.fixed, fixed.original).tensor
+    whole = Outcome(
+        result.there.displacement,
+        warped=warped.tensor,
+        fixed=resample(fixed, fixed.original).tensor,
+        warped_labels=labels,
+        fixed_labels=own,
+    )
+    values = quantities(whole, ("dice", "correlation", "folds_percent", "jacobian_std_log"))
+    values[truth.column] = values.pop("dice")
+    values |= {"seconds": usage.processor_seconds, "memory": max(usage.memory, result.usage.memory)}
+    return values | quantities(Outcome(result.found.displacement, result.found.inverse), ["inverse_consistency"])

@@ -3,15 +3,13 @@
     seen = examine("moving.nii.gz", "fixed.nii.gz")     # never raises; seen.severity is green, amber or red
     [finding.advice for finding in seen.findings]       # what to do
 
-What regkit refuses is red, in the words of its own errors; what it takes, but what may surprise, is amber. The rules
-are those of symptoms.py.
+What regkit refuses is red, in the words of its own errors; what it takes, but what may surprise, is amber.
 """
 
 from __future__ import annotations
 
 import html
 import itertools
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from nibabel.orientations import aff2axcodes
 from regkit.images import Affine, Grid, Scan, header_affine, normalise, open_nifti, read_array, read_image, resample
 from regkit.images.itk import check_grid
 from regkit.tools.register import FOREGROUND, centre_of_mass, check_overlap, looks_like_labels
+from regkit.types import InputError
 
 Severity = Literal["green", "amber", "red"]
 
@@ -37,28 +36,16 @@ SHADES: dict[Severity, tuple[str, str]] = {
 }
 
 _VOXELS = (0.3, 5.0)  # mm, of a head's scan
-
 _HEAD = (90.0, 350.0)  # mm, along each axis of a field of view that holds a brain
-
 _THICK = 3.0  # times as long as wide: a thick slice
-
 _BRAIN = (300.0, 2500.0)  # ml, of a newborn and more than any
-
 _BARE = 0.2  # the least share of empty voxels around a brain without its skull
-
 _EMPTY = 0.01  # of the range of intensities: darker is empty; a resampled brain has a fringe
-
 _AGREEING = 0.01  # mm between the places of a voxel
-
 _FAR = 30.0  # mm between two brains' centres
-
 _HOUNSFIELD = -500.0  # no unit of MR goes so low
-
 _COARSE = 24  # voxels along an axis
-
 _CLEARLY, _HARDLY = 0.12, 0.05  # how much higher one correlation is than another
-
-_ERROR = re.compile(r"(?P<rule>.*?),? received (?P<found>.*); (?P<advice>.*?)\.?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -87,10 +74,12 @@ class Case:
 
 
 def told(rule: str, error: Exception, path: Path) -> Finding:
-    """An error in three parts, as regkit's say them: the rule, what was received, what to do."""
-    text = str(error).replace(str(path), path.name) or type(error).__name__
-    parts = _ERROR.fullmatch(text)
-    return Finding("red", rule, *([parts["found"], parts["advice"]] if parts else [text, "make or fetch it again"]))
+    """An error as a finding: regkit's say what was received and what to do."""
+    if isinstance(error, InputError):
+        found, advice = str(error.received), error.remedy
+    else:
+        found, advice = str(error) or type(error).__name__, "make or fetch it again"
+    return Finding("red", rule, found.replace(str(path), path.name), advice.replace(str(path), path.name))
 
 
 def _finding(bad: bool, found: str, advice: str, severity: Severity = "amber") -> Finding:
@@ -290,7 +279,6 @@ RULES: dict[str, Callable[[Case], Finding]] = {
 }
 
 NEED_OTHER = ("overlap", "same way up")
-
 NEED_SCAN = ("field of view", "an image", "intensities", "skull-stripped", *NEED_OTHER)
 
 

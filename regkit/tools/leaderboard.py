@@ -1,6 +1,6 @@
 """The leaderboard: what the shipped networks and their rivals reach on held-out whole brains, measured and stored.
 
-A row is one method on one pair (`comparisons.Row`). Rows lie in results/leaderboard/BENCHMARK.csv, each with a key of
+A row is one method on one pair (`compare.Row`). Rows lie in results/leaderboard/BENCHMARK.csv, each with a key of
 the pairs and the weights that it was measured with; `measure` takes again only what is missing or has another key, and
 stores after every row, so that it can be stopped. `python -m regkit leaderboard` measures and writes the tables.
 """
@@ -11,12 +11,10 @@ import csv
 import functools
 import hashlib
 import importlib.util
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from tqdm.auto import tqdm
@@ -29,21 +27,13 @@ from regkit.tools.methods import NETWORKS, Method, make_method, one_thread, with
 from regkit.types import InputError, Pair, check_option
 
 FOLDER = PACKAGE / "course" / "results" / "leaderboard"
-
 NAMES = ("brains_3d", "brains_3d_unaligned")  # of the benchmarks
-
 REFERENCE = "voxelmorph"
-
 STEPS = 20  # of refinement, at each scale
-
 _REFINED = " + refinement"
-
 _OTHERS = ("none", "affine", "syn", "optimise")
-
 METHODS = (*_OTHERS, *NETWORKS, *(name + _REFINED for name in NETWORKS))  # in the order of the rows
-
 _KEY = "key"
-
 _CERTAIN = 0.05  # p below which a difference is not taken for chance
 
 
@@ -166,15 +156,13 @@ def _store(name: str, own: str, row: Row) -> None:
 def _write(name: str, rows: Sequence[tuple[str, Row]]) -> None:
     """Store the rows in order, in one move."""
     ordered = sorted(rows, key=lambda each: (METHODS.index(each[1].method), each[1].pair))
-    used = [column for column in COLUMNS if any(column in row.values for _, row in rows)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "pair", _KEY, *used])
+    used = compare.used_columns([row for _, row in rows])
+    lines: list[list[object]] = [["method", "pair", _KEY, *used]]
     for own, row in ordered:
         numbers = [f"{row.values[column]:.6g}" if column in row.values else "" for column in used]
-        writer.writerow([row.method, row.pair, own, *numbers])
+        lines.append([row.method, row.pair, own, *numbers])
     FOLDER.mkdir(parents=True, exist_ok=True)
-    write_atomically(_path(name), text.getvalue().encode())
+    write_atomically(_path(name), compare.csv_text(lines).encode())
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -200,7 +188,7 @@ def verdict(rows: Sequence[Row]) -> str:
     groups: dict[str, list[str]] = {"better": [], "not told apart": [], "worse": []}
     chances = compare.holm([compare.chance(rows, name, REFERENCE, "dice") for name in networks])
     for name, p in zip(networks, chances, strict=True):
-        higher = _mean(rows, name, "dice") > _mean(rows, REFERENCE, "dice")
+        higher = compare.mean(rows, name, "dice") > compare.mean(rows, REFERENCE, "dice")
         group = "not told apart" if not p < _CERTAIN else "better" if higher else "worse"
         groups[group].append(f"{name} (p = {p:.2g})")
     listed = "; ".join(f"{group}: {', '.join(members) or 'none'}" for group, members in groups.items())
@@ -210,24 +198,18 @@ def verdict(rows: Sequence[Row]) -> str:
 def short_table(aligned: Sequence[Row], unaligned: Sequence[Row]) -> str:
     """Dice on both benchmarks, folds and seconds over both, as markdown; best Dice on aligned brains first."""
     both = [*aligned, *unaligned]
-    lines = ["| method | Dice, aligned | Dice, unaligned | folds (%) | seconds |", "|---|---|---|---|---|"]
+    taken = [(aligned, "dice"), (unaligned, "dice"), (both, "folds_percent"), (both, "seconds")]
+    lines = []
     for name in dict.fromkeys(_ranking(aligned) + _ranking(unaligned)):
-        cells = [(aligned, "dice"), (unaligned, "dice"), (both, "folds_percent"), (both, "seconds")]
-        means = [(_mean(rows, name, column), COLUMNS[column][1]) for rows, column in cells]
-        numbers = ["-" if math.isnan(mean) else form.format(mean) for mean, form in means]
-        lines.append(f"| {' | '.join([name, *numbers])} |")
-    return "\n".join(lines) + "\n"
+        means = [(compare.mean(rows, name, column), COLUMNS[column].form) for rows, column in taken]
+        lines.append([name, *("-" if math.isnan(mean) else form.format(mean) for mean, form in means)])
+    return compare.table(["method", "Dice, aligned", "Dice, unaligned", "folds (%)", "seconds"], lines)
 
 
 def _ranking(rows: Sequence[Row]) -> list[str]:
     """The methods by their mean Dice, best first."""
     names = dict.fromkeys(row.method for row in rows)
-    return sorted(names, key=lambda name: -_mean(rows, name, "dice"))
-
-
-def _mean(rows: Sequence[Row], method: str, column: str) -> float:
-    values = [row.values[column] for row in rows if row.method == method and column in row.values]
-    return fmean(values) if values else math.nan
+    return sorted(names, key=lambda name: -compare.mean(rows, name, "dice"))
 
 
 def page() -> str:

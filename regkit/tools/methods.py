@@ -1,7 +1,7 @@
-"""Methods by name: the networks with their weights, optimisation alone, and nothing at all.
+"""Methods by name: the networks with their weights, optimisation alone, ANTs' SyN, an affine map, and nothing at all.
 
-A network needs weights: those that are shipped beside this file, weights/NAME_2d.safetensors or NAME_3d.safetensors, or
-a file of `regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
+A network needs weights: those that are shipped, regkit/weights/NAME_2d.safetensors or NAME_3d.safetensors, or a file of
+`regkit.save`. Where the file's metrics name a "spacing" (mm), the network was trained on voxels of that size,
 and scans are brought to it first.
 """
 
@@ -22,120 +22,19 @@ import nibabel
 import numpy as np
 import torch
 
-from regkit import checkpoints, models
+from regkit import checkpoints, models, types
 from regkit._core.files import PACKAGE
 from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, compose, resize, warp
 from regkit.losses import ncc
 from regkit.optimise import inverse_of, invert_affine, optimise_affine, refine_field, refine_weights
-from regkit.types import Displacement, Image, InputError, Registration, check_option, check_pair, spatial
-
-_MEGABYTE = 2**20
-
-
-@dataclass
-class Usage:
-    """What a block took.
-
-    seconds: by the clock. processor_seconds: of all the process's threads, whatever else the machine does meanwhile.
-    memory: the process's peak in MB while the block ran (on a GPU the tensors'), NaN where unknown.
-    """
-
-    seconds: float = float("nan")
-    processor_seconds: float = float("nan")
-    memory: float = float("nan")
-
-
-@contextlib.contextmanager
-def measured(device: str = "cpu") -> Iterator[Usage]:
-    """Measure a block: `with measured() as usage: ...`; usage holds numbers once the block has ended.
-
-    device: where the block computes.
-
-    On Linux the process's peak is started anew; elsewhere it is that since the process began.
-    """
-    usage, on_gpu = Usage(), torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # start the peak anew (proc(5))
-    start, worked = time.perf_counter(), time.process_time()
-    yield usage
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    usage.seconds, usage.processor_seconds = time.perf_counter() - start, time.process_time() - worked
-    usage.memory = torch.cuda.max_memory_allocated(device) / _MEGABYTE if on_gpu else _peak()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """A block in which torch computes on one thread, and ANTs too where it is first imported in it."""
-    before = torch.get_num_threads()
-    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _peak() -> float:
-    """The process's peak of memory, MB."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return float("nan")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (_MEGABYTE if sys.platform == "darwin" else 1024)
-
-
-def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **options: Any) -> Registration:
-    """ANTs' SyN with its defaults (mutual information), both ways.
-
-    moving, fixed: (1, 1, *space). affine: ANTs' affine stages first. options: of `ants.registration`.
-
-    Raises:
-        ImportError: antspyx is not installed.
-        TypeError, ValueError: images that cannot be registered; more than one pair.
-    Source: Avants et al. 2008.
-    """
-    check_pair(moving, fixed)
-    if moving.shape[:2] != (1, 1):
-        raise InputError("SyN registers one pair of one channel", f"shape {tuple(moving.shape)}", "take one item")
-    try:
-        ants = importlib.import_module("ants")
-    except ImportError as error:
-        raise ImportError("SyN is that of ANTs, and antspyx is not installed; pip install antspyx.") from error
-    images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
-    with tempfile.TemporaryDirectory() as folder:
-        kind = "SyN" if affine else "SyNOnly"
-        found = ants.registration(*images, kind, outprefix=f"{folder}/found", random_seed=1, **options)
-        there = _whole(ants, images, found["fwdtransforms"], Path(folder) / "there")
-        back = _whole(ants, images[::-1], found["invtransforms"], Path(folder) / "back")
-    return Registration(there.to(fixed), back.to(fixed))
-
-
-def _whole(ants: Any, images: list[Any], transforms: list[str], prefix: Path) -> Displacement:
-    """A list of ANTs' transforms as one displacement (1, dim, *space), voxels: an image from numpy has voxels of 1."""
-    inverted = [each.endswith(".mat") and index == 0 for index, each in enumerate(transforms)]  # of an inverse: first
-    path = ants.apply_transforms(*images, transforms, whichtoinvert=inverted, compose=f"{prefix}")
-    dim = images[0].dimension
-    field: Any = nibabel.load(path)
-    vectors = np.asarray(field.dataobj, dtype=np.float32).reshape(*images[0].shape, dim)
-    return torch.from_numpy(np.moveaxis(vectors, -1, 0).copy())[None]
-
+from regkit.types import Displacement, Image, InputError, Registration
 
 NETWORKS = {name.lower(): name for name in models.__all__}  # "sitreg": "SITReg"
-
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
-
 _LONGEST = 80  # voxels along the longest axis that an affine map is found on
-
 WEIGHTS = PACKAGE / "weights"
+_MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -167,14 +66,14 @@ def make_method(
     """The method of a name for images of two or three axes.
 
     weights: a file of `regkit.save`, for a network; the shipped ones by default, and needed where none are shipped.
-    steps, progress: of "optimise". "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none"
-    moves nothing.
+    "optimise" moves a field for the pair, from nothing, at three scales (`optimise.refine_field`); steps, progress: of
+    it. "syn" is ANTs' (needs antspyx), "affine" finds an affine map for the pair, "none" moves nothing.
 
     Raises:
         ValueError: no such method; weights of another network or dimension, or given to a method without.
         FileNotFoundError: no such file, or none is shipped.
     """
-    check_option("the method", name, METHODS)
+    types.check_option("the method", name, METHODS)
     if name in NETWORKS:
         return _network(name, dim, weights)
     if weights is not None:
@@ -235,9 +134,10 @@ def with_affine(method: Method) -> Method:
 def _network(name: str, dim: int, weights: Path | str | None) -> Method:
     path = shipped_file(name, dim) if weights is None else Path(weights)
     if weights is None and not path.is_file():
-        raise FileNotFoundError(
-            f"a network needs weights, and this regkit ships none for {name} in {dim}D (no weights/{path.name}); train "
-            f"it and give its file with --weights, or take --method optimise, which needs none."
+        raise types.MissingFileError(
+            "a network needs weights",
+            f"a regkit that ships none for {name} in {dim}D (no weights/{path.name})",
+            "train it and give its file with --weights, or take --method optimise, which needs none",
         )
     description = checkpoints.describe(path)
     if description["model"] != NETWORKS[name]:
@@ -254,15 +154,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
-    return Method(name, _without_gradient(model), model, spacing)
-
-
-def _without_gradient(model: Any) -> Callable[[Image, Image], Registration]:
-    def run(moving: Image, fixed: Image) -> Registration:
-        with torch.no_grad():
-            return model(moving, fixed)
-
-    return run
+    return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
 def _affine(moving: Image, fixed: Image) -> Registration:
@@ -270,7 +162,7 @@ def _affine(moving: Image, fixed: Image) -> Registration:
 
     Found on images of at most 80 voxels along the longest axis, which its few numbers do not need finer.
     """
-    full = spatial(fixed)
+    full = types.spatial(fixed)
     factor = max(1.0, max(full) / _LONGEST)
     shape = [min(size, max(2, round(size / factor))) for size in full]
     small = [image if factor == 1 else resize(gaussian_blur(image, factor / 2), shape) for image in (moving, fixed)]
@@ -282,5 +174,109 @@ def _affine(moving: Image, fixed: Image) -> Registration:
 
 
 def _nothing(moving: Image, fixed: Image) -> Registration:
-    zero = fixed.new_zeros(len(fixed), fixed.dim() - 2, *spatial(fixed))
+    zero = fixed.new_zeros(len(fixed), fixed.dim() - 2, *types.spatial(fixed))
     return Registration(zero, zero)
+
+
+# ---------------------------------------------------------------------------------------------- ANTs' SyN
+
+
+def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **options: Any) -> Registration:
+    """ANTs' SyN with its defaults (mutual information), both ways.
+
+    moving, fixed: (1, 1, *space). affine: ANTs' affine stages first. options: of `ants.registration`.
+
+    Raises:
+        ImportError: antspyx is not installed.
+        TypeError, ValueError: images that cannot be registered; more than one pair.
+    Source: Avants et al. 2008.
+    """
+    types.check_pair(moving, fixed)
+    if moving.shape[:2] != (1, 1):
+        raise InputError("SyN registers one pair of one channel", f"shape {tuple(moving.shape)}", "take one item")
+    try:
+        ants = importlib.import_module("ants")
+    except ImportError as error:
+        raise types.MissingPackageError(
+            "SyN is that of ANTs", "no antspyx", "install it: pip install antspyx"
+        ) from error
+    images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
+    with tempfile.TemporaryDirectory() as folder:
+        kind = "SyN" if affine else "SyNOnly"
+        found = ants.registration(*images, kind, outprefix=f"{folder}/found", random_seed=1, **options)
+        there = _whole(ants, images, found["fwdtransforms"], Path(folder) / "there")
+        back = _whole(ants, images[::-1], found["invtransforms"], Path(folder) / "back")
+    return Registration(there.to(fixed), back.to(fixed))
+
+
+def _whole(ants: Any, images: list[Any], transforms: list[str], prefix: Path) -> Displacement:
+    """A list of ANTs' transforms as one displacement (1, dim, *space), voxels: an image from numpy has voxels of 1."""
+    inverted = [each.endswith(".mat") and index == 0 for index, each in enumerate(transforms)]  # of an inverse: first
+    path = ants.apply_transforms(*images, transforms, whichtoinvert=inverted, compose=f"{prefix}")
+    dim = images[0].dimension
+    field: Any = nibabel.load(path)
+    vectors = np.asarray(field.dataobj, dtype=np.float32).reshape(*images[0].shape, dim)
+    return torch.from_numpy(np.moveaxis(vectors, -1, 0).copy())[None]
+
+
+# ---------------------------------------------------------------------------------------------- time and memory
+
+
+@dataclass
+class Usage:
+    """What a block took.
+
+    seconds: by the clock. processor_seconds: of all the process's threads, whatever else the machine does meanwhile.
+    memory: the process's peak in MB while the block ran (on a GPU the tensors'), NaN where unknown.
+    """
+
+    seconds: float = float("nan")
+    processor_seconds: float = float("nan")
+    memory: float = float("nan")
+
+
+@contextlib.contextmanager
+def measured(device: str = "cpu") -> Iterator[Usage]:
+    """Measure a block: `with measured() as usage: ...`; usage holds numbers once the block has ended.
+
+    device: where the block computes.
+
+    On Linux the process's peak is started anew; elsewhere it is that since the process began.
+    """
+    usage, on_gpu = Usage(), torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # start the peak anew (proc(5))
+    start, worked = time.perf_counter(), time.process_time()
+    yield usage
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    usage.seconds, usage.processor_seconds = time.perf_counter() - start, time.process_time() - worked
+    usage.memory = torch.cuda.max_memory_allocated(device) / _MEGABYTE if on_gpu else _peak()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes on one thread, and ANTs too where it is first imported in it."""
+    before = torch.get_num_threads()
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak() -> float:
+    """The process's peak of memory, MB."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return float("nan")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (_MEGABYTE if sys.platform == "darwin" else 1024)

@@ -18,10 +18,12 @@ from regkit.tools.methods import Method, Usage, measured
 from regkit.types import InputError, Registration, check_finite
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
-
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
-
 FOREGROUND = 0.1  # of the range of intensities
+_COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
+_LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
+
+# ---------------------------------------------------------------------------------------------- the affine stage
 
 
 def align(
@@ -46,9 +48,10 @@ def align(
         through = through @ _in_millimetres(matrix[0], grid)
     change = abs(np.linalg.det(through[:3, :3]))
     if not 1 / _LARGEST_CHANGE < change < _LARGEST_CHANGE:
-        raise ValueError(
-            f"an affine registration must keep a volume's size within a factor of {_LARGEST_CHANGE:g}, received one of "
-            f"{change:.3g}; are the two scans of one part of the body, and are their headers' spacings right?"
+        raise InputError(
+            f"an affine registration must keep a volume's size within a factor of {_LARGEST_CHANGE:g}",
+            f"one of {change:.3g}",
+            "check that the two scans are of one part of the body, and that their headers' spacings are right",
         )
     check_overlap(moving, fixed, through)
     return through
@@ -63,7 +66,7 @@ def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> N
         raise InputError(
             "two scans must overlap to be registered",
             f"scans whose centres are {apart:.0f} mm apart by their headers",
-            "align them first (--affine, regkit.alignment.align), or repair the headers",
+            "align them first (--affine, regkit.tools.register.align), or repair the headers",
         )
 
 
@@ -110,9 +113,11 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
     return grid.affine @ whole @ np.linalg.inv(grid.affine)
 
 
-_COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
+# ---------------------------------------------------------------------------------------------- two scans
 
-_LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
+
+class TooLargeError(InputError, MemoryError):
+    """An `InputError` of images that do not fit into the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +201,8 @@ def _unit(name: str, scan: Scan) -> Scan:
     """A scan with intensities in [0, 1]; an error says which of the two it was."""
     try:
         return normalise(scan)
-    except ValueError as error:
-        raise ValueError(f"the {name} scan: {error}") from error
+    except InputError as error:
+        raise InputError(f"the {name} scan: {error.rule}", error.received, error.remedy) from error
 
 
 def _carried(found: Registration, start: Grid, end: Grid) -> Registration:
@@ -214,16 +219,17 @@ def _run(method: Method, near: Scan, here: Scan, device: str) -> Registration:
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
-        raise MemoryError(
-            f"a registration must fit into memory, received {method.name} on {here.grid.space} voxels of "
-            f"{_listed(here.spacing)} mm; {_advice(method, near, here, device)}"
+        raise TooLargeError(
+            "a registration must fit into memory",
+            f"{method.name} on {here.grid.space} voxels of {_listed(here.spacing)} mm",
+            _advice(method, near, here, device),
         ) from error
     return Registration(found.displacement.cpu(), None if found.inverse is None else found.inverse.cpu())
 
 
 def _is_memory(error: Exception) -> bool:
-    words = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in words or "allocate memory" in words
+    """Whether it was the memory; torch has a class for that of a GPU, and none for the computer's own."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
@@ -234,12 +240,15 @@ def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
             method(*(resize(scan.tensor, grid.space).to(device) for scan in (near, here)))
         except (MemoryError, RuntimeError):
             continue
-        return f"{grid.space} fits (tried): give --spacing {max(grid.spacing):.2g}."
-    return "a quarter of the size does not fit either: free memory, or take another method."
+        return f"{grid.space} fits (tried): give --spacing {max(grid.spacing):.2g}"
+    return "a quarter of the size does not fit either: free memory, or take another method"
 
 
 def _listed(numbers: tuple[float, ...]) -> str:
     return " x ".join(f"{number:.3g}" for number in numbers)
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
 
 
 def check_kinds(moving: Scan, fixed: Scan) -> None:
@@ -263,7 +272,8 @@ def check_label_grids(labels: Sequence[Scan], scans: Sequence[Scan]) -> None:
     """Raise unless the labels of moving and fixed are on the grids of their scans."""
     for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
         if label.grid.space != scan.grid.space:
-            raise ValueError(
-                f"labels must be on the grid of their scan, received {label.grid.space} for the {name} scan of "
-                f"{scan.grid.space}; were the two files given in the order moving, fixed?"
+            raise InputError(
+                "labels must be on the grid of their scan",
+                f"{label.grid.space} for the {name} scan of {scan.grid.space}",
+                "give the two files in the order moving, fixed",
             )

@@ -1,33 +1,37 @@
-"""A page to judge one registration of two scans by: pictures before and after, the map, its folds, the numbers.
+"""What one registration of two scans is judged by: its numbers, its files, and a page of pictures.
 
-One HTML file with its pictures inside; it needs no network, no script and no other file.
+The page shows the scans before and after, the map, its folds and the numbers. It is one HTML file with its pictures
+inside; it needs no network, no script and no other file.
 """
 
 from __future__ import annotations
 
 import base64
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regkit.fields import identity, sample
+from regkit import metrics
+from regkit.fields import identity, sample, warp
 from regkit.figures import paint
 from regkit.figures.pixels import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.figures.planes import Cut, Place, cuts
-from regkit.images import SIDES, Grid, Scan, move_points, normalise, resample, voxel_map
-from regkit.images.itk import Deformation, regrid
+from regkit.images import SIDES, Grid, Scan, move_points, normalise, resample, voxel_map, write_image, write_labels
+from regkit.images.itk import Deformation, regrid, write_displacement
+from regkit.tools.measures import Outcome, quantities
 from regkit.tools.register import ScanRegistration
 
 _LONGEST = 120  # voxels along the longest axis of what is drawn
-
 _TARGET = 256  # pixels along the longer side of a picture
-
 _DIFFERENCE = 0.5
-
 _NAMES = ("Sagittal", "Coronal", "Axial")
 
 _PAGE = """<!DOCTYPE html>
@@ -45,6 +49,120 @@ td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; 
   align-items: flex-start; gap: 3rem }} h2 small {{ font-weight: normal; color: #444 }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
+
+
+# ---------------------------------------------------------------------------------------------- numbers and files
+
+
+def numbers(result: ScanRegistration, labels: Sequence[Scan] = ()) -> dict[str, Any]:
+    """What is measured of a registration of two scans, as metrics.json keeps it. labels: of moving and fixed, or none.
+
+    correlation: on the grid of the registration, before all, after the affine stage and after all. Folds and |J|: of
+    the whole map on fixed's own grid.
+    """
+    found, here = result.found, result.here.tensor
+    header = resample(normalise(result.moving), result.here).tensor
+    images = {"before": header, "affine": result.near.tensor, "after": warp(result.near.tensor, found.displacement)}
+    likeness = {
+        name: quantities(Outcome(found.displacement, warped=image, fixed=here), ["correlation"])["correlation"]
+        for name, image in images.items()
+    }
+    whole = quantities(Outcome(result.there.displacement), ("folds_percent", "jacobian_std_log", "jacobian_minimum"))
+    consistency = quantities(Outcome(found.displacement, found.inverse), ["inverse_consistency"])
+    measured = {
+        "correlation": likeness,
+        **whole,
+        "inverse_consistency_voxels": consistency["inverse_consistency"],
+        "grid": list(result.here.grid.space),
+        "spacing_mm": list(result.here.spacing),
+        "seconds": result.usage.seconds,
+        "peak_memory_mb": result.usage.memory,
+        "affine_matrix_mm": result.through.tolist(),
+    }
+    return measured | ({"dice": _dice(result, *labels)} if labels else {})
+
+
+def _dice(result: ScanRegistration, moving: Scan, fixed: Scan) -> dict[str, Any]:
+    """Dice of each label on fixed's own grid, before, after the affine stage and after all."""
+    truth = resample(fixed, result.fixed.original).tensor
+    warped = {
+        "before": resample(moving, result.fixed.original),
+        "affine": result.warp(moving, affine_only=True),
+        "after": result.warp(moving),
+    }
+    scores = {name: metrics.dice(scan.tensor, truth) for name, scan in warped.items()}
+    means = {name: fmean(score.values()) for name, score in scores.items()}
+    return {"mean": means} | {
+        str(label): {name: scores[name].get(label) for name in scores} for label in scores["after"]
+    }
+
+
+def write(folder: Path, result: ScanRegistration, labels: Sequence[Scan], numbers: dict[str, Any]) -> None:
+    """All files of a registration; see `python -m regkit register`. numbers: those of `numbers`, and what was asked."""
+    determinant = result.jacobian()
+    write_image(folder / "warped.nii.gz", result.warp(result.moving))
+    write_image(folder / "jacobian.nii.gz", determinant)
+    write_displacement(folder / "displacement.nii.gz", result.there)
+    write_displacement(folder / "inverse_displacement.nii.gz", result.back)
+    if labels:
+        write_labels(folder / "warped_labels.nii.gz", result.warp(labels[0]))
+    (folder / "metrics.json").write_text(json.dumps(_finite(numbers), indent=1) + "\n", encoding="utf-8")
+    title = f"{numbers['moving']} onto {numbers['fixed']}"
+    text = page(result, determinant, _listed(numbers), _dice_rows(numbers.get("dice", {})), title=title)
+    (folder / "report.html").write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN as None, which JSON has."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _listed(numbers: dict[str, Any]) -> dict[str, str]:
+    """The numbers as the page tells them."""
+    correlation, size = numbers["correlation"], " x ".join(map(str, numbers["grid"]))
+    spacing = " x ".join(f"{step:.3g}" for step in numbers["spacing_mm"])
+    refined = f", {numbers['refine_steps']} steps of refinement" if numbers["refine_steps"] else ""
+    return {
+        "method": numbers["method"] + refined + (", after an affine stage" if numbers["affine"] else ""),
+        "registered on": f"{size} voxels of {spacing} mm",
+        "correlation before, after the affine stage, after": ", ".join(
+            f"{value:.3f}" for value in correlation.values()
+        ),
+        "folded voxels": _percent(numbers["folds_percent"]),
+        "standard deviation of log |J|": f"{numbers['jacobian_std_log']:.3f}",
+        "least |J|": f"{numbers['jacobian_minimum']:.3f}",
+        "inverse consistency": f"{numbers['inverse_consistency_voxels']:.3f} voxels",
+        "time of the method": f"{numbers['seconds']:.1f} s",
+        "peak memory": f"{numbers['peak_memory_mb']:.0f} MB",
+    }
+
+
+def _percent(percent: float) -> str:
+    """A share in which nothing and very little are two things."""
+    return "below 0.0001 %" if 0 < percent < 1e-4 else f"{percent:.4f} %" if percent else "0 %"
+
+
+def _dice_rows(dice: dict[str, Any]) -> list[tuple[str, ...]]:
+    head = ("Dice of label", "before", "affine", "after")
+    rows = [
+        (label, *("-" if value is None else f"{value:.3f}" for value in each.values())) for label, each in dice.items()
+    ]
+    return [head, *rows] if rows else []
+
+
+def in_words(numbers: Mapping[str, Any]) -> str:
+    """The most important of `numbers`, in a line."""
+    correlation = numbers["correlation"]
+    words = f"correlation {correlation['before']:.3f} -> {correlation['after']:.3f}"
+    if "dice" in numbers:
+        mean = numbers["dice"]["mean"]
+        words = f"Dice {mean['before']:.3f} -> {mean['after']:.3f}, {words}"
+    return f"{words}, folds {_percent(numbers['folds_percent'])}"
+
+
+# ---------------------------------------------------------------------------------------------- the page
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from regkit import metrics
-from regkit.fields import warp, warp_labels
 from regkit.images import move_points, read_image
 from regkit.images.folders import FolderPairs
-from regkit.metrics import Absent, Definition, Norm
-from regkit.types import Image, InputError, Labels, Pair, Registration, choose
+from regkit.tools import compare
+from regkit.tools.measures import MEASURES as MEASURES
+from regkit.tools.measures import Column, Landmarks, Outcome, quantity
+from regkit.types import Image, InputError, Pair, Registration, choose
 
 Spread = Literal["pairs", "structures"]
-
 _SIDES = (1000, 2000)
 
 CORTEX = {  # Mindboggle's regions by their numbers on either side
@@ -40,29 +40,9 @@ CORTEX = {  # Mindboggle's regions by their numbers on either side
 }
 
 REGIONS = {name: tuple(side + k for side in _SIDES for k in numbers) for name, numbers in CORTEX.items()}
-
 IXI = (1, 2, 3, *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
-
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
-
 CANDI = (2, 3, 4, 7, 8, *range(10, 19), 24, 28, 41, 42, 43, 46, 47, *range(49, 55), 60)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One number of a table. name: as printed. measure: see tables.MEASURES. labels: whose mean it is; () is all.
-
-    definition: of folds and |J|, see metrics.folds. norm: of a consistency. scale: 100 for percent. merged: the labels
-    are one structure, warped linearly and cut at one half.
-    """
-
-    name: str
-    measure: str
-    labels: tuple[int, ...] = ()
-    definition: Definition = "central"
-    norm: Norm = "absolute"
-    scale: float = 1.0
-    merged: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +55,17 @@ class Protocol:
 
     source: str
     columns: tuple[Column, ...]
-    absent: Absent = "skip"
+    absent: metrics.Absent = "skip"
     spread: Spread = "pairs"
     reverse: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+
+
+def _protocol(source: str, columns: Sequence[Column], numbers: Sequence[str], **rules: Any) -> Protocol:
+    """A table with the numbers of the paper's own method, column by column."""
+    published = dict(zip([column.name for column in columns], numbers, strict=True))
+    return Protocol(source, tuple(columns), published=published, **rules)
 
 
 def _sitreg(labels: tuple[int, ...], source: str, *numbers: str) -> Protocol:
@@ -91,30 +77,20 @@ def _sitreg(labels: tuple[int, ...], source: str, *numbers: str) -> Protocol:
         Column("cycle", "cycle", norm="squared"),
         Column("inverse", "inverse", norm="squared"),
     )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
     notes = "the paper does not say which of its program's three determinants it prints: the averaged one is taken"
-    return Protocol(source, columns, published=published, notes=notes)
+    return _protocol(source, columns, numbers, notes=notes)
 
 
 def _sacbnet(labels: tuple[int, ...], source: str, *numbers: str, spread: Spread = "pairs") -> Protocol:
-    columns = (
-        Column("Dice", "dice", labels),
-        Column("HD95", "hd95", labels),
-        Column("ASSD", "assd", labels),
-        Column("|J|<0 %", "folds_percent"),
-    )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
-    return Protocol(source, columns, "zero", spread, published=published, notes="distances in mm, which is not stated")
+    distances = [Column(name, name.lower(), labels) for name in ("Dice", "HD95", "ASSD")]
+    columns, notes = (*distances, Column("|J|<0 %", "folds_percent")), "distances in mm, which is not stated"
+    return _protocol(source, columns, numbers, absent="zero", spread=spread, notes=notes)
 
 
 def _spnet(groups: Mapping[str, tuple[int, ...]], source: str, *numbers: str) -> Protocol:
-    columns = (
-        *(Column(name, "dice", labels) for name, labels in groups.items()),
-        Column("Jab %", "folds_percent"),
-        Column("ICE", "inverse"),
-    )
-    published = dict(zip([column.name for column in columns], numbers, strict=True))
-    return Protocol(source, columns, "zero", published=published, notes="the differences in Jab are not stated")
+    overlaps = [Column(name, "dice", labels) for name, labels in groups.items()]
+    columns = (*overlaps, Column("Jab %", "folds_percent"), Column("ICE", "inverse"))
+    return _protocol(source, columns, numbers, absent="zero", notes="the differences in Jab are not stated")
 
 
 def _copdgene(source: str, *numbers: str) -> Protocol:
@@ -126,17 +102,13 @@ def _copdgene(source: str, *numbers: str) -> Protocol:
         Column("DICE", "dice", (1,), scale=100),
         Column("% |J|", "folds_percent", definition="flips"),
     )
-    return Protocol(source, columns, published=dict(zip([column.name for column in columns], numbers, strict=True)))
+    return _protocol(source, columns, numbers)
 
 
 _OASIS = tuple(range(1, 36))
-
 _MINDBOGGLE = {**REGIONS, "average": tuple(label for labels in REGIONS.values() for label in labels)}
-
 _KNEE = {"bone": (1, 3), "cartilage": (2, 4), "average": (1, 2, 3, 4)}
-
 _OUTWARDS = _copdgene("GradICON, Tables 2 and 5", "3.621", "1.678", "2.790", "4.727", "97.58", "0.0044")
-
 _INWARDS = _copdgene("GradICON, Tables 2 and 5, second row", "3.127", "1.497", "2.539", "4.102", "97.62", "0.0030")
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -201,95 +173,7 @@ def protocol(name: str) -> Protocol:
 
 Measurement = Mapping[str, tuple[float, ...]]  # by column: one number for each structure, or one in all
 
-Landmarks = tuple[Tensor, Tensor]  # moving, fixed: (1, N, dim) each, voxels of their own image
-
 # ---------------------------------------------------------------------------------------------- one pair
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What a column is measured on."""
-
-    registration: Registration
-    pair: Pair
-    back: Registration | None
-    landmarks: Landmarks | None
-    absent: Absent
-
-
-def _overlap(seen: _Seen, column: Column) -> tuple[float, ...]:
-    moving, fixed = seen.pair.moving_labels, seen.pair.fixed_labels
-    if moving is None or fixed is None:
-        return ()
-    if column.merged:
-        mask = warp(_among(moving, column.labels).float(), seen.registration.displacement) > 0.5
-        return tuple(metrics.dice(mask.long(), _among(fixed, column.labels).long(), labels=[1], absent="zero").values())
-    warped = warp_labels(moving, seen.registration.displacement)
-    return tuple(metrics.dice(warped, fixed, labels=column.labels or None, absent=seen.absent).values())
-
-
-def _among(labels: Labels, numbers: Sequence[int]) -> Tensor:
-    return torch.isin(labels, torch.tensor(numbers, device=labels.device))
-
-
-def _surface(seen: _Seen, column: Column) -> tuple[float, ...]:
-    if seen.pair.moving_labels is None or seen.pair.fixed_labels is None:
-        return ()
-    warped = warp_labels(seen.pair.moving_labels, seen.registration.displacement)
-    found = metrics.surface_distances(
-        warped, seen.pair.fixed_labels, spacing=seen.pair.spacing, labels=column.labels or None
-    )
-    return tuple(getattr(distance, column.measure) for distance in found.values())
-
-
-def _folding(seen: _Seen, column: Column) -> tuple[float, ...]:
-    found = metrics.folds(seen.registration.displacement, definition=column.definition)
-    return (found.count if column.measure == "folds" else found.percent,)
-
-
-def _spread_of_volume(seen: _Seen, column: Column) -> tuple[float, ...]:
-    definition = column.definition
-    return (metrics.jacobian_statistics(seen.registration.displacement, definition=definition).std,)
-
-
-def _round_trip(seen: _Seen, column: Column) -> tuple[float, ...]:
-    cycle = seen.back.displacement if seen.back else None
-    other = cycle if column.measure == "cycle" else seen.registration.inverse
-    if other is None:
-        return ()
-    return (metrics.inverse_consistency(seen.registration.displacement, other, norm=column.norm),)
-
-
-def _landmark_error(seen: _Seen, column: Column) -> tuple[float, ...]:
-    if seen.landmarks is None:
-        return ()
-    moving, fixed = seen.landmarks
-    error = metrics.tre(seen.registration.displacement, fixed, moving, spacing=seen.pair.spacing)
-    name = {"tre": "mean", "tre_lower": "lower_quartile", "tre_median": "median", "tre_upper": "upper_quartile"}
-    return (getattr(error, name[column.measure]),)
-
-
-def _magnitude(seen: _Seen, column: Column) -> tuple[float, ...]:
-    displacement = seen.registration.displacement
-    extent = displacement.new_tensor(displacement.shape[2:]).view(1, -1, *[1] * (displacement.dim() - 2)) - 1
-    return ((displacement / extent).norm(dim=1).mean().item(),)
-
-
-MEASURES: dict[str, Callable[[_Seen, Column], tuple[float, ...]]] = {
-    "dice": _overlap,
-    "hd95": _surface,
-    "assd": _surface,
-    "folds": _folding,
-    "folds_percent": _folding,
-    "jacobian_std": _spread_of_volume,
-    "cycle": _round_trip,
-    "inverse": _round_trip,
-    "tre": _landmark_error,
-    "tre_lower": _landmark_error,
-    "tre_median": _landmark_error,
-    "tre_upper": _landmark_error,
-    "magnitude": _magnitude,
-}
 
 
 def measure(
@@ -307,11 +191,9 @@ def measure(
     Raises:
         TypeError, ValueError: as the metrics.
     """
-    seen = _Seen(registration, pair, back, landmarks, rules.absent)
-    return {
-        column.name: tuple(column.scale * value for value in choose("measure", column.measure, MEASURES)(seen, column))
-        for column in rules.columns
-    }
+    exchanged = None if back is None else back.displacement
+    seen = Outcome.of(registration, pair, exchanged=exchanged, landmarks=landmarks, absent=rules.absent)
+    return {column.name: quantity(seen, column) for column in rules.columns}
 
 
 def read_landmarks(folder: Path | str, name: str) -> Tensor:
@@ -425,10 +307,11 @@ def table(rules: Protocol, measurements: Mapping[str, Sequence[Measurement]]) ->
         ValueError: a method without measurements.
     """
     names = [column.name for column in rules.columns]
-    lines = ["| | " + " | ".join(name.replace("|", r"\|") for name in names) + " |", "|---|" + "---|" * len(names)]
-    for method, found in measurements.items():
-        cells = summarise(rules, found).values()
-        lines.append(f"| {method}, {len(found)} pairs | " + " | ".join(map(str, cells)) + " |")
+    lines = [
+        [f"{method}, {len(found)} pairs", *map(str, summarise(rules, found).values())]
+        for method, found in measurements.items()
+    ]
     if rules.published:
-        lines.append(f"| {rules.source} | " + " | ".join(rules.published.get(name, "-") for name in names) + " |")
-    return "\n".join(lines + ([f"\n{rules.notes}"] if rules.notes else []))
+        lines.append([rules.source, *(rules.published.get(name, "-") for name in names)])
+    text = compare.table(["", *names], lines)
+    return f"{text}\n{rules.notes}" if rules.notes else text.rstrip()

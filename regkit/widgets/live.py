@@ -1,6 +1,6 @@
-"""Interactive pictures for notebooks: before and after, a field, its folds.
+"""A scene in a notebook, alone (`View`) or behind tabs (`Tabs`).
 
-A `View` puts controls around a scene (scenes.py): a change of one draws the picture anew, in place. In a page without a
+A `View` puts controls around a scene (scene.py): a change of one draws the picture anew, in place. In a page without a
 kernel a view shows its last picture (PNG). An exception in a callback is shown in red and kept in `view.errors`.
 Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
 """
@@ -8,7 +8,6 @@ Works with ipywidgets 7.7 and 8; every control has a description and is moved by
 from __future__ import annotations
 
 import base64
-import functools
 import html
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,17 +18,31 @@ import ipywidgets
 from regkit.figures.pixels import Picture, png
 from regkit.types import InputTypeError
 from regkit.widgets import static
-from regkit.widgets.scene import ClassScene, Control, Scene, State, controls_of
+from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
 
 _DESCRIBED = {"description_width": "initial"}
 
-# ---------------------------------------------------------------------------------------------- a live scene
 
-
-@functools.singledispatch
 def _widget(control: Control) -> ipywidgets.Widget:
     """The ipywidget for a control."""
-    raise InputTypeError(f"a control must be one of {Control}", f"{control!r}", "see scenes.py")
+    if isinstance(control, Slider):
+        numbers = {"value": control.value, "min": control.low, "max": control.high, "step": control.step}
+        whole = all(isinstance(number, int) for number in numbers.values())
+        kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        options = {"continuous_update": control.live, "style": _DESCRIBED, "layout": {"width": "300px"}}
+        return kind(**numbers, description=control.words, **options)
+    if isinstance(control, Stops):
+        options = {"options": control.options, "value": control.start, "description": control.words}
+        return ipywidgets.SelectionSlider(**options, style=_DESCRIBED, layout={"width": "340px"})
+    if isinstance(control, Choice):
+        return ipywidgets.Dropdown(options=control.options, description=control.words, style=_DESCRIBED)
+    if isinstance(control, Toggle):
+        return ipywidgets.ToggleButton(value=control.value, description=control.words)
+    if isinstance(control, Player):
+        return ipywidgets.Play(value=0, min=0, max=10_000, interval=control.interval)
+    if isinstance(control, Button):
+        return ipywidgets.Button(description=control.words, disabled=not control.enabled)
+    raise InputTypeError(f"a control must be one of {Control}", f"{control!r}", "see scene.py")
 
 
 def _bundle(widget: ipywidgets.Widget, picture: bytes, words: str) -> dict[str, Any]:
@@ -49,9 +62,9 @@ class View:
     widget: everything together, to be put into other boxes. errors: the tracebacks of callbacks that failed.
     """
 
-    def __init__(self, scene: Scene | ClassScene) -> None:
+    def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.controls = {name: _widget(control) for name, control in controls_of(scene).items()}
+        self.controls = {name: _widget(control) for name, control in scene.controls.items()}
         self.errors: list[str] = []
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
         self.caption, self.alert = ipywidgets.HTML(), ipywidgets.HTML()

@@ -19,23 +19,8 @@ from torch import Tensor
 
 from regkit.fields import compose, jacobian_determinant, warp, warp_labels
 from regkit.figures import paint as pictures
-from regkit.figures.pixels import (
-    DIFFERENCES,
-    ERRORS,
-    Limits,
-    Picture,
-    blank,
-    check_same_shape,
-    colour,
-    darken,
-    displacement_limit,
-    enlarge,
-    field_volume,
-    intensity_limits,
-    label_volume,
-    lengths,
-    volume,
-)
+from regkit.figures import pixels
+from regkit.figures.pixels import DIFFERENCES, ERRORS, Limits, Picture
 from regkit.figures.planes import Cut, Place
 from regkit.types import Displacement, InputError, InputIndexError, Pair
 
@@ -100,7 +85,7 @@ class Values(Panel):
         return self.values.shape
 
     def paint(self, cut: Cut, place: Place, scale: int) -> Picture:
-        return enlarge(colour(cut.plane(self.values, place), self.table, self.limits), scale)
+        return pixels.enlarge(pixels.colour(cut.plane(self.values, place), self.table, self.limits), scale)
 
     def legend(self, width: int) -> Picture:
         return pictures.render_bar(self.table, self.limits, width=width, unit=self.unit)
@@ -143,7 +128,7 @@ def component_panel(displacement: FieldVolume, axis: int, limit: float) -> Value
 
 def error_panel(title: str, error: FieldVolume, limit: float) -> Values:
     """The length of what should be zero, up to `limit` voxels."""
-    return Values(title, lengths(error), ERRORS, (0.0, limit), "voxels")
+    return Values(title, pixels.lengths(error), ERRORS, (0.0, limit), "voxels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +197,7 @@ class Directions(Panel):
         return f"{self.title} ({components}) voxels, length {np.linalg.norm(u):.2f}"
 
     def interest(self) -> Volume:
-        return lengths(self.displacement)
+        return pixels.lengths(self.displacement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +215,11 @@ class GridLines(Panel):
 
     def paint(self, cut: Cut, place: Place, scale: int) -> Picture:
         field = cut.field(self.displacement, place)
-        below = blank(field.shape, scale) if self.image is None else darken(self.image.paint(cut, place, scale), 0.6)
+        below = (
+            pixels.blank(field.shape, scale)
+            if self.image is None
+            else pixels.darken(self.image.paint(cut, place, scale), 0.6)
+        )
         return pictures.render_grid(below, field, every=self.every, stretch=self.stretch)
 
     def words(self, place: Place) -> str:
@@ -311,24 +300,24 @@ class Quantities:
     reach: float | None = None
 
     def __post_init__(self) -> None:
-        check_same_shape(self.displacement.shape[2:], self.pair.fixed.shape[2:], ("displacement", "fixed"))
+        pixels.check_same_shape(self.displacement.shape[2:], self.pair.fixed.shape[2:], ("displacement", "fixed"))
 
     @functools.cached_property
     def moving(self) -> Volume:
-        return volume(self._pick(self.pair.moving), "moving")
+        return pixels.volume(self._pick(self.pair.moving), "moving")
 
     @functools.cached_property
     def fixed(self) -> Volume:
-        return volume(self._pick(self.pair.fixed), "fixed")
+        return pixels.volume(self._pick(self.pair.fixed), "fixed")
 
     @functools.cached_property
     def warped(self) -> Volume:
-        return volume(warp(self._pick(self.pair.moving), self._pick(self.displacement)), "warped")
+        return pixels.volume(warp(self._pick(self.pair.moving), self._pick(self.displacement)), "warped")
 
     @functools.cached_property
     def field(self) -> FieldVolume:
         """The displacement, voxels."""
-        return field_volume(self._pick(self.displacement))
+        return pixels.field_volume(self._pick(self.displacement))
 
     @functools.cached_property
     def determinant(self) -> Volume:
@@ -344,17 +333,17 @@ class Quantities:
                 "a registration with inverse=None",
                 "register fixed onto moving, or leave this panel out",
             )
-        return field_volume(compose(self._pick(self.inverse), self._pick(self.displacement)), "error")
+        return pixels.field_volume(compose(self._pick(self.inverse), self._pick(self.displacement)), "error")
 
     @functools.cached_property
     def limits(self) -> Limits:
         """One range for all images."""
-        return intensity_limits(self.moving, self.fixed)
+        return pixels.intensity_limits(self.moving, self.fixed)
 
     @functools.cached_property
     def limit(self) -> float:
         """One range for all displacements, voxels."""
-        return displacement_limit(self.field) if self.reach is None else self.reach
+        return pixels.displacement_limit(self.field) if self.reach is None else self.reach
 
     def labels(self, name: str) -> Volume:
         """The fixed labels, or the moving ones warped."""
@@ -362,8 +351,8 @@ class Quantities:
         if moving is None or fixed is None:
             raise InputError("panels of labels need a pair with labels", "none", "leave them out")
         if name == "fixed":
-            return label_volume(self._pick(fixed), "fixed_labels")
-        return label_volume(warp_labels(self._pick(moving), self._pick(self.displacement)), "warped labels")
+            return pixels.label_volume(self._pick(fixed), "fixed_labels")
+        return pixels.label_volume(warp_labels(self._pick(moving), self._pick(self.displacement)), "warped labels")
 
     def _pick(self, tensor: Tensor) -> Tensor:
         return pick(tensor, self.item)
@@ -401,7 +390,7 @@ PANELS: Mapping[str, Callable[[Quantities], list[Panel]]] = {
     "grid": _grid,
     "jacobian": lambda q: [Determinant("|J|", q.determinant)],
     "folds": lambda q: [FoldMask("folds, on fixed", q.determinant, Intensities("fixed", q.fixed, q.limits))],
-    "error": lambda q: [error_panel("inverse-consistency error", q.error, displacement_limit(q.error))],
+    "error": lambda q: [error_panel("inverse-consistency error", q.error, pixels.displacement_limit(q.error))],
 }
 
 

@@ -1,15 +1,14 @@
 """What an interactive picture is made of: controls, and the scene that draws and describes any state of them.
 
-A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `Button`) and is a pure function of their
-values, without widgets. widgets.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
+A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `Button`) and holds pure functions of
+their values, without widgets; live.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from regkit.figures.pixels import Picture
 
@@ -69,6 +68,21 @@ class Button:
 Control = Slider | Choice | Toggle | Player | Button
 
 
+def first_values(controls: Mapping[str, Control]) -> dict[str, Any]:
+    """The state that controls start in."""
+    values: dict[str, Any] = {}
+    for name, control in controls.items():
+        if isinstance(control, Slider | Toggle):
+            values[name] = control.value
+        elif isinstance(control, Stops):
+            values[name] = control.start
+        elif isinstance(control, Choice):
+            values[name] = control.options[0]
+        elif isinstance(control, Player):
+            values[name] = 0
+    return values
+
+
 def _nothing_hidden(state: State) -> set[str]:
     return set()
 
@@ -90,34 +104,3 @@ class Scene:
     describe: Callable[[State], str]
     hidden: Callable[[State], set[str]] = _nothing_hidden
     press: Callable[[str, State], dict[str, Any]] = _nothing_pressed
-
-
-class ClassScene(ABC):
-    """What a view shows: pure functions of the controls' values."""
-
-    used_by: ClassVar[Mapping[str, Sequence[str]]] = {}  # control: the modes in which it has an effect (else all)
-
-    @abstractmethod
-    def controls(self) -> dict[str, Control]:
-        """The controls by name, at their first values."""
-
-    def hidden(self, state: State) -> set[str]:
-        """The controls that have no effect at these values."""
-        return {name for name, modes in self.used_by.items() if state["mode"] not in modes}
-
-    @abstractmethod
-    def render(self, state: State) -> Picture:
-        """The picture for these values of the controls."""
-
-    def press(self, button: str, state: State) -> dict[str, Any]:
-        """The controls' new values after a button was pressed."""
-        return {}
-
-    @abstractmethod
-    def describe(self, state: State) -> str:
-        """The picture in words: what is seen, ranges and units."""
-
-
-def controls_of(scene: Scene | ClassScene) -> Mapping[str, Control]:
-    """A scene's controls at their first values."""
-    return scene.controls() if isinstance(scene, ClassScene) else scene.controls

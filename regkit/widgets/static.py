@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,20 +23,7 @@ import numpy as np
 from PIL import Image
 
 from regkit.figures.pixels import Picture
-from regkit.widgets.scene import (
-    Button,
-    Choice,
-    ClassScene,
-    Control,
-    Player,
-    Scene,
-    Slider,
-    State,
-    Stops,
-    Toggle,
-    controls_of,
-)
-from regkit.widgets.volumes import first_values
+from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
 
@@ -43,61 +31,7 @@ PIXELS = 150_000_000  # of all frames of a scene, at most
 
 MOST, LEAST = 21, 5  # values of a slider
 
-PAGE = """<div id="ID" class="regkit-static" style="font-family: sans-serif; line-height: 1.5">
-<p class="controls"></p><img alt="" style="max-width: 100%"><p class="words" aria-live="polite"></p>
-<p class="note" style="color: #666; font-size: small"></p></div>
-<script>(() => {
-  const root = document.getElementById("ID"), scene = SCENE;
-  const [controls, image, words, note] = [".controls", "img", ".words", ".note"].map(name => root.querySelector(name));
-  const now = scene.controls.map(control => control.start), rows = [];
-  const show = () => {
-    const hidden = scene.hidden[now.filter((_, i) => scene.controls[i].chosen).join()];
-    rows.forEach((row, i) => { row.label.hidden = hidden.includes(i); row.draw(); });
-    const [picture, text] = scene.frames[now.map((index, i) => hidden.includes(i) ? "-" : index).join()];
-    image.src = "data:image/webp;base64," + scene.pictures[picture];
-    image.alt = words.textContent = text;
-  };
-  const move = (position, index) => {
-    if (scene.alone && !scene.controls[position].chosen)  // the others go back to where they started
-      scene.controls.forEach((control, i) => { if (!control.chosen) now[i] = control.start; });
-    now[position] = index;
-    show();
-  };
-  const kinds = {
-    slider: (control, position) => {
-      const input = document.createElement("input"), value = document.createElement("output");
-      Object.assign(input, {type: "range", min: 0, max: control.values.length - 1});
-      input.oninput = () => move(position, Number(input.value));
-      const draw = () => { input.value = now[position]; value.textContent = control.values[now[position]]; };
-      return [[input, value], draw];
-    },
-    choice: (control, position) => {
-      const select = document.createElement("select");
-      select.append(...control.values.map(value => new Option(value)));
-      select.onchange = () => move(position, select.selectedIndex);
-      return [[select], () => { select.selectedIndex = now[position]; }];
-    },
-    toggle: (control, position) => {
-      const box = Object.assign(document.createElement("input"), {type: "checkbox"});
-      box.onchange = () => move(position, Number(box.checked));
-      return [[box], () => { box.checked = now[position] === 1; }];
-    },
-    player: (control, position) => {
-      const box = Object.assign(document.createElement("input"), {type: "checkbox"});
-      setInterval(() => { if (box.checked) move(position, 1 - now[position]); }, control.interval);
-      return [[box], () => {}];
-    },
-  };
-  scene.controls.forEach((control, position) => {
-    const label = document.createElement("label"), [parts, draw] = kinds[control.kind](control, position);
-    label.style.marginRight = "1.5em";
-    label.append(control.words + " ", ...parts);
-    controls.append(label);
-    rows.push({label, draw});
-  });
-  note.textContent = scene.note;
-  show();
-})();</script>"""
+PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
 
 def wanted() -> bool:
@@ -105,14 +39,14 @@ def wanted() -> bool:
     return os.environ.get("REGKIT_STATIC") == "1"
 
 
-def moving_html(scene: Scene | ClassScene, state: State | None = None) -> str:
+def moving_html(scene: Scene, state: State | None = None) -> str:
     """A scene as HTML and a few lines of script, all frames inside. state: where its controls start."""
-    start = {**first_values(controls_of(scene)), **(state or {})}
+    start = {**first_values(scene.controls), **(state or {})}
     content = json.dumps(_content(scene, start), ensure_ascii=False).replace("</", "<\\/")
     return PAGE.replace("ID", f"regkit-{uuid4().hex[:12]}").replace("SCENE", content)
 
 
-def tabs_html(scenes: Mapping[str, tuple[Scene | ClassScene, State]]) -> str:
+def tabs_html(scenes: Mapping[str, tuple[Scene, State]]) -> str:
     """Several scenes in their states, one below the other, under their titles."""
     return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene)}" for title, scene in scenes.items())
 
@@ -125,19 +59,19 @@ class Plan:
     sliders: Mapping[str, Sequence[Any]]
     alone: bool
 
-    def combinations(self, scene: Scene | ClassScene, start: State) -> Iterator[tuple[State, list[str]]]:
+    def combinations(self, scene: Scene, start: State) -> Iterator[tuple[State, list[str]]]:
         """All states of the choices, and the sliders that have an effect there."""
         for values in product(*self.choices.values()):
             state = {**start, **dict(zip(self.choices, values, strict=True))}
             hidden = scene.hidden(state)
             yield state, [name for name in self.sliders if name not in hidden]
 
-    def count(self, scene: Scene | ClassScene, start: State) -> int:
+    def count(self, scene: Scene, start: State) -> int:
         """How many frames that takes."""
         lengths = [[len(self.sliders[name]) for name in free] for _, free in self.combinations(scene, start)]
         return sum(1 + sum(length - 1 for length in each) if self.alone else prod(each) for each in lengths)
 
-    def states(self, scene: Scene | ClassScene, start: State) -> Iterator[State]:
+    def states(self, scene: Scene, start: State) -> Iterator[State]:
         """The state of each frame."""
         for state, free in self.combinations(scene, start):
             if self.alone:
@@ -148,10 +82,10 @@ class Plan:
                     yield {**state, **dict(zip(free, values, strict=True))}
 
 
-def plan(scene: Scene | ClassScene, start: State, frames: int) -> Plan:
+def plan(scene: Scene, start: State, frames: int) -> Plan:
     """The richest plan of at most so many frames: first sliders get fewer values, then they move alone, then a choice
     falls away."""
-    controls = {name: control for name, control in controls_of(scene).items() if not isinstance(control, Button)}
+    controls = {name: control for name, control in scene.controls.items() if not isinstance(control, Button)}
     sliders = {name: control for name, control in controls.items() if isinstance(control, Slider | Stops)}
     choices = {name: _values(control) for name, control in controls.items() if name not in sliders}
     alive = [name for name in choices if not _dead(scene, start, name, choices[name])]
@@ -166,16 +100,12 @@ def plan(scene: Scene | ClassScene, start: State, frames: int) -> Plan:
 
 
 def _values(control: Control) -> list[Any]:
-    return (
-        list(control.options)
-        if isinstance(control, Choice)
-        else [False, True]
-        if isinstance(control, Toggle)
-        else [0, 1]
-    )
+    if isinstance(control, Choice):
+        return list(control.options)
+    return [False, True] if isinstance(control, Toggle) else [0, 1]
 
 
-def _dead(scene: Scene | ClassScene, start: State, name: str, values: Sequence[Any]) -> bool:
+def _dead(scene: Scene, start: State, name: str, values: Sequence[Any]) -> bool:
     """Whether a choice alters nothing that is seen (it may say what a button will do)."""
     if name in scene.hidden(start):
         return False
@@ -203,12 +133,12 @@ def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
     return sorted({*values, start})
 
 
-def _content(scene: Scene | ClassScene, start: State) -> dict[str, Any]:
+def _content(scene: Scene, start: State) -> dict[str, Any]:
     """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
     frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
     offered = plan(scene, start, frames)
     values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
-    names = [name for name in controls_of(scene) if name in values]
+    names = [name for name in scene.controls if name in values]
     hidden = {
         ",".join(str(values[name].index(state[name])) for name in names if name in offered.choices): [
             names.index(name) for name in names if name in scene.hidden(state)
@@ -222,9 +152,7 @@ def _content(scene: Scene | ClassScene, start: State) -> dict[str, Any]:
         key = ",".join("-" if name in gone else str(values[name].index(state[name])) for name in names)
         if key not in told:
             told[key] = pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state)
-    controls = [
-        _control(controls_of(scene)[name], values[name], start[name], name in offered.choices) for name in names
-    ]
+    controls = [_control(scene.controls[name], values[name], start[name], name in offered.choices) for name in names]
     return {
         "controls": controls,
         "hidden": hidden,
@@ -247,9 +175,9 @@ def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) 
     return {**common, "kind": kind, "words": getattr(control, "words", ""), "values": texts}
 
 
-def _note(scene: Scene | ClassScene, names: Sequence[str], offered: Plan) -> str:
+def _note(scene: Scene, names: Sequence[str], offered: Plan) -> str:
     """What the live view has that the page lacks; nothing where it lacks nothing."""
-    controls = controls_of(scene)
+    controls = scene.controls
     grids = {name: values for name, values in offered.sliders.items() if name in names}
     fewer = any(len(values) < _length(controls[name]) for name, values in grids.items())
     missing = [escape(getattr(control, "words", name)) for name, control in controls.items() if name not in names]

@@ -52,8 +52,11 @@ def run(quick: bool) -> None:
             kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
             nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "viewer.ipynb")
             errors: list[str] = []
-            with browser.jupyterlab(folder, folder) as address, browser.page(errors) as page:
-                browser.run_notebook(page, address.format("viewer.ipynb"), seconds=180)
+            with (
+                browser.jupyterlab(folder, folder) as address,
+                browser.page(errors) as page,
+                browser.notebook(page, address.format("viewer.ipynb")),
+            ):
                 page.wait_for_selector(".jp-OutputArea-child img.widget-image")
                 times = sorted(page.evaluate(LATENCY))
         high = times[int(0.95 * len(times))]

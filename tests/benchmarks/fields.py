@@ -113,8 +113,8 @@ def bench_invert(shape: tuple[int, ...]) -> None:
     u = smooth_field(shape, 0.82)
     inversion = peer("deformation_inversion_layer")
     ways: dict[str, Way] = {
-        "regkit newton": lambda: regkit.invert(u, method="newton"),
-        "regkit anderson (default)": lambda: regkit.invert(u),
+        "regkit newton (default)": lambda: regkit.invert(u),
+        "regkit anderson": lambda: regkit.invert(u, method="anderson"),
         "regkit plain": lambda: regkit.invert(u, method="plain"),
         "deformation-inversion-layer": (lambda: inversion.fixed_point_invert_deformation(u)) if inversion else None,
     }

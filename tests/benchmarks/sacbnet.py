@@ -89,7 +89,7 @@ def compare_matching(shape: tuple[int, ...]) -> None:
 
 def compare_networks(shape: tuple[int, ...]) -> None:
     """The network against itself in the released forms: each image alone, everything unfolded, k-means to rest."""
-    encode = SACBNet._encode
+    encode = SACBNet.encode
 
     def one_by_one(self: SACBNet, images: Tensor) -> list[Tensor]:
         pyramids = zip(*(encode(self, image[None]) for image in images), strict=True)
@@ -101,7 +101,7 @@ def compare_networks(shape: tuple[int, ...]) -> None:
     released.load_state_dict(model.state_dict())
 
     @mock.patch("regkit.models.sacbnet.adaptive_convolution", unfolded_convolution)
-    @mock.patch.object(SACBNet, "_encode", one_by_one)
+    @mock.patch.object(SACBNet, "encode", one_by_one)
     def as_released() -> None:
         released(*images)
 

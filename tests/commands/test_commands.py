@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsy
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("regkit.commands.register.write_displacement", full)
+    monkeypatch.setattr("regkit.tools.report.write_displacement", full)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "metrics.json").write_text("{}")
     for out in ("new", "old"):
@@ -272,7 +272,7 @@ def interrupted(*arguments, **options):
 
 
 def test_an_interruption_leaves_nothing(tmp_path, folder, capsys, monkeypatch):
-    monkeypatch.setattr("regkit.commands.register.register_scans", interrupted)
+    monkeypatch.setattr("regkit.tools.register.register_scans", interrupted)
     fixed = folder / "fixed.nii.gz"
     assert command("register", fixed, fixed, "--method", "none", "--out", tmp_path / "out") == 130
     assert not (tmp_path / "out").exists() and "interrupted" in capsys.readouterr().err

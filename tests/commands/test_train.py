@@ -65,7 +65,7 @@ def test_two_processes_train_under_torchrun_and_the_first_keeps_the_weights(tmp_
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "regkit"]
     command += ["train", *BRAINS, "--steps", "2", "--out", str(out), *NARROW]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=1800, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept") == 1 and [path.name for path in tmp_path.iterdir()] == [out.name]

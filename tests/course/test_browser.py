@@ -23,8 +23,7 @@ def lab(tmp_path_factory):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_tutorial_runs_in_the_browser_and_its_widgets_answer(lab, source):
     errors = []
-    with browser.page(errors) as page:
-        browser.run_notebook(page, lab.format(f"{source.stem}.ipynb"), seconds=240)
+    with browser.page(errors) as page, browser.notebook(page, lab.format(f"{source.stem}.ipynb")):
         assert browser.cell_errors(page) == []
         pictures = page.locator(".jp-OutputArea img.widget-image")
         assert pictures.count() > 0

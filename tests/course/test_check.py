@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from nibabel import aff2axcodes, load
 
 from regkit.course import check
+from regkit.course.check.t12_into_3d_brains import _DEALT, _stored, _true
+from regkit.images import Grid, Scan, read_image, resample
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
+
+
+def test_a_verdict_shows_itself_in_text_and_in_html():
+    verdict = check.Verdict("red", "a < b")
+    assert str(verdict).startswith("✗") and "a < b" in str(verdict)
+    assert "a &lt; b" in verdict._repr_html_() and 'role="status"' in verdict._repr_html_()
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -19,16 +28,41 @@ def test_blank_is_amber_and_says_what_to_do(name, blank):
     assert verdict.colour == "amber" and verdict.message == EXERCISES[name].task
 
 
-def test_an_answer_of_two_parts_may_be_filled_in_one_by_one():
-    blank, half = check.turned((..., ...)), check.turned((check.brain_slice(), ...))
-    assert blank.colour == "amber" and blank.message == check.turned.task
-    assert half.colour == "amber" and half.message == f"Half done: composed is still blank. {check.turned.task}"
+@pytest.mark.parametrize(
+    ("name", "answer", "missing"),
+    [
+        ("turned", lambda: (..., ...), ""),
+        ("turned", lambda: (check.brain_slice(), ...), "Half done: composed is still blank. "),
+        ("slopes", lambda: (..., ...), ""),
+        ("slopes", lambda: (0.01, ...), "Half done: finite is still blank. "),
+        ("faults", lambda: dict.fromkeys(_DEALT, ...), ""),
+        ("faults", lambda: check.faults.reference() | {"third": ...}, "third still blank. "),
+        ("repaired", lambda: dict.fromkeys(_DEALT, None), ""),
+        ("repaired", lambda: check.repaired.reference() | {"third": None}, "third still blank. "),
+    ],
+)
+def test_an_answer_may_be_filled_in_part_by_part(name, answer, missing):
+    verdict = EXERCISES[name](answer())
+    assert verdict.colour == "amber" and verdict.message == f"{missing}{EXERCISES[name].task}"
 
 
-def test_of_two_slopes_one_may_be_missing():
-    blank, half = check.slopes((..., ...)), check.slopes((0.01, ...))
-    assert blank.colour == "amber" and blank.message == check.slopes.task
-    assert half.colour == "amber" and half.message == f"Half done: finite is still blank. {check.slopes.task}"
+def test_a_mistake_is_known_by_its_answer_by_others_or_by_a_property_and_never_where_the_answer_is_right():
+    exercise = check.Exercise(
+        "write 4",
+        "4",
+        prepare=float,
+        reference=lambda: 4,
+        alike=lambda one, other: abs(one - other) < 1,
+        mistakes={
+            "near": check.Mistake(lambda: 5.5, "5.5", others=(lambda: 7.5,)),
+            "even": check.Mistake(lambda: 10, "even", lambda number: number % 2 == 0 and number != 4),
+            "else": check.Mistake(lambda: 11, "else", "otherwise"),
+            "words": lambda: "four",
+        },
+    )
+    said = [exercise(answer).message for answer in (4, 4.8, 6.2, 7.0, 10, 9)]
+    assert said == ["4", "4", "5.5", "5.5", "even", "else"]
+    assert exercise("four").message.endswith("could not be read (could not convert string to float: 'four'). write 4")
 
 
 OFFSET = torch.tensor([1.5, 1.5])
@@ -61,6 +95,9 @@ def test_each_known_mistake_is_red_with_a_hint_of_its_own(name):
 @pytest.mark.parametrize("nonsense", ["text", object(), [], float("nan"), {"a": 1}, [[1], [2, 3]]])
 def test_nonsense_is_red_and_never_raises(name, nonsense):
     assert EXERCISES[name](nonsense).colour == "red"
+
+
+# ---------------------------------------------------------------------------------------------- tutorial 14: transforms
 
 
 def exported_by(matrix):
@@ -122,7 +159,43 @@ def test_a_transform_may_be_written_in_other_ways_and_be_wrong_in_others(answer,
     assert re.match(said, str(check.exported(answer)))
 
 
-def test_a_verdict_shows_itself_in_text_and_in_html():
-    verdict = check.Verdict("red", "a < b")
-    assert str(verdict).startswith("✗") and "a < b" in str(verdict)
-    assert "a &lt; b" in verdict._repr_html_() and 'role="status"' in verdict._repr_html_()
+# ---------------------------------------------------------------------------------------------- tutorial 12: files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return check.faulty_files(tmp_path_factory.mktemp("files"))
+
+
+def with_affine(path, affine):
+    """The file's voxels with another affine, on the trusted scan's grid."""
+    values = torch.from_numpy(load(path).get_fdata(dtype=np.float32))[None, None]
+    grid = Grid(values.shape[2:], affine)
+    return resample(Scan(values, grid, grid), check.trusted_scan()).tensor
+
+
+@pytest.mark.parametrize("name", _DEALT)
+def test_a_file_has_a_fault_in_its_affine_alone(files, name):
+    trusted = check.trusted_scan()
+    stored = load(files[name])
+    assert np.allclose(stored.affine, _stored(name))
+    assert np.array_equal(np.sort(stored.get_fdata(), None), np.sort(trusted.tensor.numpy().astype(float), None))
+    assert torch.allclose(with_affine(files[name], _true(name)), trusted.tensor, atol=1e-5)
+    wrong = resample(read_image(files[name]), trusted).tensor
+    assert (wrong - trusted.tensor).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("name", _DEALT)
+def test_any_affine_within_two_millimetres_is_right(name):
+    near, far = check.repaired.reference(), check.repaired.reference()
+    near[name][:3, 3] += (1.0, -1.5, 0.5)
+    far[name][:3, 3] += (0.0, 4.0, 0.0)
+    assert check.repaired(near).colour == "green" and check.repaired(far).colour == "red"
+
+
+def test_the_capsule_is_to_the_right_and_has_no_twin():
+    trusted = check.trusted_scan()
+    assert "".join(aff2axcodes(trusted.affine)) == "RAS"
+    bright = np.argwhere(trusted.tensor[0, 0].numpy() == 1) @ np.diag(trusted.spacing) + trusted.affine[:3, 3]
+    beside = bright[np.abs(bright[:, 0]) > 75]
+    assert len(beside) > 20 and (beside[:, 0] > 0).all()

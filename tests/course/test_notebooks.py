@@ -1,5 +1,6 @@
 """The notebooks are what their scripts make; the command line and the README's lines do what they say."""
 
+import ast
 import json
 import os
 import re
@@ -82,6 +83,17 @@ def test_a_tutorial_has_every_part_that_the_course_promises(source):
     for part in ("Goals", "Before you start", "CPU", "Predict", "Break it", "Exercise", "Take away", "Next"):
         assert part in text, f"{source.name} lacks the part {part!r}"
     assert "check." in text and "assert " in text and "begin(" in text
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_claim_that_fails_says_what_was_claimed_and_the_number_that_it_met(source):
+    claims = [node for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)]
+    for claim in claims:
+        place = f"{source.name}, line {claim.lineno}: {ast.unparse(claim.test)}"
+        assert isinstance(claim.msg, ast.JoinedStr), f"{place}: an f-string is wanted that tells a learner what to do"
+        numbers = [part for part in claim.msg.values if isinstance(part, ast.FormattedValue)]
+        words = " ".join(part.value for part in claim.msg.values if isinstance(part, ast.Constant)).split()
+        assert numbers and len(words) >= 5 and "here" in words, f"{place}: a sentence and what is met *here* are wanted"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

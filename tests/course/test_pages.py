@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -20,7 +22,7 @@ from tqdm.auto import tqdm
 from regkit.data import ShapePairs
 from regkit.models import VoxelMorph
 from regkit.training import Recipe, train
-from regkit.views.timelapse import TimeLapse
+from regkit.course.lessons.timelapse import TimeLapse
 torch.set_num_threads(1)
 pairs = ShapePairs(8, size=(21, 34))
 model = VoxelMorph(2, encoder_channels=(4, 4), decoder_channels=(4, 4, 4))
@@ -62,3 +64,8 @@ def test_a_picture_that_follows_a_training_has_the_frames_of_the_whole_training(
     assert slider["values"] == ["0", "1", "2", "3"] and slider["start"] == 3
     assert [words for _, words in found["frames"].values()][-1].startswith("warped")
     assert "after 6 steps" in found["frames"]["3"][1] and "after 0 steps" in found["frames"]["0"][1]
+
+
+def test_the_course_opens_without_what_only_pages_need():
+    block = "import sys; sys.modules.update(dict.fromkeys(['latex2mathml', 'mistune', 'nbconvert', 'nbclient']))"
+    subprocess.run([sys.executable, "-c", f"{block}; from regkit.course import begin, check"], check=True)

@@ -7,16 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from regkit.data.vessels import (
-    Branch,
-    VesselPairs,
-    _part,
-    deformation_error,
-    draw_tree,
-    field_of_view,
-    grow_tree,
-    random_deformation,
-)
+from regkit.data import vessels
+from regkit.data.vessels import VesselPairs, deformation_error, draw_tree, grow_tree, random_deformation
 from regkit.fields import compose, invert, jacobian_determinant, warp, warp_labels
 from regkit.types import Pair
 
@@ -62,13 +54,13 @@ def test_a_branch_starts_where_its_parent_ends(seed):
 def test_two_vessels_leave_on_two_sides_at_murrays_angles():
     random = np.random.RandomState(0)
     for share in (0.2, 0.5, 0.7):
-        radii, turns = zip(*(_part(0.4, share, random) for _ in range(40)), strict=True)
+        radii, turns = zip(*(vessels._part(0.4, share, random) for _ in range(40)), strict=True)
         assert np.allclose((radii[0] / 0.4) ** 3, [share, 1 - share]) and (np.prod(turns, axis=1) < 0).all()
         ratios = np.abs(turns) / np.abs(turns).mean(0)
         assert 0.6 < ratios.min() < 0.85 and 1.15 < ratios.max() < 1.5  # each angle times 0.7 to 1.5, of mean 1.1
         if share == 0.5:  # cos θ = 2^(-1/3): 37.5 degrees
             assert np.degrees(np.abs(turns).mean()) / 1.1 == pytest.approx(37.5, rel=0.05)
-    wide, narrow = np.abs(np.mean([np.abs(_part(1, 0.8, random)[1]) for _ in range(100)], axis=0))
+    wide, narrow = np.abs(np.mean([np.abs(vessels._part(1, 0.8, random)[1]) for _ in range(100)], axis=0))
     assert wide < 0.6 * narrow  # the thicker vessel turns less
 
 
@@ -76,7 +68,7 @@ def test_two_vessels_leave_on_two_sides_at_murrays_angles():
 def test_a_line_is_drawn_at_its_place_with_its_width(shape):
     radius = 0.48 * min(shape)
     line = np.array([[-0.5, 0.0], [0.5, 0.0]])  # along axis 0, through the centre
-    image, labels = draw_tree([Branch(line, 0.1, -1)], shape)
+    image, labels = draw_tree([vessels.Branch(line, 0.1, -1)], shape)
     assert image.shape == labels.shape == (1, 1, *shape) and labels.dtype == torch.long
     row = (shape[0] - 1) // 2
     offset = np.abs(np.arange(shape[1]) - (shape[1] - 1) / 2)
@@ -88,7 +80,7 @@ def test_a_line_is_drawn_at_its_place_with_its_width(shape):
 
 def test_thin_vessels_stay_visible_on_a_coarse_grid():
     line = np.array([[-0.6, -0.33], [0.6, 0.41]])
-    image, _ = draw_tree([Branch(line, 0.001, -1)], 33)
+    image, _ = draw_tree([vessels.Branch(line, 0.001, -1)], 33)
     crossed = image[0, 0, 10:22].max(1).values
     assert crossed.min() > 0.5
 
@@ -107,14 +99,14 @@ def test_distances_are_those_of_a_finely_painted_line():
             continue
         distance = distance_transform_edt(canvas)[::upsampled, ::upsampled] / upsampled
         expected = np.maximum(expected, 2.0 ** -((distance / max(branch.radius * radius, 0.7)) ** 2))
-    inner = field_of_view(size - 6)[0, 0].numpy()
+    inner = vessels.field_of_view(size - 6)[0, 0].numpy()
     error = np.abs(image[0, 0].numpy() - expected)[3:-3, 3:-3][inner]
     assert error.max() < 0.13 and error.mean() < 0.02  # a painted point is up to 0.09 voxels off
 
 
 def test_nothing_is_drawn_outside_the_round_field_of_view():
     image, labels = draw_tree(grow_tree(0), SHAPE)
-    seen = field_of_view(SHAPE)
+    seen = vessels.field_of_view(SHAPE)
     assert seen.sum().item() == pytest.approx(np.pi * (0.48 * 41) ** 2, rel=0.01)
     assert torch.equal(seen, seen.flip(2)) and torch.equal(seen, seen.flip(3))
     assert not labels[~seen].any() and image[~seen].max() <= 0.5
@@ -168,7 +160,7 @@ def test_the_deformation_error_is_zero_for_the_truth_and_a_length_in_voxels():
     assert not deformation_error(pair.displacement, pair).any()
     off = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
     assert torch.allclose(deformation_error(pair.displacement + off, pair), torch.tensor(5.0))
-    outside = ~field_of_view(SHAPE)
+    outside = ~vessels.field_of_view(SHAPE)
     assert not deformation_error(pair.displacement + 9 * outside, pair).any()  # nothing is asked where nothing is seen
 
 

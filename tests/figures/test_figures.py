@@ -359,6 +359,6 @@ def test_a_history_shows_its_loss_and_every_term():
 def test_the_library_needs_neither_matplotlib_nor_ipywidgets():
     code = (
         "import sys; sys.modules['matplotlib'] = sys.modules['ipywidgets'] = None; "
-        "import regkit, regkit.views.pictures, regkit.views.scenes"
+        "import regkit, regkit.figures.paint, regkit.figures.planes"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

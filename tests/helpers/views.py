@@ -1,4 +1,4 @@
-"""Views driven in process: their pixels, other values of their controls, every control moved by itself."""
+"""Views driven in process: their pixels, and what each of their controls changes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ def pixels(view):
 
 
 def other_value(control):
-    if isinstance(control, ipywidgets.Dropdown):
-        return control.options[-1]
+    """A value that the control does not have now."""
+    if isinstance(control, ipywidgets.Dropdown | ipywidgets.SelectionSlider):
+        return control.options[-1] if control.value != control.options[-1] else control.options[0]
     if isinstance(control, ipywidgets.ToggleButton):
         return not control.value
-    return control.value + (1 if isinstance(control.value, int) else 0.25)
+    step = 1 if isinstance(control.value, int) else 0.25
+    return control.value + step if control.value + step <= control.max else control.value - step
 
 
-def drive(view):
-    """Move each control by itself; each must draw another picture or say something else, without an error."""
-    moved = {name for name in view.controls if name != "extreme"}  # which says only where the button goes
-    for control in (view.controls[name] for name in moved if hasattr(view.controls[name], "value")):
-        before, said, start = pixels(view), view.caption.value, control.value
-        named = isinstance(control, ipywidgets.SelectionSlider)
-        control.value = control.options[-1] if named else other_value(control)
-        after = pixels(view)
-        assert before.shape != after.shape or (before != after).any() or said != view.caption.value
-        control.value = start
-        assert np.array_equal(pixels(view), before)
-    assert view.errors == []
+def changed(view, name):
+    """What moving one control by itself changes: "picture", "words", "both" or "nothing"; it is moved back."""
+    control = view.controls[name]
+    before, said, start = view.image.value, view.caption.value, control.value
+    control.value = other_value(control)
+    picture, words = view.image.value != before, view.caption.value != said
+    control.value = start
+    assert view.image.value == before and view.caption.value == said, name
+    return {(True, True): "both", (True, False): "picture", (False, True): "words"}.get((picture, words), "nothing")
+
+
+def drive(view, changes):
+    """Move each control that is shown by itself: it must change what the table says, and have words.
+
+    changes: by the control's name "picture", "words", "both", or "nothing" (it only says what a button does).
+    """
+    shown = [name for name, each in view.controls.items() if hasattr(each, "value") and each.layout.display != "none"]
+    assert {name: changed(view, name) for name in shown} == changes
+    assert all(each.description for each in view.controls.values() if not isinstance(each, ipywidgets.Play))
+    assert view.errors == [] and view.alert.value == ""

@@ -9,8 +9,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.networks import descend, recipe_weights, small_pair
 from helpers.parity import Entries
-from helpers.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import checkpoints, data, fields, losses, metrics
@@ -65,7 +65,7 @@ def parameters_of(section: str) -> list[tuple[str, list[int]]]:
 
 def official(section: str, gain: float) -> dict[str, Tensor]:
     """The authors' state dict: the recipe's weights, and batch statistics as they are before training."""
-    state = {name: torch.from_numpy(value) for name, value in fill(parameters_of(section), gain).items()}
+    state = recipe_weights(parameters_of(section), gain)
     for name in [name for name in state if "batchNorms" in name and name.endswith("bias")]:
         state[name.replace("bias", "running_mean")] = torch.zeros_like(state[name])
         state[name.replace("bias", "running_var")] = torch.ones_like(state[name])
@@ -80,8 +80,7 @@ def build(section: str, gain: float, **switches) -> GradICON:
 
 def images(section: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     _, _, _, shape, seed, *_ = SECTIONS[section]
-    moving, fixed = small_pair(shape, seed)
-    return moving.to(dtype), fixed.to(dtype)
+    return small_pair(shape, seed, dtype=dtype)
 
 
 @functools.cache
@@ -110,11 +109,6 @@ def objective_of(section: str, precision: str, points: Tensor, **switches) -> di
     model = GradICON(SECTIONS[section][0], levels=(0,), encoder_channels=(4,), decoder_channels=(4,), **switches)
     pair = images(section, DTYPES[precision])
     return model.objective(registered(section, precision), *pair, points=points)
-
-
-def small_pair(shape: tuple[int, ...], *seeds: int) -> tuple[Tensor, Tensor]:
-    moving, fixed = zip(*(image_pair(shape, seed) for seed in seeds or (0,)), strict=True)
-    return torch.from_numpy(np.stack(moving))[:, None], torch.from_numpy(np.stack(fixed))[:, None]
 
 
 def awake(dim, **options) -> GradICON:
@@ -258,7 +252,7 @@ def test_folds_are_the_authors(section: str) -> None:
 def test_full_network_is_the_authors() -> None:
     network = GradICON(3, levels=(0,)).networks[0].eval()
     names = json.loads(str(FIXTURE["parameters_u3"]))
-    weights = [torch.from_numpy(value) for value in fill(names, 1.0).values()]
+    weights = list(recipe_weights(names).values())
     parts = (network.encoder, network.decoder, network.norms, [network.head])
     parameters = [parameter for part in parts for layer in part for parameter in (layer.weight, layer.bias)]
     seen: dict[str, tuple[float, float, list[int]]] = {}
@@ -366,14 +360,6 @@ def test_swapping_the_images_swaps_the_maps(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(term, exchanged[name])
 
 
-@pytest.mark.parametrize("shape", [(19, 26), (13, 18, 17)])
-def test_a_pairs_result_does_not_depend_on_its_batch(shape: tuple[int, ...]) -> None:
-    model, (moving, fixed) = awake(len(shape), **TINY), small_pair(shape, 0, 1, 2)
-    together = fields.voxels_to_unit(model(moving, fixed).displacement)
-    alone = fields.voxels_to_unit(model(moving[1:2], fixed[1:2]).displacement)
-    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=3e-7)
-
-
 POINTS = ("noisy", "voxels", "sparse")
 
 
@@ -434,19 +420,6 @@ def test_only_the_heads_learn_in_the_first_step() -> None:
     assert moved == {name for name, _ in model.named_parameters() if ".head." in name}
 
 
-@pytest.mark.parametrize("shape", [(24, 31), (17, 12, 15)])
-def test_the_objective_stays_in_float32_under_autocast(shape: tuple[int, ...]) -> None:
-    model, pair = awake(len(shape), points="voxels", similarity="ncc", **TINY), small_pair(shape)
-    exact = model.objective(model(*pair), *pair)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = model(*pair)
-        terms = model.objective(found, *pair)
-    assert found.displacement.dtype == torch.float32
-    for name, term in terms.items():
-        assert term.dtype == torch.float32
-        assert term.item() == pytest.approx(exact[name].item(), rel=0.1)  # the networks' own rounding, 2^-8
-
-
 # ------------------------------------------------------------------------------------------------ learning
 
 
@@ -456,30 +429,16 @@ def test_learns_shapes(dim, size: tuple[int, ...], steps: int, factor: int) -> N
     images = data.shapes(4, dim=dim, size=size, seed=3).images
     pair = images[:2], images[2:]
     model = GradICON(dim, levels=(1, 0), encoder_channels=(8, 16, 32), decoder_channels=(8, 16, 16))
-    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
-    history = []
-    for _ in range(steps):
-        found = model(*pair)
-        loss = sum(model.objective(found, *pair).values())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        history.append(float(loss.detach()))
+    history = descend(model, pair, steps, 2e-3)
     assert history[-1] < history[0] / factor
-    assert metrics.folds(found.displacement.detach()).percent < 1
+    with torch.no_grad():
+        assert metrics.folds(model(*pair).displacement).percent < 1
 
 
 # ------------------------------------------------------------------------------------------------ bad input
 
 
 def test_bad_input_is_named() -> None:
-    model, image = GradICON(2, **TINY), torch.rand(1, 1, 12, 15)
-    with pytest.raises(ValueError, match=r"dim=2 takes images with 2 spatial axes.*dim=3"):
-        model(image[..., None], image[..., None])
-    with pytest.raises(ValueError, match=r"share one grid.*\(12, 15\) and \(12, 14\)"):
-        model(image, image[..., :14])
-    with pytest.raises(ValueError, match="fixed must be finite, received 1 NaN"):
-        model(image, image.index_put((*torch.zeros(4, 1, dtype=torch.long),), torch.tensor(torch.nan)))
     with pytest.raises(ValueError, match="end at 0"):
         GradICON(2, levels=(2, 1))
     with pytest.raises(ValueError, match="never rise"):

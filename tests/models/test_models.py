@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 import pytest
 import torch
+from helpers.networks import small_pair, strong
 
 import regkit
 from regkit import models
@@ -59,7 +60,74 @@ def test_every_switch_is_a_typed_keyword(name):
     parameters = list(inspect.signature(constructor).parameters.values())[1:]
     assert parameters[0].name == "dim" and parameters[0].default == 2
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters[1:])
-    assert {parameter.name for parameter in parameters} <= set(hints)
+    assert {parameter.name for parameter in parameters} == set(hints) - {"return"}
+    assert set(getattr(models, name)().configuration) == set(hints) - {"return"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "switches", "count"),
+    [
+        ("VoxelMorph", 2, {}, 100_530),
+        ("VoxelMorph", 3, {}, 301_411),
+        ("SPNet", 3, {}, 426_732),
+        ("SPNet", 3, {"image_encoding": False}, 377_676),
+        ("SPNet", 3, {"levels": 3}, 238_913),
+        ("SPNet", 3, {"levels": 2}, 69_670),
+        ("SPNet", 2, {}, 137_672),
+        ("SPNet", 2, {"image_encoding": False}, 121_304),
+        ("SACBNet", 3, {}, 1_105_591),
+        ("SACBNet", 2, {}, 454_638),
+        ("SACBNet", 3, {"clusters": 1}, 1_105_591),
+        ("SACBNet", 3, {"clusters": 11}, 1_105_591),
+        ("SACBNet", 3, {"mean": "channels"}, 1_092_535),
+        ("SACBNet", 3, {"mean": "both"}, 1_126_327),
+        ("SACBNet", 3, {"blocks": "none"}, 451_307),
+        ("SACBNet", 3, {"width": 8}, 4_037_055),
+        ("SMGICNet", 3, {}, 1_877_715),
+        ("SMGICNet", 2, {}, 640_323),
+        ("SMGICNet", 3, {"attention": False}, 1_871_280),
+        ("SMGICNet", 2, {"attention": False}, 633_888),
+        ("SMGICNet", 3, {"levels": 1}, 535_587),
+        ("SMGICNet", 2, {"levels": 1}, 186_339),
+        ("SMGICNet", 3, {"variant": "released"}, 1_795_280),
+    ],
+)
+def test_parameter_counts(name, dim, switches, count):
+    assert sum(parameter.numel() for parameter in getattr(models, name)(dim, **switches).parameters()) == count
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "switches"), [*((name, {}) for name in NAMES), ("SMGICNet", {"variant": "released", "levels": 4})]
+)
+def test_the_items_of_a_batch_do_not_meet(name, switches, dim):
+    model = strong(getattr(models, name)(dim, **SMALL[name] | switches), 1.0).double()
+    shape = {2: (50, 67), 3: (35, 33, 20)}[dim]  # smaller maps have equal means in pairs, which rounding decides
+    moving, fixed = small_pair(shape, 0, 1, 2, dtype=torch.float64)
+    with torch.no_grad():
+        together = model(moving, fixed)
+        alone = [model(moving[[item]], fixed[[item]]) for item in range(3)]
+        one = model(moving[:1], fixed)  # one moving image for all
+        first = model(moving[:1], fixed[1:2])
+    assert together.displacement.abs().max() > 0.02
+    for field in ("displacement", "inverse", "velocity"):
+        if getattr(together, field) is not None:
+            apart = torch.cat([getattr(registration, field) for registration in alone])
+            torch.testing.assert_close(getattr(together, field), apart, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.displacement[[1]], first.displacement, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_images_are_named(name):
+    model, image = getattr(models, name)(2, **SMALL[name]), torch.rand(1, 1, 12, 15)
+    with pytest.raises(ValueError, match=r"dim=2 takes images with 2 spatial axes.*dim=3"):
+        model(image[..., None], image[..., None])
+    with pytest.raises(ValueError, match=r"share one grid.*\(12, 15\) and \(12, 14\)"):
+        model(image, image[..., :14])
+    with pytest.raises(ValueError, match="moving must be finite, received 180 NaN"):
+        model(image * torch.nan, image)
+    with pytest.raises(ValueError, match="fixed must be finite, received 1 NaN"):
+        model(image, image.index_put((*torch.zeros(4, 1, dtype=torch.long),), torch.tensor(torch.nan)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,6 +173,8 @@ def test_bfloat16_on_the_cpu_gives_the_gradient_also_on_grids_smaller_than_a_ker
         model = getattr(models, name)(dim, **arguments)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             registration = model(pair.moving, pair.fixed)
+            terms = model.objective(registration, pair.moving, pair.fixed)
+        assert {tensor.dtype for tensor in (registration.displacement, *terms.values())} == {torch.float32}
         torch.manual_seed(1)
         sum(model.objective(registration, pair.moving, pair.fixed).values()).backward()
         gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))

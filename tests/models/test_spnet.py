@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import get_type_hints
 
 import pytest
 import torch
+from helpers.networks import recipe_weights, small_pair, strong
 from helpers.parity import Entries
-from helpers.recipe import fill, image_pair
 from torch import Tensor
 
 from regkit import fields, losses
@@ -45,27 +44,12 @@ SWITCHES = [
 SHAPES = [(21, 34), (17, 22, 19)]
 
 
-def pair(shape, seed=0, dtype=torch.float32):
-    return tuple(torch.from_numpy(image)[None, None].to(dtype) for image in image_pair(shape, seed))
-
-
-def weights(parameters, gain):
-    return {name: torch.from_numpy(value) for name, value in fill(parameters, gain).items()}
-
-
-def strong(model: torch.nn.Module, gain: float = 2.0) -> torch.nn.Module:
-    """The model with random weights that move voxels, in evaluation mode."""
-    shapes = [(name, tuple(value.shape)) for name, value in model.named_parameters()]
-    model.load_state_dict(weights(shapes, gain))
-    return model.eval()
-
-
 @functools.cache
 def released() -> tuple[SPNet, SPNetRegistration]:
-    state = weights(json.loads(str(FIXTURE["parameters"])), 2.0)
+    state = recipe_weights(json.loads(str(FIXTURE["parameters"])), 2.0)
     model = load_official("spnet", state, dim=3, geometry="released")
     with torch.no_grad():
-        return model, model(*pair((32, 48, 40)))
+        return model, model(*small_pair((32, 48, 40)))
 
 
 def difference(field: Tensor, name: str) -> float:
@@ -89,7 +73,7 @@ def test_the_released_program_gives_the_same_fields():
 
 def test_the_released_program_gives_the_same_features_and_warped_images():
     model, registration = released()
-    images = model.pyramid(torch.cat(pair((32, 48, 40))))
+    images = model.pyramid(torch.cat(small_pair((32, 48, 40))))
     features = model.encoder(images)
     assert difference(features[0][1:], "feature0_fixed_s4") < 1e-5
     assert difference(features[1][:1, :16], "feature1_moving_s4") < 1e-5
@@ -113,7 +97,7 @@ def test_the_released_program_gives_the_same_estimates():
         estimator = model.estimators[level]
         estimator.register_forward_hook(lambda _, __, result, level=level: given.update({level: result}))
     with torch.no_grad():
-        model(*pair((32, 48, 40)))
+        model(*small_pair((32, 48, 40)))
     for level, (estimate, _) in given.items():
         assert difference(estimate[:1], f"head{level}_forward") < 1e-4
         assert difference(estimate[1:], f"head{level}_backward") < 1e-4
@@ -128,7 +112,7 @@ def test_the_released_program_gives_the_same_loss():
             for name, value in vars(registration).items()
         }
     )
-    terms = model.objective(doubled, *pair((32, 48, 40), dtype=torch.float64))
+    terms = model.objective(doubled, *small_pair((32, 48, 40), dtype=torch.float64))
     expected = {
         "lncc": sum((FIXTURE[f"loss_sim{i}"] + FIXTURE[f"loss_sim_back{i}"]) / 2 / 2**i for i in range(4)),
         "diffusion": sum(FIXTURE[f"loss_grad{i}"] / 2**i for i in range(4)),
@@ -136,7 +120,7 @@ def test_the_released_program_gives_the_same_loss():
     for name, value in expected.items():
         assert float(terms[name]) == pytest.approx(float(value), abs=1e-5)
     assert float(sum(terms.values())) == pytest.approx(float(FIXTURE["loss_total"]), abs=1e-5)
-    moving, fixed = pair((32, 48, 40))
+    moving, fixed = small_pair((32, 48, 40))
     warped = model.pull(moving, registration.displacement)
     assert float(losses.mse(warped, fixed)) == pytest.approx(float(FIXTURE["loss_mse0"]), abs=1e-5)
 
@@ -156,8 +140,8 @@ def test_every_ablation_gives_the_fields_of_its_reimplementation(tag):
     parameters = lists.get(tag) or lists.get(tag.removesuffix("_aligned_border"))
     parameters = parameters or json.loads(str(FIXTURE["parameters"]))
     gain = float(json.loads(str(FIXTURE["config"]))["derived_gain"])
-    model = load_official("spnet", weights(parameters, gain), **switches)
-    moving, fixed = pair((64, 48) if tag.startswith("d2") else (32, 48, 40))
+    model = load_official("spnet", recipe_weights(parameters, gain), **switches)
+    moving, fixed = small_pair((64, 48) if tag.startswith("d2") else (32, 48, 40))
     with torch.no_grad():
         registration = model(moving, fixed)
     names = [name for name in FIXTURE.files if name.startswith(f"{tag}/flow") or name.startswith(f"{tag}/velocity")]
@@ -174,26 +158,11 @@ def test_every_ablation_gives_the_fields_of_its_reimplementation(tag):
     assert float(error) == pytest.approx(float(FIXTURE[f"{tag}/ice_true_composition"]), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("switches", "count"),
-    [
-        ({"dim": 3}, 426_732),
-        ({"dim": 3, "image_encoding": False}, 377_676),
-        ({"dim": 3, "levels": 3}, 238_913),
-        ({"dim": 3, "levels": 2}, 69_670),
-        ({"dim": 2}, 137_672),
-        ({"dim": 2, "image_encoding": False}, 121_304),
-    ],
-)
-def test_parameter_counts(switches, count):
-    assert sum(parameter.numel() for parameter in SPNet(**switches).parameters()) == count
-
-
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_switch_registers_and_trains_every_parameter(shape, switches):
     model = strong(SPNet(len(shape), **switches)).double()  # what cancels leaves 1e-16, far from the least gradient
-    moving, fixed = pair(shape, dtype=torch.float64)
+    moving, fixed = small_pair(shape, dtype=torch.float64)
     registration = model(moving, fixed)
     assert registration.displacement.shape == registration.inverse.shape == (1, len(shape), *shape)
     assert len(registration.levels) == model.configuration["levels"]
@@ -211,7 +180,7 @@ def test_every_switch_registers_and_trains_every_parameter(shape, switches):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_swapping_the_images_swaps_the_results(shape, geometry):
     model = strong(SPNet(len(shape), geometry=geometry))
-    moving, fixed = pair(shape)
+    moving, fixed = small_pair(shape)
     with torch.no_grad():
         one, other = model(moving, fixed), model(fixed, moving)
     assert one.displacement.abs().max() > 0.3
@@ -222,7 +191,7 @@ def test_swapping_the_images_swaps_the_results(shape, geometry):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_identical_images_stay_where_they_are_and_give_no_gradient(shape):
     model = strong(SPNet(len(shape)))
-    image, _ = pair(shape)
+    image, _ = small_pair(shape)
     registration = model(image, image)
     assert all(not field.any() for field in (*registration.levels, registration.inverse))
     sum(model.objective(registration, image, image).values()).backward()
@@ -233,7 +202,7 @@ def test_identical_images_stay_where_they_are_and_give_no_gradient(shape):
 def test_both_directions_are_exponentials_of_opposite_velocities(shape):
     model = strong(SPNet(len(shape)))
     with torch.no_grad():
-        registration = model(*pair(shape))
+        registration = model(*small_pair(shape))
     assert torch.equal(registration.displacement, fields.exponential(registration.velocity))
     assert torch.equal(registration.inverse, fields.exponential(-registration.velocity))
 
@@ -242,7 +211,7 @@ def test_both_directions_are_exponentials_of_opposite_velocities(shape):
 def test_a_fresh_network_hardly_moves(dim):
     shape = SHAPES[dim - 2]
     with torch.no_grad():
-        assert SPNet(dim)(*pair(shape)).displacement.abs().max() < 1e-3
+        assert SPNet(dim)(*small_pair(shape)).displacement.abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -259,18 +228,9 @@ def test_the_inverse_consistency_error_is_small_and_falls_with_more_squarings(di
     assert error(7) < error(5) < error(3) and error(7) < 0.02
 
 
-def test_the_items_of_a_batch_do_not_meet():
-    model = strong(SPNet(2))
-    pairs = [pair(SHAPES[0], seed) for seed in (0, 1)]
-    with torch.no_grad():
-        together = model(*(torch.cat(images) for images in zip(*pairs, strict=True)))
-        alone = [model(*images) for images in pairs]
-    assert torch.allclose(together.displacement, torch.cat([item.displacement for item in alone]), atol=1e-4)
-
-
 def test_head_biases_change_nothing_while_the_directions_are_averaged():
     model = strong(SPNet(2)).double()
-    images = pair(SHAPES[0], dtype=torch.float64)
+    images = small_pair(SHAPES[0], dtype=torch.float64)
     with torch.no_grad():
         before = model(*images).displacement
         for estimator in model.estimators:
@@ -289,46 +249,11 @@ def test_the_released_sampler_is_half_a_voxel_off_at_the_faces():
     )
 
 
-def test_options_are_typed():
-    hints = get_type_hints(SPNet.__init__)
-    assert set(SPNet(2).configuration) == set(hints) - {"return"}
-
-
-@pytest.mark.parametrize("dim", [2, 3])
-def test_training_lowers_the_loss(dim):
-    shape = (40, 48) if dim == 2 else (24, 32, 28)
-    torch.manual_seed(0)
-    model = SPNet(dim)
-    pairs = [pair(shape, seed) for seed in range(4 if dim == 2 else 1)]
-    moving, fixed = (torch.cat(images) for images in zip(*pairs, strict=True))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def loss():
-        return sum(model.objective(model(moving, fixed), moving, fixed).values())
-
-    before = float(loss())
-    for _ in range(60 if dim == 2 else 25):
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        optimizer.step()
-    assert float(loss()) < 1.03 * before < 0  # the loss is minus a correlation: at least 3 % more of it
-
-
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [(((1, 1, 8, 9, 7), (1, 1, 8, 9, 7)), "dim=2"), (((1, 1, 8, 9), (1, 1, 8, 8)), "share one grid")],
-)
-def test_bad_input_is_named(shapes, message):
-    with pytest.raises(ValueError, match=message):
-        SPNet(2)(*(torch.rand(shape) for shape in shapes))
-
-
 @pytest.mark.parametrize("levels", [2, 4])
 def test_the_least_image_that_can_be_trained_on(levels):
     assert "2^levels + 1 voxels" in SPNet.__doc__ and "2^levels + 1 voxels" in SPNet.objective.__doc__
     model, least = SPNet(2, levels=levels), 2**levels + 1
-    moving, fixed = pair((least, 31))
+    moving, fixed = small_pair((least, 31))
     assert all(term.isfinite() for term in model.objective(model(moving, fixed), moving, fixed).values())
     moving, fixed = moving[:, :, 1:], fixed[:, :, 1:]
     found = model(moving, fixed)  # is registered nevertheless

@@ -229,9 +229,10 @@ def test_what_is_shown_in_html_is_escaped(tmp_path):
 # ---------------------------------------------------------------------------------------------- the doctor
 
 
-def test_every_control_draws_anew(prepared, files):
+def test_what_the_controls_change(prepared, files):
     view = t14_your_own_brain.doctor({name: prepared[name] for name in ("good", "far away")}, files.fixed)
-    drive(view)
+    planes = dict.fromkeys(["axis_0", "axis_1", "axis_2"], "picture")
+    drive(view, {"patient": "both", "revealed": "both", **planes})
     assert all(control.description for control in view.controls.values())
     assert "image/png" in view._repr_mimebundle_() and "all is well" in view.caption.value
     view.set(patient="far away")
@@ -266,9 +267,9 @@ def test_the_letters_are_where_the_body_is(tmp_path):
         mark = tuple(slice(22, 27) if sign > 0 else slice(3, 8) for sign in signs)
         values[mark] = 100
         scan = examine.examine(store(tmp_path / f"{codes}.nii", values, affine)).scan
-        drawn = t14_your_own_brain._even(scan)
+        drawn = t14_your_own_brain.even_voxels(scan)
         assert np.argwhere(drawn > 0.5).mean(0) == pytest.approx([24, 24, 24], abs=1)
-        picture = t14_your_own_brain._planes(drawn, {f"axis_{axis}": 83 for axis in range(3)})
+        picture = t14_your_own_brain.draw_planes(drawn, {f"axis_{axis}": 83 for axis in range(3)})
         sagittal = picture[: t14_your_own_brain._SIDE, : t14_your_own_brain._SIDE, 0]
         grey = (sagittal > 200) & (picture[: len(sagittal), : len(sagittal), 2] > 200)
         rows, columns = np.nonzero(grey[17:-17, 17:-17])
@@ -284,4 +285,4 @@ def test_scans_are_drawn_in_true_proportions(tmp_path):
     grid = images.Grid((20, 20, 10), np.diag([2.0, 2, 8, 1]))
     path = tmp_path / "thick.nii"
     images.write_image(path, images.Scan(torch.rand(1, 1, 20, 20, 10), grid, grid))
-    assert t14_your_own_brain._even(examine.examine(path).scan).shape == (20, 20, 40)
+    assert t14_your_own_brain.even_voxels(examine.examine(path).scan).shape == (20, 20, 40)

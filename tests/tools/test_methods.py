@@ -1,10 +1,12 @@
-"""Methods by name: networks with weights, optimisation, nothing; what is missing is said."""
+"""Methods by name: networks with weights, optimisation, SyN where antspyx is, nothing; what is missing is said."""
+
+import importlib
 
 import pytest
 import torch
 
 import regkit
-from regkit import data, fields, models
+from regkit import data, fields, losses, metrics, models
 from regkit.tools import methods
 
 
@@ -40,7 +42,7 @@ def test_methods_without_a_network_say_what_they_found():
     assert fields.compose(affine.inverse, affine.displacement)[:, :, 5:-5, 5:-5].abs().max() < 0.05
     optimised = methods.make_method("optimise", 2, steps=15, progress=False)
     before, one, other = (
-        regkit.losses.mse(fields.warp(pair.moving, u), pair.fixed)
+        losses.mse(fields.warp(pair.moving, u), pair.fixed)
         for u in (nothing.displacement, affine.displacement, optimised(pair.moving, pair.fixed).displacement)
     )
     assert one < before and other < 0.5 * before
@@ -55,9 +57,7 @@ def test_an_affine_map_of_a_large_image_is_found_on_a_small_one(monkeypatch):
     )
     monkeypatch.setattr(methods, "_LONGEST", 32)
     found = affine(moving, pair.fixed)
-    before, after = (
-        regkit.losses.mse(image, pair.fixed) for image in (moving, fields.warp(moving, found.displacement))
-    )
+    before, after = (losses.mse(image, pair.fixed) for image in (moving, fields.warp(moving, found.displacement)))
     assert after < 0.05 * before
     assert fields.compose(found.inverse, found.displacement)[:, :, 7:-7, 7:-7].abs().max() < 0.1
 
@@ -71,8 +71,7 @@ def test_an_affine_map_comes_before_the_method():
     assert both.name == "affine + optimise"
     found = both(moving, pair.fixed)
     one, other = (
-        regkit.losses.ncc(fields.warp(moving, each.displacement), pair.fixed)
-        for each in (alone(moving, pair.fixed), found)
+        losses.ncc(fields.warp(moving, each.displacement), pair.fixed) for each in (alone(moving, pair.fixed), found)
     )
     assert other < one
     assert fields.compose(found.inverse, found.displacement)[:, :, 7:-7, 7:-7].abs().mean() < 0.1
@@ -84,7 +83,7 @@ def test_refinement_follows_the_method(weights):
     refined = methods.with_refinement(method, 5, progress=False)
     assert refined.name == "voxelmorph + 5 steps" and refined.model is method.model
     before, after, own = (
-        regkit.losses.lncc(fields.warp(pair.moving, each(pair.moving, pair.fixed).displacement), pair.fixed)
+        losses.lncc(fields.warp(pair.moving, each(pair.moving, pair.fixed).displacement), pair.fixed)
         for each in (method, refined, methods.with_refinement(method, 5, weights=True, progress=False))
     )
     assert after < before and own != before
@@ -105,3 +104,31 @@ def test_what_does_not_belong_together_is_refused(weights, arguments, words):
         methods.make_method(name, dim, weights=weights if file == ["own"] else (file or [None])[0])
     with pytest.raises(ValueError, match="only a network's weights"):
         methods.with_refinement(methods.make_method("none", 2), 5, weights=True)
+
+
+# ---------------------------------------------------------------------------------------------- SyN
+
+
+@pytest.mark.parametrize("shape", [(47, 38), (29, 33, 26)])
+def test_syn_warps_moving_onto_fixed_and_back(shape):
+    pytest.importorskip("ants")
+    pair = data.synthetic_pair(len(shape), 2, size=shape, motion=0.6)
+    found = methods.register_with_syn(pair.moving, pair.fixed)
+    before = losses.ncc(pair.moving, pair.fixed)
+    assert losses.ncc(fields.warp(pair.moving, found.displacement), pair.fixed) < 0.6 * before
+    assert losses.ncc(fields.warp(pair.fixed, found.inverse), pair.moving) < 0.6 * before
+    assert metrics.inverse_consistency(found.displacement, found.inverse, region="inside") < 0.2
+    assert found.displacement.abs().max() > 1
+
+
+def test_what_syn_needs_is_said(monkeypatch):
+    image = torch.rand(1, 1, 12, 12)
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImportError, match="pip install antspyx"):
+        methods.make_method("syn", 2)(image, image)
+    with pytest.raises(ValueError, match="one pair of one channel"):
+        methods.register_with_syn(image.expand(2, -1, -1, -1), image.expand(2, -1, -1, -1))

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from regkit.models.smgicnet_networks import haar
-from regkit.views.drawing import JACOBIANS, Picture, displacement_limit, png, stack
-from regkit.views.pictures import (
+
+from regkit.data import ShapePairs, smooth_displacement
+from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
+from regkit.figures import JACOBIAN_LIMITS
+from regkit.figures.paint import (
     render_arrows,
     render_bar,
     render_checkerboard,
@@ -18,10 +20,8 @@ from regkit.views.pictures import (
     render_jacobian,
     render_overlay,
 )
-
-from regkit.data import ShapePairs, smooth_displacement
-from regkit.fields import compose, exponential, invert, jacobian_determinant, resize, warp
-from regkit.figures import JACOBIAN_LIMITS
+from regkit.figures.pixels import JACOBIANS, Picture, displacement_limit, png, stack
+from regkit.models.smgicnet.networks import haar
 from regkit.optimise import optimise_field
 
 SCALE = 3

@@ -1,14 +1,14 @@
-"""What an exercise is, and how an answer is judged."""
+"""What an exercise is, what a known mistake is, and how an answer is judged."""
 
 from __future__ import annotations
 
 import html
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Colour = Literal["amber", "green", "red"]
-
 _SHADES: dict[Colour, tuple[str, str]] = {
     "amber": ("#8a5a00", "○ not answered yet"),
     "green": ("#0b6b3a", "✓ right"),
@@ -38,6 +38,11 @@ class Unanswered(Exception):
     """Raised by `prepare` where part of an answer is still blank; its text says which part."""
 
 
+def is_blank(answer: Any) -> bool:
+    """None, or the three dots that a blank exercise has."""
+    return answer is None or answer is ...
+
+
 def filled_in(names: tuple[str, str], answer: Any) -> tuple[Any, Any]:
     """An answer of two parts, if neither is blank.
 
@@ -48,36 +53,72 @@ def filled_in(names: tuple[str, str], answer: Any) -> tuple[Any, Any]:
     parts = tuple(answer)
     if len(parts) != 2:
         raise ValueError(f"two parts are wanted, {names[0]} and {names[1]}, received {len(parts)}")
-    blank = [name for name, part in zip(names, parts, strict=True) if part is None or part is ...]
+    blank = [name for name, part in zip(names, parts, strict=True) if is_blank(part)]
     if blank:
         raise Unanswered("" if len(blank) == 2 else f"Half done: {blank[0]} is still blank.")
     return parts
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """One exercise: the rules that judge an answer, its reference, and the catalogue of mistakes.
+class Mistake:
+    """A known mistake: a wrong answer that makes it, and the hint for all answers that make it.
 
-    prepare: turns what the learner typed into what the rules take; its errors become the hint (Unanswered: amber).
-    rules: (is this mistake made?, hint) in the order they are tried; the first that applies is told.
-    reference: makes a right answer. mistakes: name to a maker of a wrong answer.
+    made: recognises it in what `Exercise.prepare` gives. "alike": the answer is alike to that of `make`, or of one of
+    `others`, and is not right. "otherwise": the answer is not right, whatever it is.
+    """
+
+    make: Callable[[], Any]
+    hint: str
+    made: Callable[[Any], bool] | Literal["alike", "otherwise"] = "alike"
+    others: tuple[Callable[[], Any], ...] = ()
+
+    def __call__(self) -> Any:
+        """A wrong answer that makes the mistake."""
+        return self.make()
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: how an answer is read, when it is right, and the catalogue of mistakes.
+
+    prepare: turns what the learner typed into what is judged; its errors become the hint (Unanswered: amber).
+    reference: makes a right answer. mistakes: by name, in the order in which they are tried; the first that is made is
+    told. In place of a `Mistake` stands only what makes the wrong answer, where `prepare` refuses it in its own words.
+    alike: whether two prepared answers are the same. right: of a prepared answer; alike to the reference if left out.
     """
 
     task: str
     praise: str
     prepare: Callable[[Any], Any]
-    rules: tuple[tuple[Callable[[Any], bool], str], ...]
     reference: Callable[[], Any]
     mistakes: Mapping[str, Callable[[], Any]]
+    alike: Callable[[Any, Any], bool] = operator.eq
+    right: Callable[[Any], bool] | None = None
+    _prepared: dict[Callable[[], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, answer: Any) -> Verdict:
-        if answer is None or answer is ...:
+        if is_blank(answer):
             return Verdict("amber", self.task)
         try:
             prepared = self.prepare(answer)
-            hint = next((hint for made, hint in self.rules if made(prepared)), None)
+            known = (mistake for mistake in self.mistakes.values() if isinstance(mistake, Mistake))
+            hint = next((mistake.hint for mistake in known if self._made(mistake, prepared)), None)
         except Unanswered as missing:
             return Verdict("amber", f"{missing} {self.task}".strip())
         except Exception as error:
             return Verdict("red", f"the answer could not be read ({error}). {self.task}")
         return Verdict("red", hint) if hint else Verdict("green", self.praise)
+
+    def _made(self, mistake: Mistake, prepared: Any) -> bool:
+        if mistake.made == "alike":
+            makers = (mistake.make, *mistake.others)
+            return any(self._is(make, prepared) for make in makers) and not self._right(prepared)
+        return not self._right(prepared) if mistake.made == "otherwise" else mistake.made(prepared)
+
+    def _right(self, prepared: Any) -> bool:
+        return self.right(prepared) if self.right else self._is(self.reference, prepared)
+
+    def _is(self, make: Callable[[], Any], prepared: Any) -> bool:
+        if make not in self._prepared:
+            self._prepared[make] = self.prepare(make())
+        return self.alike(prepared, self._prepared[make])

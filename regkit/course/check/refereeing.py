@@ -14,11 +14,8 @@ from scipy.stats import mannwhitneyu
 from regkit.tools.compare import Row, chance
 
 Protocol = Callable[[list[Row], Collection[int], int], Any]
-
 TUNED_ON, HELD_OUT = tuple(range(8)), tuple(range(8, 20))
-
 _ALPHA = 0.05
-
 SOME_FOLDS = 1.0  # percent: no method of the course comes near
 
 

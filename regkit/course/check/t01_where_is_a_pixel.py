@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regkit.course.check.exercise import Exercise
+from regkit.course.check.answers import function_of, otherwise, written
+from regkit.course.check.exercise import Exercise, Mistake
+
+__all__ = ["small_to_full"]
 
 FACTOR = 4  # so many full voxels along each axis are averaged to a small one
-
 _PAIRS = torch.tensor([[0.0, 2.5], [7.0, 15.0]])  # two places, in voxels of a small image of 16
-
-_PLACES = _PAIRS.flatten().numpy()
 
 
 def _answers(answer: Any) -> NDArray[np.float64]:
-    if not callable(answer):
-        raise ValueError(f"a function of a small place is wanted, received {type(answer).__name__}")
-    full = [np.asarray(answer(pair.clone()), dtype=float) for pair in _PAIRS]
+    function = function_of("a small place", answer)
+    full = [np.asarray(function(pair.clone()), dtype=float) for pair in _PAIRS]
     if any(place.shape != (2,) for place in full):
         raise ValueError(f"two numbers in, two numbers out is wanted, received shape {full[0].shape}")
     return np.concatenate(full)
-
-
-def _is(full: NDArray[np.float64], scale: float, offset: float) -> bool:
-    return bool(np.allclose(full, scale * _PLACES + offset, atol=1e-3))
 
 
 small_to_full = Exercise(
@@ -35,52 +31,47 @@ small_to_full = Exercise(
     "full image.",
     praise="the centre of a small voxel lies in the middle of the 4 full voxels that it averages: 4 p + 1.5.",
     prepare=_answers,
-    rules=(
-        (lambda full: not np.isfinite(full).all(), "each place must come back as a finite number."),
-        (
-            lambda full: _is(full, 4, 0),
+    reference=lambda: lambda place: FACTOR * place + (FACTOR - 1) / 2,
+    alike=functools.partial(np.allclose, atol=1e-3),
+    mistakes={
+        "not a number": Mistake(
+            lambda: lambda place: place * np.nan,
+            "each place must come back as a finite number.",
+            lambda full: not np.isfinite(full).all(),
+        ),
+        "the bug": written(
+            lambda place: 4 * place,
             "this is the colleague's line. Small voxel 0 averages the full voxels 0, 1, 2, 3: where is their middle?",
         ),
-        (
-            lambda full: _is(full, 4, 2),
+        "the edge at 0": written(
+            lambda place: 4 * place + 2,
             "half a voxel too far. 2 is half of 4, counted from the edge of voxel 0; but that edge is at -0.5, not 0.",
         ),
-        (
-            lambda full: _is(full, 4, 0.5),
+        "the offset of a factor 2": written(
+            lambda place: 4 * place + 0.5,
             "0.5 is right for averaging by 2. With a factor f the middle of the voxels 0 to f - 1 is at (f - 1) / 2.",
         ),
-        (
-            lambda full: _is(full, 4, -1.5),
+        "the wrong sign": written(
+            lambda place: 4 * place - 1.5,
             "right size, wrong sign: the middle of the voxels 0 to 3 lies after voxel 0, not before it.",
         ),
-        (
-            lambda full: _is(full, 4, 6),
+        "shifted, then scaled": written(
+            lambda place: 4 * (place + 1.5),
             "1.5 counts full voxels, so it must not be multiplied by 4: first scale, then shift.",
         ),
-        (
-            lambda full: _is(full, 63 / 15, 0),
+        "corners": written(
+            lambda place: place * 63 / 15,
             "this holds where corner voxels stay corner voxels (fields.resize). Averaging in blocks keeps the edges.",
         ),
-        (
-            lambda full: _is(full, 0.25, 0) or _is(full, 0.25, -0.375),
+        "backwards": written(
+            lambda place: place / 4,
             "this goes from full to small. The small image has fewer voxels, so the numbers must grow.",
+            lambda place: (place - 1.5) / 4,
         ),
-        (
-            lambda full: not _is(full, 4, 1.5),
+        "something else": otherwise(
+            lambda place: 5 * place,
             "not the same place. Draw the full voxels 0 to 7 in a row, and above them the two small ones: read it off.",
         ),
-    ),
-    reference=lambda: lambda place: FACTOR * place + (FACTOR - 1) / 2,
-    mistakes={
-        "the bug": lambda: lambda place: 4 * place,
-        "the edge at 0": lambda: lambda place: 4 * place + 2,
-        "the offset of a factor 2": lambda: lambda place: 4 * place + 0.5,
-        "the wrong sign": lambda: lambda place: 4 * place - 1.5,
-        "shifted, then scaled": lambda: lambda place: 4 * (place + 1.5),
-        "corners": lambda: lambda place: place * 63 / 15,
-        "backwards": lambda: lambda place: place / 4,
-        "something else": lambda: lambda place: 5 * place,
-        "not a number": lambda: lambda place: place * np.nan,
         "one number for all": lambda: lambda place: 1.5,
         "a number, no function": lambda: 1.5,
     },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.exercise import Exercise, filled_in
+from regkit.course.check.exercise import Exercise, Mistake, filled_in
 from regkit.fields import compose, identity, invert, rigid_displacement, warp, warp_points
 from regkit.types import Displacement, Image, Pair, spatial
 
-TURNS = 72
+__all__ = ["MARKED_POINT", "brain_slice", "carrying_pair", "landmark_in_fixed", "turn", "turned"]
 
+TURNS = 72
 MARKED_POINT = torch.tensor([44.0, 12.0])  # in the moving image of `carrying_pair`
 
 
@@ -70,8 +70,8 @@ def _two_images(answer: Any) -> tuple[Tensor, Tensor]:
     return resampled, composed
 
 
-def _same(image: Tensor, other: Tensor, tolerance: float = 2e-3) -> bool:
-    return bool((image - other)[_inside()].abs().mean() < tolerance)
+def _same(image: Tensor, other: Tensor) -> bool:
+    return bool((image - other)[_inside()].abs().mean() < 2e-3)
 
 
 turned = Exercise(
@@ -79,58 +79,59 @@ turned = Exercise(
     "displacements.",
     praise="72 interpolations blur, one does not. Carry the displacement along, and touch the image once.",
     prepare=_two_images,
-    rules=(
-        (lambda two: not all(image.isfinite().all() for image in two), "both images must be finite."),
-        (
-            lambda two: _same(two[0], _composed()) and _same(two[1], _resampled(TURNS)),
+    reference=lambda: (_resampled(TURNS), _composed()),
+    alike=lambda two, others: _same(two[0], others[0]) and _same(two[1], others[1]),
+    mistakes={
+        "not a number": Mistake(
+            lambda: (_resampled(TURNS), _composed() * torch.nan),
+            "both images must be finite.",
+            lambda two: not all(image.isfinite().all() for image in two),
+        ),
+        "swapped": Mistake(
+            lambda: (_composed(), _resampled(TURNS)),
             "right images, wrong order: first the one that was warped 72 times, then the composed one.",
         ),
-        (
-            lambda two: bool(torch.equal(two[1], brain_slice())),
+        "the slice itself": Mistake(
+            lambda: (_resampled(TURNS), brain_slice().clone()),
             "the second is the slice itself. It should look the same, but by composing 72 turns and warping once.",
+            lambda two: bool(torch.equal(two[1], brain_slice())),
         ),
-        (
-            lambda two: _same(two[1], _resampled(TURNS)),
+        "resampled twice": Mistake(
+            lambda: (_resampled(TURNS), _resampled(TURNS)),
             "the second image is as blurred as the first. Compose the displacements, and warp the image only once.",
+            lambda two: _same(two[1], _resampled(TURNS)),
         ),
-        (
-            lambda two: _same(two[0], _composed()),
+        "composed twice": Mistake(
+            lambda: (_composed(), _composed()),
             "the first image is not blurred. Warp the image itself 72 times, always starting from the last result.",
+            lambda two: _same(two[0], _composed()),
         ),
-        (
-            lambda two: _same(two[1], warp(brain_slice(), TURNS * turn(5))),
+        "added": Mistake(
+            lambda: (_resampled(TURNS), warp(brain_slice(), TURNS * turn(5))),
             "displacements do not add: the second arrow starts where the first one ended. Use regkit.compose.",
+            lambda two: _same(two[1], warp(brain_slice(), TURNS * turn(5))),
         ),
-        (
-            lambda two: _same(two[0], _resampled(1)),
+        "one turn": Mistake(
+            lambda: (_resampled(1), _composed()),
             "the first was turned by 5 degrees only: keep the result of each turn, and start the next from it.",
+            lambda two: _same(two[0], _resampled(1)),
         ),
-        (
-            lambda two: _same(two[0], _resampled(TURNS + 1)),
+        "73 warps": Mistake(
+            lambda: (_resampled(TURNS + 1), _composed()),
             "the first was turned once too often, 73 times: start from the slice as it is.",
+            lambda two: _same(two[0], _resampled(TURNS + 1)),
         ),
-        (
-            lambda two: _same(two[1], _resampled(1)),
+        "73 compositions": Mistake(
+            lambda: (_resampled(TURNS), warp(brain_slice(), turn(5 * (TURNS + 1)))),
             "the second stands 5 degrees off: turned once only (keep the result of each composition), or by one turn "
             "too many (start from zeros, not from one turn).",
+            lambda two: _same(two[1], _resampled(1)),
         ),
-        (
-            lambda two: not (_same(two[0], _resampled(TURNS)) and _same(two[1], _composed())),
+        "half a circle": Mistake(
+            lambda: (_resampled(36), _composed()),
             "not 72 turns of 5 degrees with linear interpolation. After a full circle the slice must be upright again.",
+            "otherwise",
         ),
-    ),
-    reference=lambda: (_resampled(TURNS), _composed()),
-    mistakes={
-        "not a number": lambda: (_resampled(TURNS), _composed() * torch.nan),
-        "swapped": lambda: (_composed(), _resampled(TURNS)),
-        "the slice itself": lambda: (_resampled(TURNS), brain_slice().clone()),
-        "resampled twice": lambda: (_resampled(TURNS), _resampled(TURNS)),
-        "composed twice": lambda: (_composed(), _composed()),
-        "added": lambda: (_resampled(TURNS), warp(brain_slice(), TURNS * turn(5))),
-        "one turn": lambda: (_resampled(1), _composed()),
-        "73 warps": lambda: (_resampled(TURNS + 1), _composed()),
-        "73 compositions": lambda: (_resampled(TURNS), warp(brain_slice(), turn(5 * (TURNS + 1)))),
-        "half a circle": lambda: (_resampled(36), _composed()),
         "one image": lambda: (_composed(),),
     },
 )
@@ -166,45 +167,38 @@ def _place(answer: Any) -> Tensor:
     return place.flatten()
 
 
-def _at(target: Callable[[], Tensor]) -> Callable[[Tensor], bool]:
-    return lambda place: bool((place - target()).norm() < 0.3)
-
-
 landmark_in_fixed = Exercise(
     task="Give the (row, column) in the fixed image of the point that lies at check.MARKED_POINT in the moving image.",
     praise="the p with p + u(p) = q. The displacement leads from fixed to moving, so its inverse leads back.",
     prepare=_place,
-    rules=(
-        (lambda place: not bool(place.isfinite().all()), "row and column must be finite numbers."),
-        (_at(lambda: MARKED_POINT), "this is still the place in the moving image."),
-        (
-            _at(lambda: _carry(_forwards())),
+    reference=_in_fixed,
+    alike=lambda place, other: bool((place - other).norm() < 0.3),
+    mistakes={
+        "not a number": Mistake(
+            lambda: torch.full((2,), torch.nan),
+            "row and column must be finite numbers.",
+            lambda place: not bool(place.isfinite().all()),
+        ),
+        "unmoved": Mistake(lambda: MARKED_POINT.clone(), "this is still the place in the moving image."),
+        "forwards": Mistake(
+            lambda: _carry(_forwards()),
             "q + u(q) goes the wrong way: u lives on the fixed grid and leads *into* the moving image.",
         ),
-        (
-            _at(lambda: _carry(_forwards(), -1.0)),
+        "minus u": Mistake(
+            lambda: _carry(_forwards(), -1.0),
             "q - u(q): right direction, but u was read at q, a place of the moving image. It is wanted at p, where "
             "p + u(p) = q: use regkit.invert, or repeat p = q - u(p).",
         ),
-        (
-            _at(lambda: _in_fixed() - MARKED_POINT),
+        "a displacement": Mistake(
+            lambda: _in_fixed() - MARKED_POINT,
             "this is the inverse displacement. Add it to the landmark: a position is wanted.",
         ),
-        (_at(lambda: _in_fixed().flip(0)), "row and column are swapped: axis 0 comes first."),
-        (
-            lambda place: not _at(_in_fixed)(place),
+        "columns first": Mistake(lambda: _in_fixed().flip(0), "row and column are swapped: axis 0 comes first."),
+        "elsewhere": Mistake(
+            lambda: _in_fixed() + 5,
             "put your place p into p + u(p): it should give the landmark in the moving image.",
+            "otherwise",
         ),
-    ),
-    reference=_in_fixed,
-    mistakes={
-        "not a number": lambda: torch.full((2,), torch.nan),
-        "unmoved": lambda: MARKED_POINT.clone(),
-        "forwards": lambda: _carry(_forwards()),
-        "minus u": lambda: _carry(_forwards(), -1.0),
-        "a displacement": lambda: _in_fixed() - MARKED_POINT,
-        "columns first": lambda: _in_fixed().flip(0),
-        "elsewhere": lambda: _in_fixed() + 5,
         "three numbers": lambda: (1, 2, 3),
     },
 )

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.exercise import Exercise, filled_in
+from regkit.course.check.answers import function_of
+from regkit.course.check.exercise import Exercise, Mistake, filled_in
 from regkit.course.check.t02_warping_pulls import brain_slice
 from regkit.course.lessons.t03_similarity_landscapes import sweep
 from regkit.fields import identity, rigid_displacement, warp
 from regkit.losses import gaussian_blur, mse, ncc
 from regkit.types import Image, spatial
 
-SHIFTS = [float(shift) for shift in range(-30, 31)]
+__all__ = ["changed_disc", "disc", "mse_lies", "shifted", "slopes"]
 
+SHIFTS = [float(shift) for shift in range(-30, 31)]
 SLOPE_AT = 3.3  # voxels, between two voxel centres
 
 
@@ -63,11 +65,10 @@ def changed_disc(answer: Any) -> Image | None:
 
 
 def _change(answer: Any) -> _Change:
-    if not callable(answer):
-        raise ValueError(f"a function of an image is wanted, received {type(answer).__name__}")
-    image = _image(answer(disc()))
+    function = function_of("an image", answer)
+    image = _image(function(disc()))
     order = torch.randperm(disc().numel(), generator=torch.Generator().manual_seed(0))
-    shuffled = _image(answer(disc().flatten()[order].view_as(disc())))
+    shuffled = _image(function(disc().flatten()[order].view_as(disc())))
     pointwise = torch.allclose(shuffled.flatten(), image.flatten()[order], atol=1e-4)
     if not bool(image.isfinite().all()):
         return _Change(image, pointwise, 0.0, 0.0)
@@ -81,39 +82,41 @@ mse_lies = Exercise(
     "and NCC at 0.",
     praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
     prepare=_change,
-    rules=(
-        (lambda change: not bool(change.image.isfinite().all()), "the changed image must be finite everywhere."),
-        (
-            lambda change: not change.pointwise,
+    reference=lambda: lambda image: 3 * image,
+    right=lambda change: abs(change.ncc) <= 1 < abs(change.mse),
+    mistakes={
+        "not a number": Mistake(
+            lambda: lambda image: image * torch.nan,
+            "the changed image must be finite everywhere.",
+            lambda change: not bool(change.image.isfinite().all()),
+        ),
+        "moved": Mistake(
+            lambda: lambda image: image.roll(10, -1),
             "a new value depends here on where the voxel is, on its neighbours or on chance. It may depend only on the "
             "voxel's old value: nothing moves.",
+            lambda change: not change.pointwise,
         ),
-        (
-            lambda change: bool(change.image.std() < 1e-6),
+        "one value": Mistake(
+            lambda: lambda image: 0 * image + 0.5,
             "nothing is left to align: all voxels have one value. Keep the picture, change its brightness or contrast.",
+            lambda change: bool(change.image.std() < 1e-6),
         ),
-        (
-            lambda change: bool(torch.equal(change.image, disc())),
+        "unchanged": Mistake(
+            lambda: lambda image: image,
             "the image is as it was, so MSE is 0 at the right place and tells the truth.",
+            lambda change: bool(torch.equal(change.image, disc())),
         ),
-        (
-            lambda change: abs(change.ncc) > 1,
+        "inverted": Mistake(
+            lambda: lambda image: 1 - image,
             "NCC is fooled as well. It sees an inverted picture as the opposite: keep bright brighter than dark.",
+            lambda change: abs(change.ncc) > 1,
         ),
-        (
-            lambda change: abs(change.mse) <= 1,
+        "too weak": Mistake(
+            lambda: lambda image: 0.5 * image,
             "MSE still finds the right shift. To have no disc at all must be cheaper: a gain well above 2, or a "
             "large positive offset.",
+            "otherwise",
         ),
-    ),
-    reference=lambda: lambda image: 3 * image,
-    mistakes={
-        "not a number": lambda: lambda image: image * torch.nan,
-        "moved": lambda: lambda image: image.roll(10, -1),
-        "one value": lambda: lambda image: 0 * image + 0.5,
-        "unchanged": lambda: lambda image: image,
-        "inverted": lambda: lambda image: 1 - image,
-        "too weak": lambda: lambda image: 0.5 * image,
         "another shape": lambda: lambda image: image[..., 1:],
         "an image": lambda: disc(),
     },
@@ -161,49 +164,53 @@ slopes = Exercise(
     "central difference.",
     praise="both agree: the loss, the warp and your understanding of both are differentiated correctly.",
     prepare=_two_numbers,
-    rules=(
-        (lambda two: not all(abs(number) < float("inf") for number in two), "both numbers must be finite."),
-        (
-            lambda two: two[0] == 0,
+    reference=lambda: (_slope(), _difference(0.1)),
+    alike=lambda two, others: _near(two[0], others[0]) and _near(two[1], others[1]),
+    right=lambda two: _near(two[0], _slope()) and _near(two[1], _slope()),
+    mistakes={
+        "not a number": Mistake(
+            lambda: (float("inf"), _slope()),
+            "both numbers must be finite.",
+            lambda two: not all(abs(number) < float("inf") for number in two),
+        ),
+        "a cut chain": Mistake(
+            lambda: (0.0, _slope()),
             "the automatic slope is 0: the chain is cut. No .item(), .detach() or torch.tensor(shift) on the way.",
+            lambda two: two[0] == 0,
         ),
-        (
-            lambda two: _near(two[0], _slope()) and two[1] == 0,
+        "too small a step": Mistake(
+            lambda: (_slope(), 0.0),
             "the finite difference is 0: the step is so small that float32 does not see it. Try 0.1.",
+            lambda two: _near(two[0], _slope()) and two[1] == 0,
         ),
-        (
-            lambda two: _near(two[0], -_slope()),
+        "the other sign": Mistake(
+            lambda: (-_slope(), -_slope()),
             "right size, wrong sign: the slope over `right` is wanted, and the content moves the other way.",
+            lambda two: _near(two[0], -_slope()),
         ),
-        (lambda two: _near(two[0], _slope(mse)), "this is the slope of MSE. Use losses.ncc."),
-        (
-            lambda two: _near(two[0], _slope()) and _near(two[1], 2 * _slope()),
+        "MSE": Mistake(
+            lambda: (_slope(mse), _slope(mse)),
+            "this is the slope of MSE. Use losses.ncc.",
+            lambda two: _near(two[0], _slope(mse)),
+        ),
+        "not halved": Mistake(
+            lambda: (_slope(), 2 * _slope()),
             "the difference is twice too large: from t - h to t + h it is 2 h, not h.",
         ),
-        (
-            lambda two: _near(two[0], _slope()) and _near(two[1], _difference(0.5)),
+        "over a kink": Mistake(
+            lambda: (_slope(), _difference(0.5)),
             "the step is so wide that it passes a voxel's centre, where linear interpolation has a kink. Try 0.1.",
         ),
-        (
-            lambda two: _near(two[0], _slope()) and not _near(two[1], _slope()),
+        "another difference": Mistake(
+            lambda: (_slope(), 10 * _slope()),
             "the automatic slope is right. The finite one: (f(3.3 + h) - f(3.3 - h)) / (2 h), with h about 0.1.",
+            lambda two: _near(two[0], _slope()) and not _near(two[1], _slope()),
         ),
-        (
-            lambda two: not _near(two[0], _slope()),
+        "another place": Mistake(
+            lambda: (_slope(ncc, 8.6), _slope(ncc, 8.6)),
             "not the slope of NCC at 3.3: right = torch.tensor(3.3, requires_grad=True), the loss, backward(), .grad.",
+            "otherwise",
         ),
-    ),
-    reference=lambda: (_slope(), _difference(0.1)),
-    mistakes={
-        "not a number": lambda: (float("inf"), _slope()),
-        "a cut chain": lambda: (0.0, _slope()),
-        "too small a step": lambda: (_slope(), 0.0),
-        "the other sign": lambda: (-_slope(), -_slope()),
-        "MSE": lambda: (_slope(mse), _slope(mse)),
-        "not halved": lambda: (_slope(), 2 * _slope()),
-        "over a kink": lambda: (_slope(), _difference(0.5)),
-        "another difference": lambda: (_slope(), 10 * _slope()),
-        "another place": lambda: (_slope(ncc, 8.6), _slope(ncc, 8.6)),
         "one number": lambda: (_slope(),),
     },
 )

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from regkit.course.check.exercise import Exercise, filled_in
+from regkit.course.check.exercise import Exercise, Mistake, filled_in
 from regkit.fields import compose, exponential, identity, jacobian_determinant
 from regkit.types import Displacement
+
+__all__ = ["squarings", "swirl", "wild_swirl"]
 
 _TURN, _SIZE, _MOST = 6.0, 64, 10  # radians at the swirl's centre, voxels, squarings tried
 
@@ -58,44 +60,44 @@ squarings = Exercise(
     task="Give (K_folds, K_round_trip): the fewest squarings without a fold, and with a round trip below 1 voxel.",
     praise="a map can be free of folds and still be many voxels wrong: look at both.",
     prepare=_two_numbers,
-    rules=(
-        (
-            lambda answer: min(answer) < 0,
-            "a negative number of squarings: 0 takes the velocity for a displacement, and is the least.",
-        ),
-        (
-            lambda answer: answer == tuple(2**count for count in _enough()),
-            "these are the small steps, 2^K. Squarings are counted: K.",
-        ),
-        (
-            lambda answer: answer == _enough()[::-1],
-            "right numbers, wrong order: first for the folds, then for the round trip.",
-        ),
-        (
-            lambda answer: answer[0] == answer[1] == _enough()[0],
-            "right for the folds. But a map without folds need not be accurate: measure the round trip as well.",
-        ),
-        (
-            lambda answer: answer[0] < _enough()[0],
-            "with so few squarings the map still folds: look at the smallest |J|.",
-        ),
-        (lambda answer: answer[0] > _enough()[0], "fewer squarings are already free of folds: find the fewest."),
-        (
-            lambda answer: answer[1] < _enough()[1],
-            "somewhere the round trip is still a voxel or more off: look at the largest error, not at the mean.",
-        ),
-        (lambda answer: answer[1] > _enough()[1], "fewer squarings bring every voxel back within 1 voxel."),
-    ),
     reference=_enough,
     mistakes={
-        "negative": lambda: (-1, 3),
-        "small steps": lambda: tuple(2**count for count in _enough()),
-        "swapped": lambda: _enough()[::-1],
-        "folds only": lambda: (_enough()[0], _enough()[0]),
-        "still folds": lambda: (_enough()[0] - 1, _enough()[1]),
-        "too many for the folds": lambda: (_enough()[0] + 1, _enough()[1]),
-        "too few for the round trip": lambda: (_enough()[0], _enough()[1] - 1),
-        "too many for the round trip": lambda: (_enough()[0], _enough()[1] + 1),
+        "negative": Mistake(
+            lambda: (-1, 3),
+            "a negative number of squarings: 0 takes the velocity for a displacement, and is the least.",
+            lambda answer: min(answer) < 0,
+        ),
+        "small steps": Mistake(
+            lambda: tuple(2**count for count in _enough()),
+            "these are the small steps, 2^K. Squarings are counted: K.",
+        ),
+        "swapped": Mistake(
+            lambda: _enough()[::-1], "right numbers, wrong order: first for the folds, then for the round trip."
+        ),
+        "folds only": Mistake(
+            lambda: (_enough()[0], _enough()[0]),
+            "right for the folds. But a map without folds need not be accurate: measure the round trip as well.",
+        ),
+        "still folds": Mistake(
+            lambda: (_enough()[0] - 1, _enough()[1]),
+            "with so few squarings the map still folds: look at the smallest |J|.",
+            lambda answer: answer[0] < _enough()[0],
+        ),
+        "too many for the folds": Mistake(
+            lambda: (_enough()[0] + 1, _enough()[1]),
+            "fewer squarings are already free of folds: find the fewest.",
+            lambda answer: answer[0] > _enough()[0],
+        ),
+        "too few for the round trip": Mistake(
+            lambda: (_enough()[0], _enough()[1] - 1),
+            "somewhere the round trip is still a voxel or more off: look at the largest error, not at the mean.",
+            lambda answer: answer[1] < _enough()[1],
+        ),
+        "too many for the round trip": Mistake(
+            lambda: (_enough()[0], _enough()[1] + 1),
+            "fewer squarings bring every voxel back within 1 voxel.",
+            "otherwise",
+        ),
         "one number": lambda: [_enough()[0]],
         "a plain number": lambda: _enough()[0],
         "half a squaring": lambda: (2.5, 8),

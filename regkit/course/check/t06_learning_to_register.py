@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,51 +10,40 @@ import numpy as np
 import torch
 
 from regkit import data
-from regkit.course.check.exercise import Exercise, Unanswered
+from regkit.course.check.answers import one_of, tidy
+from regkit.course.check.exercise import Exercise, Mistake, Unanswered, is_blank
 from regkit.metrics import evaluate
 from regkit.optimise import optimise_field
 from regkit.types import Displacement, Pair, Registration
 
+__all__ = ["breaking_shift", "inverted_pairs", "mended"]
+
 SHIFTS = ("quarter turn", "noise", "blur", "inverted")  # the last one breaks it; the tutorial measures that it does
-
 STARTS = ("nothing", "network")  # of the optimiser
-
-Mending = tuple[Registration, Registration, str]
-
-
-def _word(answer: Any) -> str:
-    answer = answer.strip().lower() if isinstance(answer, str) else answer
-    if answer not in SHIFTS:
-        raise ValueError(f"one of {', '.join(SHIFTS)} is wanted, received {answer!r}")
-    return str(answer)
-
 
 breaking_shift = Exercise(
     task=f"Name the shift that breaks the network: one of {', '.join(SHIFTS)}.",
     praise="bright shapes on black are all that the network has ever seen. Every other change leaves them so.",
-    prepare=_word,
-    rules=(
-        (
-            lambda answer: answer == "quarter turn",
-            "the shapes of the training are turned by every angle, so turned shapes are nothing new to it.",
-        ),
-        (
-            lambda answer: answer == "noise",
-            "an ugly picture, but a convolution sums over many voxels, and much of the noise cancels.",
-        ),
-        (
-            lambda answer: answer == "blur",
-            "large shapes stay where they are under a little blur: bright remains bright, and dark remains dark.",
-        ),
-    ),
+    prepare=one_of(SHIFTS),
     reference=lambda: "inverted",
     mistakes={
-        "turned": lambda: "quarter turn",
-        "noisy": lambda: "noise",
-        "blurred": lambda: "blur",
+        "turned": Mistake(
+            lambda: "quarter turn",
+            "the shapes of the training are turned by every angle, so turned shapes are nothing new to it.",
+        ),
+        "noisy": Mistake(
+            lambda: "noise", "an ugly picture, but a convolution sums over many voxels, and much of the noise cancels."
+        ),
+        "blurred": Mistake(
+            lambda: "blur",
+            "large shapes stay where they are under a little blur: bright remains bright, and dark remains dark.",
+        ),
         "another word": lambda: "size",
     },
 )
+
+
+Mending = tuple[Registration, Registration, str]
 
 
 @dataclass(frozen=True)
@@ -108,8 +96,8 @@ def _stiff() -> Registration:
     return _optimised(weight=0.05, steps=100)
 
 
-def _scaled(factor: float) -> Callable[[], Mending]:
-    return lambda: (Registration(factor * _from_nothing().displacement), _from_a_wrong_start(), "nothing")
+def _scaled(factor: float) -> Mending:
+    return Registration(factor * _from_nothing().displacement), _from_a_wrong_start(), "nothing"
 
 
 def _found(answer: Any) -> Displacement:
@@ -126,10 +114,10 @@ def _three_parts(answer: Any) -> Found:
         raise ValueError("this is one registration: two are wanted, and a word")
     if isinstance(answer, str | dict) or len(answer) != 3:
         raise ValueError("three parts are wanted: two registrations and a word")
-    if any(part is ... or part is None for part in answer):
+    if any(is_blank(part) for part in answer):
         raise Unanswered("Part of it is still blank.")
     nothing, network, better = answer
-    word = better.strip().lower() if isinstance(better, str) else better
+    word = tidy(better)
     if word not in STARTS:
         raise ValueError(f"the third part must be {' or '.join(STARTS)}, received {better!r}")
     return Found((_found(nothing), _found(network)), str(word))
@@ -140,47 +128,48 @@ mended = Exercise(
     'start, "nothing" or "network".',
     praise="eight pairs that the network registered badly now fit, and you measured what a start is worth.",
     prepare=_three_parts,
-    rules=(
-        (
-            lambda found: not all(each.isfinite().all() for each in found.displacements),
-            "a displacement is not finite: lower the learning rate.",
-        ),
-        (
-            lambda found: any(bool(each.abs().max() < 0.5) for each in found.displacements),
-            "nothing moves: no voxel goes further than half a voxel. Was it optimised, and for enough steps?",
-        ),
-        (
-            lambda found: min(found.scores("dice")) < min(found.scores("dice_before")),
-            "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse.",
-        ),
-        (
-            lambda found: torch.equal(*found.displacements),
-            "both registrations are the same: the second one starts at start=before_mending.velocity.",
-        ),
-        (
-            lambda found: min(found.scores("folds_percent")) > 0.5,
-            "both maps fold. Optimise a velocity, and keep the network's weight, 0.002.",
-        ),
-        (lambda found: min(found.scores("dice")) < 0.95, "Dice is below 0.95: take more steps, or larger ones."),
-        (
-            lambda found: max(found.scores("folds_percent")) == 0,
-            "neither map folds, so nothing tells them apart: a large weight hides the start. Take the network's 0.002.",
-        ),
-        (
-            lambda found: STARTS.index(found.better) != int(np.argmin(found.scores("folds_percent"))),
-            "count the folds of both: Dice is the same, and the start that you named leaves more of them.",
-        ),
-    ),
     reference=lambda: (_from_nothing(), _from_a_wrong_start(), "nothing"),
     mistakes={
-        "nothing moves": _scaled(0.0),
-        "not finite": _scaled(float("nan")),
-        "backwards": _scaled(-1.0),
-        "half way": _scaled(0.5),
-        "one start for both": lambda: (_from_nothing(), _from_nothing(), "nothing"),
-        "no smoothness": lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),
-        "a large weight": lambda: (_stiff(), Registration(0.999 * _stiff().displacement), "nothing"),
-        "the wrong start": lambda: (_from_nothing(), _from_a_wrong_start(), "network"),
+        "not finite": Mistake(
+            lambda: _scaled(float("nan")),
+            "a displacement is not finite: lower the learning rate.",
+            lambda found: not all(each.isfinite().all() for each in found.displacements),
+        ),
+        "nothing moves": Mistake(
+            lambda: _scaled(0.0),
+            "nothing moves: no voxel goes further than half a voxel. Was it optimised, and for enough steps?",
+            lambda found: any(bool(each.abs().max() < 0.5) for each in found.displacements),
+        ),
+        "backwards": Mistake(
+            lambda: _scaled(-1.0),
+            "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse.",
+            lambda found: min(found.scores("dice")) < min(found.scores("dice_before")),
+        ),
+        "one start for both": Mistake(
+            lambda: (_from_nothing(), _from_nothing(), "nothing"),
+            "both registrations are the same: the second one starts at start=before_mending.velocity.",
+            lambda found: torch.equal(*found.displacements),
+        ),
+        "no smoothness": Mistake(
+            lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),
+            "both maps fold. Optimise a velocity, and keep the network's weight, 0.002.",
+            lambda found: min(found.scores("folds_percent")) > 0.5,
+        ),
+        "half way": Mistake(
+            lambda: _scaled(0.5),
+            "Dice is below 0.95: take more steps, or larger ones.",
+            lambda found: min(found.scores("dice")) < 0.95,
+        ),
+        "a large weight": Mistake(
+            lambda: (_stiff(), Registration(0.999 * _stiff().displacement), "nothing"),
+            "neither map folds, so nothing tells them apart: a large weight hides the start. Take the network's 0.002.",
+            lambda found: max(found.scores("folds_percent")) == 0,
+        ),
+        "the wrong start": Mistake(
+            lambda: (_from_nothing(), _from_a_wrong_start(), "network"),
+            "count the folds of both: Dice is the same, and the start that you named leaves more of them.",
+            lambda found: STARTS.index(found.better) != int(np.argmin(found.scores("folds_percent"))),
+        ),
         "one registration": _from_nothing,
         "two parts": lambda: (_from_nothing(), _from_a_wrong_start()),
         "another word": lambda: (_from_nothing(), _from_a_wrong_start(), "both"),

@@ -11,42 +11,34 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.exercise import Exercise
+from regkit.course.check.answers import function_of, one_of, otherwise, written
+from regkit.course.check.exercise import Exercise, Mistake
 from regkit.fields import compose, identity, jacobian_determinant
 from regkit.types import Displacement
 
+__all__ = ["dearer_trip", "gradicon_by_hand", "icon_by_hand", "there_and_back"]
+
 _SIZE = 40  # voxels along both axes
-
 _CLOSE, _ALIKE = 0.08, 0.03  # how near a right value is, and one that a known mistake gives; relative
-
 TRIPS = ("shift", "ripple", "neither")
 
 Penalty = Callable[[Displacement, Displacement], Tensor]
 
-
-def _word(answer: Any) -> str:
-    answer = answer.strip().lower() if isinstance(answer, str) else answer
-    if answer not in TRIPS:
-        raise ValueError(f"one of {', '.join(TRIPS)} is wanted, received {answer!r}")
-    return str(answer)
-
-
 dearer_trip = Exercise(
     task=f"Say which round trip a mean squared distance finds worse: one of {', '.join(TRIPS)}.",
     praise="the harmless shift costs many times more than the ripple that folds: distance is blind to order.",
-    prepare=_word,
-    rules=(
-        (
-            lambda answer: answer == "ripple",
+    prepare=one_of(TRIPS),
+    reference=lambda: "shift",
+    mistakes={
+        "what ought to be": Mistake(
+            lambda: "ripple",
             "it is the ripple that folds, so it ought to. But nothing in it ends further than two voxels from home.",
         ),
-        (
-            lambda answer: answer == "neither",
-            "compare the distances: six voxels everywhere, against two voxels at most.",
+        "undecided": Mistake(
+            lambda: "neither", "compare the distances: six voxels everywhere, against two voxels at most."
         ),
-    ),
-    reference=lambda: "shift",
-    mistakes={"what ought to be": lambda: "ripple", "undecided": lambda: "neither", "another word": lambda: "both"},
+        "another word": lambda: "both",
+    },
 )
 
 # ---------------------------------------------------------------------------------------------- two plain fields
@@ -81,83 +73,83 @@ def _slopes(left: Displacement) -> Tensor:
 
 _icon, _gradicon = _both(compose, _distance), _both(compose, _slopes)
 
-_ICON_MISTAKES: Mapping[str, tuple[Penalty, str]] = {
-    "added": (
+_ICON_MISTAKES: Mapping[str, Mistake] = {
+    "added": written(
         _both(torch.add, _distance),
         "first + second is not the round trip: the second displacement must be read where the first leads. Compose.",
     ),
-    "in voxels": (
+    "in voxels": written(
         _both(compose, lambda left: left.square().mean()),
         f"the errors are in voxels. Divide them by {_SIZE - 1}, the image's extent, before you square them.",
     ),
-    "extent once": (
+    "extent once": written(
         _both(compose, lambda left: left.square().mean() / (_SIZE - 1)),
         "divide the errors by the extent before you square them; it is squared along with them.",
     ),
-    "one order": (
+    "one order": written(
         lambda first, second: _distance(compose(first, second)),
         "half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added.",
     ),
-    "summed": (
+    "summed": written(
         _both(compose, lambda left: (left / (_SIZE - 1)).square().sum()),
         "a sum over voxels grows with the image. Take the mean over batch, components and voxels.",
     ),
-    "lengths squared": (
+    "lengths squared": written(
         _both(compose, lambda left: (left / (_SIZE - 1)).square().sum(1).mean()),
         "twice the value: the mean runs over the two components as well. Here .mean() of the whole tensor is meant.",
     ),
-    "absolute": (
+    "absolute": written(
         _both(compose, lambda left: (left / (_SIZE - 1)).abs().mean()),
         "these are distances, not their squares.",
     ),
-    "places": (
+    "places": written(
         _both(compose, lambda left: _distance(left + identity((_SIZE,) * 2))),
         "this compares places with 0. Subtract the identity: what is left of x is φ_AB(φ_BA(x)) - x.",
     ),
 }
 
-_GRADICON_MISTAKES: Mapping[str, tuple[Penalty, str]] = {
-    "ICON": (_icon, "this is ICON. GradICON squares the differences of neighbouring errors, not the errors."),
-    "added": (
+_GRADICON_MISTAKES: Mapping[str, Mistake] = {
+    "ICON": written(_icon, "this is ICON. GradICON squares the differences of neighbouring errors, not the errors."),
+    "added": written(
         _both(torch.add, _slopes),
         "first + second is not the round trip: the second displacement must be read where the first leads. Compose.",
     ),
-    "smoothness": (
+    "smoothness": written(
         lambda first, second: _slopes(first) + _slopes(second),
         "this makes each field smooth, as tutorial 04 did. GradICON leaves the fields free, and looks at their round "
         "trip.",
     ),
-    "determinant": (
+    "determinant": written(
         _both(compose, lambda left: (jacobian_determinant(left) - 1).square().mean()),
         "this is (|J| - 1)²: shears and turns would be free. Equation 2 compares every entry of J with those of I.",
     ),
-    "identity kept": (
+    "identity kept": written(
         _both(compose, lambda left: _slopes(left + identity((_SIZE,) * 2))),
         "this is |J|² of the round trip. Subtract I: take the differences of φ_AB(φ_BA(x)) - x.",
     ),
-    "one axis": (
+    "one axis": written(
         _both(compose, lambda left: _along(left, 0)),
         "there are two axes to take differences along; this is axis 0 alone.",
     ),
-    "the other axis": (
+    "the other axis": written(
         _both(compose, lambda left: _along(left, 1)),
         "there are two axes to take differences along; this is axis 1 alone.",
     ),
-    "one order": (
+    "one order": written(
         lambda first, second: _slopes(compose(first, second)),
         "half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added; so are both axes.",
     ),
-    "components summed": (
+    "components summed": written(
         lambda first, second: 2 * _gradicon(first, second),
         "twice the value: this is the Frobenius norm as printed. The program, and regkit, take the mean over the "
         "components.",
     ),
-    "in fractions": (
+    "in fractions": written(
         lambda first, second: _gradicon(first, second) / (_SIZE - 1) ** 2,
         "errors in fractions of the image, but steps of one voxel: a slope needs one unit for both. Leave both in "
         "voxels.",
     ),
-    "summed": (
+    "summed": written(
         _both(compose, lambda left: _slopes(left) * left.numel()),
         "a sum over voxels grows with the image. Take the mean over batch, components and voxels.",
     ),
@@ -176,15 +168,14 @@ class _Tried:
 
 
 def _try(answer: Any) -> _Tried:
-    if not callable(answer):
-        raise TypeError(f"a function of two displacements is wanted, received {type(answer).__name__}")
+    penalty = function_of("two displacements", answer)
     first, second = (field.clone().requires_grad_() for field in there_and_back())
-    value = answer(first, second)
+    value = penalty(first, second)
     if isinstance(value, (tuple, list)):
         raise ValueError(f"one number is wanted, received {len(value)}: add them")
     if torch.as_tensor(value).numel() != 1:
         raise ValueError(f"one number is wanted, received {tuple(value.shape)}: take the mean")
-    exchanged = float(torch.as_tensor(answer(second, first)).detach())
+    exchanged = float(torch.as_tensor(penalty(second, first)).detach())
     trains = isinstance(value, Tensor) and value.requires_grad
     if trains:
         value.sum().backward()
@@ -192,49 +183,34 @@ def _try(answer: Any) -> _Tried:
     return _Tried(float(torch.as_tensor(value).detach()), exchanged, trains)
 
 
-def _near(penalty: Penalty, tolerance: float) -> Callable[[_Tried], bool]:
-    """Whether a value is what this penalty says of the exercise's fields."""
-
-    @functools.cache
-    def expected() -> float:
-        return float(penalty(*there_and_back()))
-
-    return lambda tried: abs(tried.value - expected()) <= tolerance * abs(expected())
+def _alike(tried: _Tried, other: _Tried, tolerance: float = _ALIKE) -> bool:
+    return abs(tried.value - other.value) <= tolerance * abs(other.value)
 
 
-def _itself(penalty: Penalty) -> Penalty:
-    return penalty
-
-
-def _exercise(
-    task: str, praise: str, right: Penalty, mistakes: Mapping[str, tuple[Penalty, str]], otherwise: str
-) -> Exercise:
+def _exercise(task: str, praise: str, right: Penalty, mistakes: Mapping[str, Mistake], hint: str) -> Exercise:
     """A penalty to write: a right value and a gradient are wanted, each known mistake has its hint."""
-    one_way, _ = mistakes["one order"]
-    no_gradient = "the value is right, but no gradient reaches both fields: no .item(), no .detach(), no numpy."
-    one_order = "exchange first and second, and your number changes: one order is counted twice, the other never."
-    good = _near(right, _CLOSE)
-
-    def unless_good(made: Callable[[_Tried], bool]) -> Callable[[_Tried], bool]:
-        return lambda tried: made(tried) and not good(tried)
-
+    one_way = mistakes["one order"].make()
     return Exercise(
         task=task,
         praise=praise,
         prepare=_try,
-        rules=(
-            (lambda tried: good(tried) and not tried.trains, no_gradient),
-            (lambda tried: good(tried) and abs(tried.exchanged / tried.value - 1) > _ALIKE, one_order),
-            *((unless_good(_near(penalty, _ALIKE)), hint) for penalty, hint in mistakes.values()),
-            (lambda tried: not good(tried), otherwise),
-        ),
         reference=lambda: right,
+        alike=_alike,
+        right=lambda tried: _alike(tried, _try(right), _CLOSE),
         mistakes={
-            **{name: functools.partial(_itself, penalty) for name, (penalty, _) in mistakes.items()},
-            "no gradient": lambda: lambda first, second: right(first, second).detach(),
-            "one order twice": lambda: lambda first, second: 2 * one_way(first, second),
+            **mistakes,
+            "nothing": otherwise(lambda first, second: torch.zeros(()), hint),
+            "no gradient": Mistake(
+                lambda: lambda first, second: right(first, second).detach(),
+                "the value is right, but no gradient reaches both fields: no .item(), no .detach(), no numpy.",
+                lambda tried: not tried.trains,
+            ),
+            "one order twice": Mistake(
+                lambda: lambda first, second: 2 * one_way(first, second),
+                "exchange first and second, and your number changes: one order is counted twice, the other never.",
+                lambda tried: abs(tried.exchanged / tried.value - 1) > _ALIKE,
+            ),
             "every voxel": lambda: lambda first, second: compose(first, second).square(),
-            "nothing": lambda: lambda first, second: torch.zeros(()),
         },
     )
 
@@ -246,7 +222,6 @@ icon_by_hand = _exercise(
     _ICON_MISTAKES,
     "another number. For each order: compose, divide by the extent, square, take the mean; add both.",
 )
-
 gradicon_by_hand = _exercise(
     "Write my_gradicon(first, second): the mean squared differences between neighbours' errors, axes and orders added.",
     "a slope is voxels per voxel, so no size of an image occurs in it: one weight serves every resolution.",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regkit.course.check.exercise import Exercise, Unanswered
+from regkit.course.check.answers import function_of, otherwise, two_returned, written
+from regkit.course.check.exercise import Exercise
 from regkit.models.sacbnet import adaptive_convolution
 
-_OUT, _IN, _SHAPE = 5, 4, (9, 12)
+__all__ = ["one_cluster", "plain_convolution"]
 
-_CLOSE = 1e-4
+_OUT, _IN, _SHAPE = 5, 4, (9, 12)
 
 _TAPS = 9
 
@@ -30,9 +30,6 @@ class OneCluster(NamedTuple):
     weight: Tensor
     attention: Tensor
     bias: Tensor
-
-
-Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @functools.cache
@@ -56,98 +53,74 @@ def _right(weight: Tensor, attention: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     return (attention * weight).reshape(_OUT, _IN, 3, 3), bias
 
 
-_MISTAKES: Mapping[str, tuple[Kernel, str]] = {
-    "no attention": (
-        lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), bias),
-        "this is the shared W alone. One cluster is left, and its attention scales each tap.",
-    ),
-    "no bias": (
-        lambda weight, attention, bias: (_right(weight, attention, bias)[0], torch.zeros_like(bias)),
-        "the kernel is right. The cluster also has a bias: return it.",
-    ),
-    "neither": (
-        lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), torch.zeros_like(bias)),
-        "W alone, and no bias: the one cluster has an attention for the taps and a bias for the outputs.",
-    ),
-    "sigmoid twice": (
-        lambda weight, attention, bias: _right(weight, attention.sigmoid(), bias),
-        "these attentions are between 0 and 1 already: the sigmoid was taken.",
-    ),
-    "softmax": (
-        lambda weight, attention, bias: _right(weight, attention.softmax(0), bias),
-        "the attention is no softmax: its nine numbers need not add up to 1. Take them as they are.",
-    ),
-    "mean attention": (
-        lambda weight, attention, bias: _right(weight, attention.mean().expand(_TAPS), bias),
-        "one number for all taps: only the strength would change. Each tap has a number of its own.",
-    ),
-    "transposed": (
-        lambda weight, attention, bias: (_right(weight, attention, bias)[0].mT.contiguous(), bias),
-        "rows and columns of the kernel are exchanged: tap k lies at row k // 3, column k % 3.",
-    ),
-    "flipped": (
-        lambda weight, attention, bias: (_right(weight, attention, bias)[0].flip(2, 3), bias),
-        "the kernel is turned by 180 degrees. conv2d does not flip: it already is the sum of eq. 6.",
-    ),
-    "added": (
-        lambda weight, attention, bias: _right(weight + attention, torch.ones(_TAPS), bias),
-        "the attention is added to W. It multiplies: 0 closes a tap, 1 leaves it as it is.",
-    ),
-    "divided by the taps": (
-        lambda weight, attention, bias: _right(weight / _TAPS, attention, bias),
-        "nine times too small: a convolution sums over the taps, and takes no mean.",
-    ),
-}
-
-
-class _Tried(NamedTuple):
-    """A learner's kernel and bias for numbers, and what conv2d makes of them."""
-
-    made: Tensor
-    numbers: OneCluster
-
-
-def _try(answer: Any) -> _Tried:
-    if not callable(answer):
-        raise TypeError(f"a function of weight, attention and bias is wanted, received {type(answer).__name__}")
-    numbers = one_cluster()
-    given = answer(numbers.weight.clone(), numbers.attention.clone(), numbers.bias.clone())
-    if given is None or given is ...:
-        raise Unanswered("my_plain returns nothing yet.")
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise ValueError(f"two tensors, a kernel and a bias, are wanted, received {type(given).__name__}")
+def _try(answer: Any) -> Tensor:
+    """What conv2d makes of a learner's kernel and bias."""
+    function, numbers = function_of("weight, attention and bias", answer), one_cluster()
+    given = function(numbers.weight.clone(), numbers.attention.clone(), numbers.bias.clone())
+    given = two_returned("my_plain", given, "tensors, a kernel and a bias")
     for name, part, shape in zip(("kernel", "bias"), given, ((_OUT, _IN, 3, 3), (_OUT,)), strict=True):
         if tuple(getattr(part, "shape", ())) != shape:
             raise ValueError(f"the {name} must have the shape {shape}, received {tuple(getattr(part, 'shape', ()))}")
-    return _Tried(F.conv2d(numbers.features, given[0], given[1], padding=1), numbers)
+    return F.conv2d(numbers.features, given[0], given[1], padding=1)
 
 
-def _same(kernel: Kernel) -> Callable[[_Tried], bool]:
-    """Whether a convolution with this kernel and bias gives what the learner's does."""
-
-    def same(tried: _Tried) -> bool:
-        wanted = F.conv2d(tried.numbers.features, *kernel(*tried.numbers[1:]), padding=1)
-        return torch.allclose(tried.made, wanted, atol=_CLOSE)
-
-    return same
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, atol=1e-4)
 
 
 plain_convolution = Exercise(
     task="Write my_plain(weight, attention, bias): the kernel (out, in, 3, 3) and the bias (out,) for F.conv2d.",
     praise="one cluster, one kernel: the adaptive convolution is conv2d(p, a ⊙ W, b), whatever the map.",
     prepare=_try,
-    rules=(
-        *((_same(kernel), hint) for kernel, hint in _MISTAKES.values()),
-        (
-            lambda tried: not torch.allclose(tried.made, _adapted(tried.numbers), atol=_CLOSE),
+    reference=lambda: _right,
+    alike=_alike,
+    right=lambda made: _alike(made, _adapted(one_cluster())),
+    mistakes={
+        "no attention": written(
+            lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), bias),
+            "this is the shared W alone. One cluster is left, and its attention scales each tap.",
+        ),
+        "no bias": written(
+            lambda weight, attention, bias: (_right(weight, attention, bias)[0], torch.zeros_like(bias)),
+            "the kernel is right. The cluster also has a bias: return it.",
+        ),
+        "neither": written(
+            lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), torch.zeros_like(bias)),
+            "W alone, and no bias: the one cluster has an attention for the taps and a bias for the outputs.",
+        ),
+        "sigmoid twice": written(
+            lambda weight, attention, bias: _right(weight, attention.sigmoid(), bias),
+            "these attentions are between 0 and 1 already: the sigmoid was taken.",
+        ),
+        "softmax": written(
+            lambda weight, attention, bias: _right(weight, attention.softmax(0), bias),
+            "the attention is no softmax: its nine numbers need not add up to 1. Take them as they are.",
+        ),
+        "mean attention": written(
+            lambda weight, attention, bias: _right(weight, attention.mean().expand(_TAPS), bias),
+            "one number for all taps: only the strength would change. Each tap has a number of its own.",
+        ),
+        "transposed": written(
+            lambda weight, attention, bias: (_right(weight, attention, bias)[0].mT.contiguous(), bias),
+            "rows and columns of the kernel are exchanged: tap k lies at row k // 3, column k % 3.",
+        ),
+        "flipped": written(
+            lambda weight, attention, bias: (_right(weight, attention, bias)[0].flip(2, 3), bias),
+            "the kernel is turned by 180 degrees. conv2d does not flip: it already is the sum of eq. 6.",
+        ),
+        "added": written(
+            lambda weight, attention, bias: _right(weight + attention, torch.ones(_TAPS), bias),
+            "the attention is added to W. It multiplies: 0 closes a tap, 1 leaves it as it is.",
+        ),
+        "divided by the taps": written(
+            lambda weight, attention, bias: _right(weight / _TAPS, attention, bias),
+            "nine times too small: a convolution sums over the taps, and takes no mean.",
+        ),
+        "something else": otherwise(
+            lambda weight, attention, bias: (_right(weight, attention, bias)[0] * 1.5, bias),
             "another result than the block's. Write eq. 6 with one n: which number scales w[o, i, k]?",
         ),
-    ),
-    reference=lambda: _right,
-    mistakes={
-        **{name: functools.partial(lambda kernel: kernel, kernel) for name, (kernel, _) in _MISTAKES.items()},
         "nine taps in a row": lambda: lambda weight, attention, bias: (attention * weight, bias),
         "the kernel only": lambda: lambda weight, attention, bias: _right(weight, attention, bias)[0],
-        "something else": lambda: lambda weight, attention, bias: (_right(weight, attention, bias)[0] * 1.5, bias),
     },
 )

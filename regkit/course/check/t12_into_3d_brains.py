@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from regkit.course.check.exercise import Exercise, Unanswered
+from regkit.course.check.answers import Words, entries
+from regkit.course.check.exercise import Exercise, Mistake
 from regkit.data.brains import BrainPairs
 from regkit.images import Affine, Grid, Scan, resample, write_image
 
+__all__ = ["faults", "faulty_files", "repaired", "trusted_scan"]
+
 FAULTS = ("flipped", "swapped", "spacing", "origin")
-
 _DEALT = {"first": "origin", "second": "flipped", "third": "spacing", "fourth": "swapped"}
-
 _FILE = {fault: name for name, fault in _DEALT.items()}
-
 SIZE = (58, 58, 36)
-
 SPACING = (3.5, 3.5, 5.0)  # mm
-
 ORIGIN = (28.5, 34.5, 16.5)  # the voxel at 0 mm
-
 _CAPSULE, _RADIUS = (82.0, -20.0, 5.0), 9.0  # mm: at the right temple
-
 _RIGHT = np.diag([*SPACING, 1.0])
-
 _RIGHT[:3, 3] = -np.multiply(SPACING, ORIGIN)
-
 _CORNERS = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in SIZE))]).T
 
 # ---------------------------------------------------------------------------------------------- the files
@@ -94,50 +88,41 @@ def _near(one: Affine, other: Affine) -> bool:
 # ---------------------------------------------------------------------------------------------- naming
 
 
-def _by_file(answer: Any, what: str) -> dict[str, Any]:
-    """One entry for each file, none blank."""
-    if not isinstance(answer, Mapping) or set(answer) != set(_DEALT):
-        raise ValueError(f"a dictionary with {what} for {', '.join(_DEALT)} is wanted, received {answer!r}")
-    blank = [name for name, part in answer.items() if part is None or part is ...]
-    if blank:
-        raise Unanswered(f"{', '.join(blank)} still blank." if len(blank) < len(_DEALT) else "")
-    return dict(answer)
+_words = Words(_DEALT, FAULTS, "a word for ")
 
 
-def _words(answer: Any) -> dict[str, str]:
-    given = _by_file(answer, "a word")
-    words = {name: word.strip().lower() if isinstance(word, str) else word for name, word in given.items()}
-    unknown = [word for word in words.values() if word not in FAULTS]
-    if unknown:
-        raise ValueError(f"each must be one of {', '.join(FAULTS)}, received {unknown[0]!r}")
-    return words
+def _misnamed(fault: str, mistake: dict[str, str], look: str) -> Mistake:
+    """The mistake to give a file with this fault another one, as it is done with the words of `mistake`."""
+    name = _FILE[fault]
+    return Mistake(lambda: {**_DEALT, **mistake}, f"{name}: {look}", lambda words: words[name] != fault)
 
-
-def _misnamed(fault: str, words: dict[str, str]) -> bool:
-    return words[_FILE[fault]] != fault
-
-
-_LOOK = {
-    "flipped": "the head stands where it should and has its size. Where is the capsule, and where in the trusted scan?",
-    "swapped": "in the plane across axis 2, where does the front of the brain point? No shift does that.",
-    "spacing": "compare the length of this head with the trusted one; which entries of an affine set that?",
-    "origin": "this head has the right size, stands upright, and has its capsule at the right. What is left?",
-}
 
 faults = Exercise(
     task=f"Name the fault of each file ({', '.join(_DEALT)}): one of {', '.join(FAULTS)}, each once.",
     praise="size, place and direction show at a glance; left and right show only because somebody taped a capsule on.",
-    prepare=_words,
-    rules=(
-        (lambda words: len(set(words.values())) < len(FAULTS), "each fault occurs once: you gave one of them twice."),
-        *((partial(_misnamed, fault), f"{_FILE[fault]}: {_LOOK[fault]}") for fault in reversed(FAULTS)),
-    ),
-    reference=lambda: dict(_DEALT),
+    prepare=_words.prepare,
+    reference=_words.reference,
     mistakes={
-        "the same twice": lambda: {**_DEALT, "first": "flipped"},
-        "shifted or small": lambda: {**_DEALT, "first": "spacing", "third": "origin"},
-        "small or lying": lambda: {**_DEALT, "third": "swapped", "fourth": "spacing"},
-        "lying or mirrored": lambda: {**_DEALT, "second": "swapped", "fourth": "flipped"},
+        "the same twice": Mistake(
+            lambda: {**_DEALT, "first": "flipped"},
+            "each fault occurs once: you gave one of them twice.",
+            lambda words: len(set(words.values())) < len(FAULTS),
+        ),
+        "shifted or small": _misnamed(
+            "origin",
+            {"first": "spacing", "third": "origin"},
+            "this head has the right size, stands upright, and has its capsule at the right. What is left?",
+        ),
+        "small or lying": _misnamed(
+            "spacing",
+            {"third": "swapped", "fourth": "spacing"},
+            "compare the length of this head with the trusted one; which entries of an affine set that?",
+        ),
+        "lying or mirrored": _misnamed(
+            "swapped",
+            {"second": "swapped", "fourth": "flipped"},
+            "in the plane across axis 2, where does the front of the brain point? No shift does that.",
+        ),
         "another word": lambda: {**_DEALT, "first": "noise"},
         "one file only": lambda: {"first": "origin"},
     },
@@ -147,7 +132,7 @@ faults = Exercise(
 
 
 def _affines(answer: Any) -> dict[str, Affine]:
-    affines = {name: np.asarray(each, dtype=float) for name, each in _by_file(answer, "an affine").items()}
+    affines = {name: np.asarray(each, dtype=float) for name, each in entries(_DEALT, answer, "an affine for ").items()}
     for name, each in affines.items():
         if each.shape != (4, 4) or not np.isfinite(each).all():
             raise ValueError(f"the affine of {name} must be 4 x 4 and finite, received the shape {each.shape}")
@@ -229,53 +214,45 @@ _WRONG: dict[str, dict[str, tuple[Callable[[str], Affine], str]]] = {  # fault: 
 }
 
 
-def _comes_near(name: str, make: Callable[[str], Affine], affines: dict[str, Affine]) -> bool:
-    return _near(affines[name], make(name))
-
-
-def _is_wrong(name: str, affines: dict[str, Affine]) -> bool:
-    return not _near(affines[name], _true(name))
-
-
-def _no_affine(affines: dict[str, Affine]) -> bool:
-    return any(not np.allclose(each[3], (0, 0, 0, 1)) for each in affines.values())
-
-
-def _rules() -> Iterator[tuple[Callable[[dict[str, Affine]], bool], str]]:
-    yield _no_affine, "the last row of an affine is 0, 0, 0, 1; it adds b, and must stay."
-    for name, fault in _DEALT.items():
-        yield partial(_comes_near, name, _stored), f"{name}: this is the file's own affine."
-        for make, hint in _WRONG[fault].values():
-            yield partial(_comes_near, name, make), f"{name}: {hint}"
-        rest = "not yet. Show it with this affine: what is still wrong, size, place, direction or side?"
-        yield partial(_is_wrong, name), f"{name}: {rest}"
-
-
 def _repairs() -> dict[str, Affine]:
     return {name: _true(name).copy() for name in _DEALT}
 
 
-def _with(name: str, make: Callable[[str], Affine]) -> dict[str, Affine]:
-    return {**_repairs(), name: make(name)}
+def _of_file(name: str, make: Callable[[str], Affine], hint: str) -> Mistake:
+    """The mistake to give a file this affine."""
+    return Mistake(
+        lambda: {**_repairs(), name: make(name)}, f"{name}: {hint}", lambda affines: _near(affines[name], make(name))
+    )
 
 
-def _known() -> Iterator[tuple[str, Callable[[], Any]]]:
-    for fault, known in _WRONG.items():
-        for mistake, (make, _) in known.items():
-            yield f"{fault}: {mistake}", partial(_with, _FILE[fault], make)
+def _known() -> Iterator[tuple[str, Mistake]]:
+    for name, fault in _DEALT.items():
+        yield f"{fault}: nothing done", _of_file(name, _stored, "this is the file's own affine.")
+        for mistake, (make, hint) in _WRONG[fault].items():
+            yield f"{fault}: {mistake}", _of_file(name, make, hint)
+        yield f"{fault}: something else", _something_else(name)
+
+
+def _something_else(name: str) -> Mistake:
+    return Mistake(
+        lambda: {**_repairs(), name: np.diag([2.0, 2, 2, 1])},
+        f"{name}: not yet. Show it with this affine: what is still wrong, size, place, direction or side?",
+        lambda affines: not _near(affines[name], _true(name)),
+    )
 
 
 repaired = Exercise(
     task=f"Give an affine, 4 x 4, for each file: {', '.join(_DEALT)}.",
     praise="four heads in one place, and the voxels were never touched: only sixteen numbers say where they are.",
     prepare=_affines,
-    rules=tuple(_rules()),
     reference=_repairs,
     mistakes={
+        "no last row": Mistake(
+            lambda: {**_repairs(), "second": np.ones((4, 4))},
+            "the last row of an affine is 0, 0, 0, 1; it adds b, and must stay.",
+            lambda affines: any(not np.allclose(each[3], (0, 0, 0, 1)) for each in affines.values()),
+        ),
         **dict(_known()),
-        "nothing done": lambda: {**_repairs(), "first": _stored("first")},
-        "something else": lambda: {**_repairs(), "third": np.diag([2.0, 2, 2, 1])},
-        "no last row": lambda: {**_repairs(), "second": np.ones((4, 4))},
         "three rows": lambda: {**_repairs(), "second": np.eye(3)},
         "one file only": lambda: {"first": _RIGHT},
     },

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 
-from regkit.course.check.exercise import Exercise, Unanswered
+from regkit.course.check.answers import otherwise, returned
+from regkit.course.check.exercise import Exercise, Mistake
 from regkit.course.check.refereeing import SOME_FOLDS, TUNED_ON, always_up, by_order, protocol, protocol_cases, unpaired
 from regkit.data.brains import BrainPairs
 from regkit.fields import identity, warp_labels
 from regkit.metrics import dice, folds
 from regkit.tools.compare import Row
 from regkit.types import Displacement, Labels, Pair, spatial
+
+__all__ = ["fair_protocol", "protocol_cases", "rigged", "rigged_field"]
 
 # ---------------------------------------------------------------------------------------------- rig the Dice
 
@@ -50,48 +53,35 @@ def rigged(moving_labels: Labels, fixed_labels: Labels) -> Displacement:
 class _Tried:
     """A learner's field on one pair."""
 
-    pair: Pair
+    moving: Labels
+    fixed: Labels
     field: Displacement
 
-    def overlap(self, field: Displacement | None = None) -> float:
+    def overlap(self) -> float:
         """Mean Dice of the moving labels, warped by the field, and the fixed ones."""
-        assert self.pair.moving_labels is not None and self.pair.fixed_labels is not None
-        warped = warp_labels(self.pair.moving_labels, self.field if field is None else field)
-        return fmean(dice(warped, self.pair.fixed_labels).values())
-
-    def wrong_way(self) -> float:
-        """Mean Dice of the fixed labels, warped by the field, and the moving ones."""
-        assert self.pair.moving_labels is not None and self.pair.fixed_labels is not None
-        return fmean(dice(warp_labels(self.pair.fixed_labels, self.field), self.pair.moving_labels).values())
-
-    @property
-    def folded(self) -> float:
-        """Percent of the voxels."""
-        return folds(self.field).percent
+        return fmean(dice(warp_labels(self.moving, self.field), self.fixed).values())
 
 
 def _try_field(answer: Any) -> list[_Tried]:
     tried = []
     for pair in rig_pairs():
         assert pair.moving_labels is not None and pair.fixed_labels is not None
-        field = answer(pair.moving_labels.clone(), pair.fixed_labels.clone())
-        if field is None or field is ...:
-            raise Unanswered("my_field returns nothing yet.")
+        field = returned("my_field", answer(pair.moving_labels.clone(), pair.fixed_labels.clone()))
         wanted = (1, 2, *spatial(pair.fixed))
         if not isinstance(field, torch.Tensor) or tuple(field.shape) != wanted:
             received = f"a {type(field).__name__} {tuple(getattr(field, 'shape', ())) or ''}".strip()
             raise ValueError(f"a torch.Tensor {wanted} is wanted, received {received}")
-        tried.append(_Tried(pair, field.detach().float()))
+        tried.append(_Tried(pair.moving_labels, pair.fixed_labels, field.detach().float()))
     return tried
 
 
-def _works(change: Callable[[_Tried], float]) -> Callable[[list[_Tried]], bool]:
-    """Whether the field would be a rig if it were changed so."""
-    return lambda tried: all(change(each) >= _ALL for each in tried)
+def _is_rig(tried: list[_Tried]) -> bool:
+    return all(each.overlap() >= _ALL for each in tried)
 
 
-def _without_grid(tried: _Tried) -> float:
-    return tried.overlap(tried.field - identity(spatial(tried.field)))
+def _rig_but_for(change: Callable[[_Tried], _Tried]) -> Callable[[list[_Tried]], bool]:
+    """Whether the field is no rig, and would be one if it were changed so."""
+    return lambda tried: not _is_rig(tried) and _is_rig([change(each) for each in tried])
 
 
 def _true_field(moving_labels: Labels, fixed_labels: Labels) -> Displacement:
@@ -111,47 +101,48 @@ rigged_field = Exercise(
     task="Write my_field(moving_labels, fixed_labels): a displacement that raises Dice to 1 and is nonsense.",
     praise="Dice 1, and a map that tears the brain to shreds. Nothing in Dice asks where a voxel comes from.",
     prepare=_try_field,
-    rules=(
-        (lambda tried: not all(each.field.isfinite().all() for each in tried), "the field is not finite."),
-        (
-            lambda tried: not any(each.field.abs().max() > 0 for each in tried),
+    reference=lambda: rigged,
+    right=_is_rig,
+    mistakes={
+        "not finite": Mistake(
+            lambda: lambda moving, fixed: rigged(moving, fixed) / 0,
+            "the field is not finite.",
+            lambda tried: not all(each.field.isfinite().all() for each in tried),
+        ),
+        "nothing": Mistake(
+            lambda: lambda moving, fixed: torch.zeros(1, 2, *spatial(fixed)),
             "nothing moves: Dice stays as it was. Send each voxel of fixed to a voxel of moving with the same label.",
+            lambda tried: not any(each.field.abs().max() > 0 for each in tried),
         ),
-        (
-            lambda tried: not _works(_Tried.overlap)(tried) and _works(_without_grid)(tried),
+        "places": Mistake(
+            lambda: lambda moving, fixed: rigged(moving, fixed) + identity(spatial(fixed)),
             "these are places, x + u(x); a displacement says how far to go: subtract fields.identity(...).",
+            _rig_but_for(lambda tried: replace(tried, field=tried.field - identity(spatial(tried.field)))),
         ),
-        (
-            lambda tried: not _works(_Tried.overlap)(tried) and _works(lambda t: t.overlap(t.field.flip(1)))(tried),
+        "axes": Mistake(
+            lambda: lambda moving, fixed: rigged(moving, fixed).flip(1),
             "the components have changed places: channel 0 moves along axis 0, downwards.",
+            _rig_but_for(lambda tried: replace(tried, field=tried.field.flip(1))),
         ),
-        (
-            lambda tried: not _works(_Tried.overlap)(tried) and _works(lambda t: t.overlap(-t.field))(tried),
+        "sign": Mistake(
+            lambda: lambda moving, fixed: -rigged(moving, fixed),
             "the sign is the other one: from the voxel of fixed to where moving is read, so place - x.",
+            _rig_but_for(lambda tried: replace(tried, field=-tried.field)),
         ),
-        (
-            lambda tried: not _works(_Tried.overlap)(tried) and _works(_Tried.wrong_way)(tried),
+        "pushed": Mistake(
+            lambda: lambda moving, fixed: rigged(fixed, moving),
             "it lays the fixed labels on the moving ones. A warp pulls: at each voxel of fixed, where is moving read?",
+            _rig_but_for(lambda tried: replace(tried, moving=tried.fixed, fixed=tried.moving)),
         ),
-        (
-            lambda tried: all(each.folded < SOME_FOLDS for each in tried),
+        "honest": Mistake(
+            lambda: _true_field,
             "hardly a fold: that is a registration, and an honest one. Be worse: the labels tell you all you need.",
+            lambda tried: all(folds(each.field).percent < SOME_FOLDS for each in tried),
         ),
-        (
-            lambda tried: not _works(_Tried.overlap)(tried),
+        "every other label": otherwise(
+            _some_labels,
             "it folds, but Dice stays below 0.99: some voxels read another label than their own. Those of label 0 too?",
         ),
-    ),
-    reference=lambda: rigged,
-    mistakes={
-        "nothing": lambda: lambda moving, fixed: torch.zeros(1, 2, *spatial(fixed)),
-        "places": lambda: lambda moving, fixed: rigged(moving, fixed) + identity(spatial(fixed)),
-        "axes": lambda: lambda moving, fixed: rigged(moving, fixed).flip(1),
-        "sign": lambda: lambda moving, fixed: -rigged(moving, fixed),
-        "pushed": lambda: lambda moving, fixed: rigged(fixed, moving),
-        "honest": lambda: _true_field,
-        "every other label": lambda: _some_labels,
-        "not finite": lambda: lambda moving, fixed: rigged(moving, fixed) / 0,
         "no batch": lambda: lambda moving, fixed: rigged(moving, fixed)[0],
         "an array": lambda: lambda moving, fixed: rigged(moving, fixed).numpy(),
     },
@@ -170,9 +161,7 @@ def _ask(answer: Any) -> dict[str, bool]:
             pairs = {row.pair for row in case.rows}
             told = f"with {len(pairs)} pairs, {len(pairs & set(TUNED_ON))} of them in tuned_on, my_protocol raises"
             raise ValueError(f"{told} {type(error).__name__}: {error}") from error
-        if given is None or given is ...:
-            raise Unanswered("my_protocol returns nothing yet.")
-        if not isinstance(given, (bool, np.bool_)):
+        if not isinstance(returned("my_protocol", given), (bool, np.bool_)):
             raise ValueError(f"True or False is wanted, received {given!r}")
         verdicts[name] = bool(given)
     return verdicts
@@ -187,68 +176,69 @@ fair_protocol = Exercise(
     task="Write my_protocol(rows, tuned_on, tries): True where the candidate is better than the reference.",
     praise="held-out pairs, each compared with itself, a test that knows the number of tries, and a look at the folds.",
     prepare=_ask,
-    rules=(
-        (lambda says: all(says.values()), "it takes every candidate for better, also one that is worse on each pair."),
-        (
-            lambda says: not any(says.values()),
-            "it never says True, not even of a candidate with 0.3 more Dice on each pair, and without a fold.",
-        ),
-        (
-            lambda says: says["rigged"],
-            "Dice up by 0.2, and 40 % of the voxels fold: it says better. Dice is not all that is measured.",
-        ),
-        (
-            lambda says: says["tuned"] and not says["chance"],
-            "a gain on the pairs of tuned_on, and none on the others: it says better. What may not count as evidence?",
-        ),
-        (
-            lambda says: says["worse"],
-            "worse on every pair, and it says better: the test is two-sided. Which way does it point?",
-        ),
-        (
-            lambda says: says["chance"],
-            "ups and downs of 0.01 that nearly cancel, and it says better: how often would chance alone do that?",
-        ),
-        (
-            lambda says: says["one pair"],
-            "eleven of twelve pairs get worse, one gains 0.4, and it says better: a mean follows one pair. The median?",
-        ),
-        (
-            lambda says: says["few"],
-            "four pairs, all better, and it says better: chance does that once in eight times. What is the least p?",
-        ),
-        (
-            lambda says: says["tries"],
-            "p is 0.007, but this candidate is the best of 40 that were tried: how often does one of 40 come so far?",
-        ),
-        (
-            lambda says: says["honest"] and not says["backwards"],
-            "the same rows in another order, and the verdict is another: bring pairs together by row.pair.",
-        ),
-        (
-            lambda says: not says["honest"],
-            "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?",
-        ),
-        (
-            lambda says: not says["large"],
-            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?",
-        ),
-    ),
     reference=protocol,
     mistakes={
-        "folds do not matter": lambda: protocol(regular=False),
-        "all pairs count": lambda: protocol(apart=False),
-        "no direction": lambda: protocol(two_sided=True),
-        "no test": lambda: protocol(test=lambda rows: 0.0),
-        "the mean": lambda: protocol(middle=fmean),
-        "always up": lambda: protocol(test=always_up),
-        "one try": lambda: protocol(corrected=False),
-        "by order": lambda: protocol(test=by_order),
-        "unpaired": lambda: protocol(test=unpaired),
-        "too good": lambda: protocol(most=0.1),
+        "always yes": Mistake(
+            lambda: lambda rows, tuned_on, tries: True,
+            "it takes every candidate for better, also one that is worse on each pair.",
+            lambda says: all(says.values()),
+        ),
+        "always no": Mistake(
+            lambda: lambda rows, tuned_on, tries: False,
+            "it never says True, not even of a candidate with 0.3 more Dice on each pair, and without a fold.",
+            lambda says: not any(says.values()),
+        ),
+        "folds do not matter": Mistake(
+            lambda: protocol(regular=False),
+            "Dice up by 0.2, and 40 % of the voxels fold: it says better. Dice is not all that is measured.",
+            lambda says: says["rigged"],
+        ),
+        "all pairs count": Mistake(
+            lambda: protocol(apart=False),
+            "a gain on the pairs of tuned_on, and none on the others: it says better. What may not count as evidence?",
+            lambda says: says["tuned"] and not says["chance"],
+        ),
+        "no direction": Mistake(
+            lambda: protocol(two_sided=True),
+            "worse on every pair, and it says better: the test is two-sided. Which way does it point?",
+            lambda says: says["worse"],
+        ),
+        "no test": Mistake(
+            lambda: protocol(test=lambda rows: 0.0),
+            "ups and downs of 0.01 that nearly cancel, and it says better: how often would chance alone do that?",
+            lambda says: says["chance"],
+        ),
+        "the mean": Mistake(
+            lambda: protocol(middle=fmean),
+            "eleven of twelve pairs get worse, one gains 0.4, and it says better: a mean follows one pair. The median?",
+            lambda says: says["one pair"],
+        ),
+        "always up": Mistake(
+            lambda: protocol(test=always_up),
+            "four pairs, all better, and it says better: chance does that once in eight times. What is the least p?",
+            lambda says: says["few"],
+        ),
+        "one try": Mistake(
+            lambda: protocol(corrected=False),
+            "p is 0.007, but this candidate is the best of 40 that were tried: how often does one of 40 come so far?",
+            lambda says: says["tries"],
+        ),
+        "by order": Mistake(
+            lambda: protocol(test=by_order),
+            "the same rows in another order, and the verdict is another: bring pairs together by row.pair.",
+            lambda says: says["honest"] and not says["backwards"],
+        ),
+        "unpaired": Mistake(
+            lambda: protocol(test=unpaired),
+            "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?",
+            lambda says: not says["honest"],
+        ),
+        "too good": Mistake(
+            lambda: protocol(most=0.1),
+            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?",
+            lambda says: not says["large"],
+        ),
         "tuned pairs only": lambda: _of_the_tuned_ones,
-        "always yes": lambda: lambda rows, tuned_on, tries: True,
-        "always no": lambda: lambda rows, tuned_on, tries: False,
         "a number": lambda: lambda rows, tuned_on, tries: 0.04,
     },
 )

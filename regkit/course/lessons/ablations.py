@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets
@@ -14,17 +15,18 @@ from regkit.course.studies import Study, Trained, switches
 from regkit.metrics import inverse_consistency
 from regkit.tools.compare import measure_variant, register
 from regkit.training import History
-from regkit.types import Pair, Registration, spatial
-from regkit.widgets import MOVING
+from regkit.types import InputError, Pair, Registration, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import Panel, Quantities, make_panels
 from regkit.widgets.scene import Button, Choice, Control, State, Toggle
-from regkit.widgets.slices import Slices, Staged
+from regkit.widgets.slices import MOVING, linked
 
 BEFORE = ("moving", "fixed", "before")
 
+_REMEMBERED = 6  # pairs of results
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What one combination of switches learned, seen on the study's pair."""
 
@@ -40,98 +42,6 @@ class Result:
         weights = sum(parameter.numel() for parameter in self.trained.model.parameters())
         length = f"{len(history)} steps in {sum(history.seconds):.0f} s"
         return f"{measured}; {weights:,} weights, {length}{'' if self.trained.complete else ', stopped, not kept'}."
-
-
-@dataclass(frozen=True, eq=False)
-class Ablation(Staged):
-    """The reference (all switches at their defaults) and the chosen combination, panel for panel.
-
-    options: the values of each switch, the reference's first. results: what was looked up so far, by the file's name.
-    """
-
-    study: Study
-    pair: Pair
-    options: Mapping[str, tuple[Any, ...]]
-    names: Sequence[str]
-    item: int
-    upright: bool
-    results: dict[str, Result | None] = field(default_factory=dict)
-
-    def own_controls(self) -> dict[str, Control]:
-        return {name: _control(name, values) for name, values in self.options.items()}
-
-    def controls(self) -> dict[str, Control]:
-        """The switches, the slice viewer's planes, and the training."""
-        planes = {name: each for name, each in self.first().controls().items() if name not in ("extreme", "go")}
-        return {**self.own_controls(), "train": Button("train this one"), "stop": Button("stop", False), **planes}
-
-    def choice(self, state: State) -> dict[str, Any]:
-        """The switches' values."""
-        return {
-            name: next(value for value in values if str(value) == str(state[name]))
-            for name, values in self.options.items()
-        }
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """The switches' first values."""
-        return {name: values[0] for name, values in self.options.items()}
-
-    def result(self, choice: Mapping[str, Any]) -> Result | None:
-        """What a combination learned, from the disk at first; None where it is not trained yet."""
-        key = self.study.path(choice).name
-        if key not in self.results:
-            trained = self.study.find(choice)
-            self.results[key] = None if trained is None else self.look(trained)
-        return self.results[key]
-
-    def look(self, trained: Trained) -> Result:
-        """Let a trained model register the pair, and the pair with its images exchanged."""
-        registration = register(trained.model, self.pair)
-        back = register(trained.model, Pair(self.pair.fixed, self.pair.moving)).displacement
-        exchanged = inverse_consistency(registration.displacement, back)
-        numbers = measure_variant(self.pair, registration) | {"exchange error (voxels)": exchanged}
-        return Result(trained, registration, numbers)
-
-    def first(self) -> Slices:
-        return self._slices({"reference": self.result(self.reference)})
-
-    def stage(self, state: State) -> Slices:
-        return self._slices({"reference": self.result(self.reference), "chosen": self.result(self.choice(state))})
-
-    def _slices(self, results: Mapping[str, Result | None]) -> Slices:
-        """Panels of all results that there are, in the reference's range; the untouched pair where there is none."""
-        panels: list[Panel] = []
-        reach: float | None = None
-        for name, result in results.items():
-            if result is not None:
-                seen = Quantities(self.pair, result.registration.displacement, None, self.item, reach)
-                panels += [replace(panel, title=f"{name}: {panel.title}") for panel in make_panels(seen, self.names)]
-                reach = seen.limit
-        if not panels:
-            space = spatial(self.pair.fixed)
-            panels = make_panels(Quantities(self.pair, torch.zeros(1, len(space), *space), item=self.item), BEFORE)
-        return Slices(panels, self.pair.spacing, self.upright)
-
-    def words(self, state: State) -> str:
-        """The numbers of the reference and of what is chosen, and which switches differ."""
-        choice, reference = self.choice(state), self.reference
-        different = ", ".join(f"{name} = {value}" for name, value in choice.items() if value != reference[name])
-        told = {"Reference": reference} | ({f"Chosen ({different})": choice} if different else {})
-        results = {name: self.result(each) for name, each in told.items()}
-        missing = 'not trained yet; "train this one" trains it.'
-        return " ".join(f"{name}: {result.words if result else missing}" for name, result in results.items())
-
-
-def _control(name: str, values: tuple[Any, ...]) -> Control:
-    """A switch's control: on or off, or one of several."""
-    words = name.replace("_", " ")
-    if set(values) == {True, False}:
-        return Toggle(words, values[0])
-    return Choice(words, [str(value) for value in values])
-
-
-# ---------------------------------------------------------------------------------------------- live
 
 
 class AblationPanel(View):
@@ -160,17 +70,74 @@ class AblationPanel(View):
     ) -> None:
         known = switches(study.model)
         names = [name for name in known if name not in study.arguments] if names is None else names
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise ValueError(f"a panel offers some of the switches {', '.join(known)}, received {list(names)}.")
-        self.ablation = Ablation(study, pair, {name: known[name] for name in names}, panels, item, upright)
+        if not names or set(names) - set(known):
+            raise InputError(
+                f"a panel offers some of the switches {', '.join(known)}", list(names), "choose some of them"
+            )
+        self.study, self.pair = study, pair
+        self.options = {name: known[name] for name in names}  # the values of each switch, the reference's first
+        self.results: dict[str, Result | None] = {}  # what was looked up so far, by the file's name
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        super().__init__(self.ablation)
+        reference = {name: values[0] for name, values in self.options.items()}
+
+        @functools.lru_cache(_REMEMBERED)
+        def made(*results: Result | None) -> list[Panel]:
+            """Panels of all results that there are, in the reference's range; the untouched pair if there is none."""
+            shown: list[Panel] = []
+            reach: float | None = None
+            for name, result in zip(("reference", "chosen"), results, strict=True):
+                if result is not None:
+                    case = Quantities(pair, result.registration.displacement, None, item, reach)
+                    shown += [replace(panel, title=f"{name}: {panel.title}") for panel in make_panels(case, panels)]
+                    reach = case.limit
+            space = spatial(pair.fixed)
+            return shown or make_panels(Quantities(pair, torch.zeros(1, len(space), *space), item=item), BEFORE)
+
+        def shown(state: State) -> list[Panel]:
+            return made(self.result(reference), self.result(self.choice(state)))
+
+        def words(state: State) -> str:
+            """The numbers of the reference and of what is chosen, and which switches differ."""
+            choice = self.choice(state)
+            different = ", ".join(f"{name} = {value}" for name, value in choice.items() if value != reference[name])
+            told = {"Reference": reference} | ({f"Chosen ({different})": choice} if different else {})
+            results = {name: self.result(each) for name, each in told.items()}
+            missing = 'not trained yet; "train this one" trains it.'
+            return " ".join(f"{name}: {result.words if result else missing}" for name, result in results.items())
+
+        own = {name: _control(name, values) for name, values in self.options.items()}
+        scene = linked(shown, own, words, spacing=pair.spacing, upright=upright)
+        planes = {name: each for name, each in scene.controls.items() if name not in {*own, "extreme", "go"}}
+        buttons = {"train": Button("train this one"), "stop": Button("stop", False)}
+        super().__init__(replace(scene, controls={**own, **buttons, **planes}))
         self.progress = ipywidgets.IntProgress(max=max(study.recipe.steps, 1), layout={"width": "300px"})
         self.status = ipywidgets.HTML()
         bar = ipywidgets.HBox([self.progress, self.status])
         self.widget.children = (self.widget.children[0], bar, *self.widget.children[1:])
+
+    def choice(self, state: State) -> dict[str, Any]:
+        """The switches' values."""
+        return {
+            name: next(value for value in values if str(value) == str(state[name]))
+            for name, values in self.options.items()
+        }
+
+    def result(self, choice: Mapping[str, Any]) -> Result | None:
+        """What a combination learned, from the disk at first; None where it is not trained yet."""
+        key = self.study.path(choice).name
+        if key not in self.results:
+            trained = self.study.find(choice)
+            self.results[key] = None if trained is None else self._look(trained)
+        return self.results[key]
+
+    def _look(self, trained: Trained) -> Result:
+        """Let a trained model register the pair, and the pair with its images exchanged."""
+        registration = register(trained.model, self.pair)
+        back = register(trained.model, Pair(self.pair.fixed, self.pair.moving)).displacement
+        exchanged = inverse_consistency(registration.displacement, back)
+        numbers = measure_variant(self.pair, registration) | {"exchange error (voxels)": exchanged}
+        return Result(trained, registration, numbers)
 
     def press(self, button: str) -> None:
         """Train what is chosen, in a thread; or stop that."""
@@ -179,7 +146,7 @@ class AblationPanel(View):
         elif self._thread is None or not self._thread.is_alive():
             self._stop.clear()
             self._enable(training=True)
-            choice = self.ablation.choice(self.state)
+            choice = self.choice(self.state)
             self._thread = threading.Thread(target=self._train, args=(choice,), daemon=True)
             self._thread.start()
 
@@ -192,8 +159,8 @@ class AblationPanel(View):
         """In the thread: train, look at the result, draw."""
 
         def train() -> None:
-            trained = self.ablation.study.train(choice, callback=self._report)
-            self.ablation.results[self.ablation.study.path(choice).name] = self.ablation.look(trained)
+            trained = self.study.train(choice, callback=self._report)
+            self.results[self.study.path(choice).name] = self._look(trained)
             self.status.value = "trained and kept" if trained.complete else "stopped"
 
         failed = len(self.errors)
@@ -211,3 +178,11 @@ class AblationPanel(View):
 
     def _enable(self, *, training: bool) -> None:
         self.controls["train"].disabled, self.controls["stop"].disabled = training, not training
+
+
+def _control(name: str, values: tuple[Any, ...]) -> Control:
+    """A switch's control: on or off, or one of several."""
+    words = name.replace("_", " ")
+    if set(values) == {True, False}:
+        return Toggle(words, values[0])
+    return Choice(words, [str(value) for value in values])

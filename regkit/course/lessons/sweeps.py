@@ -10,93 +10,30 @@ import numpy as np
 import torch
 
 from regkit.fields import jacobian_determinant, warp
-from regkit.figures.paint import render_grid, render_image, render_jacobian, render_jacobian_bar, render_point
-from regkit.figures.pixels import (
-    FieldPlane,
-    Picture,
-    Plane,
-    check_same_plane,
-    darken,
-    field_plane,
-    integer_scale,
-    intensity_limits,
-    plane,
-    stack,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.pixels import FieldPlane, Picture, Plane
+from regkit.figures.planes import Place, highest
 from regkit.types import Displacement, Image, InputError
 from regkit.widgets.live import View
-from regkit.widgets.scene import ClassScene, Control, State, Stops, Toggle
+from regkit.widgets.scene import Control, Scene, State, Stops, Toggle
 
 _PIXELS = 320  # the longer side of a panel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stop:
-    """One position of the slider: what was found there, and what there is to say about it."""
+    """One position of a slider: a displacement, the moving image warped by it, and what there is to say about it."""
 
-    warped: Plane
     displacement: FieldPlane
-    determinant: Plane
+    warped: Plane
     note: str
 
-
-@dataclass(frozen=True, eq=False)
-class Sweep(ClassScene):
-    """Warped, the map's grid on moving, and |J|, at one of the stops; the place of the least |J| can be marked in all.
-
-    words: what the stops are values of. start: the first stop, and mark: whether the place is marked at first.
-    """
-
-    words: str
-    moving: Plane
-    fixed: Plane
-    stops: Mapping[str, Stop]
-    start: str
-    mark: bool = True
-
-    def controls(self) -> dict[str, Control]:
-        """The stop, and whether the worst voxel is marked."""
-        return {
-            "stop": Stops(self.words, list(self.stops), self.start),
-            "mark": Toggle("mark the least |J|", self.mark),
-        }
-
-    def render(self, state: State) -> Picture:
-        """Three linked panels, and the colours of |J|."""
-        stop, shape = self.stops[state["stop"]], self.moving.shape
-        options: dict[str, Any] = {
-            "limits": intensity_limits(self.moving, self.fixed),
-            "scale": integer_scale(shape, _PIXELS),
-        }
-        grid = render_grid(
-            darken(render_image(self.moving, **options), 0.6), stop.displacement, every=max(1, max(shape) // 24)
-        )
-        warped, jacobian = (
-            render_image(stop.warped, **options),
-            render_jacobian(stop.determinant, scale=options["scale"]),
-        )
-        if state["mark"]:
-            place = self._worst(stop)
-            reached = np.rint(place + stop.displacement[:, place[0], place[1]]).astype(int)
-            warped, jacobian = (render_point(panel, place, shape) for panel in (warped, jacobian))
-            grid = render_point(grid, np.clip(reached, 0, np.array(shape) - 1), shape)
-        panels = stack(warped, grid, jacobian, axis=1)
-        return stack(panels, render_jacobian_bar(width=max(panels.shape[1], 320)))
-
-    def describe(self, state: State) -> str:
-        """The stop's name, the image's and the map's numbers, and the caller's note."""
-        stop = self.stops[state["stop"]]
-        row, column = self._worst(stop)
-        folds = int((stop.determinant <= 0).sum())
-        return (
-            f"{self.words} = {state['stop']}: warped · x + u(x) on moving · |J|. "
-            f"Mean |warped - fixed| {np.abs(stop.warped - self.fixed).mean():.4f}; {folds} folded voxels; "
-            f"least |J| {stop.determinant[row, column]:.2f} at row {row}, column {column}. {stop.note}".strip()
-        )
-
-    def _worst(self, stop: Stop) -> tuple[int, int]:
-        row, column = np.unravel_index(int(stop.determinant.argmin()), stop.determinant.shape)
-        return int(row), int(column)
+    @classmethod
+    def of(cls, moving: Image, displacement: Displacement, note: str, item: int, name: str = "displacement") -> Stop:
+        """Of one item of a batch."""
+        field = pixels.field_plane(displacement, name, item)
+        image = moving[[item if len(moving) > 1 else 0]].detach().cpu()
+        return cls(field, pixels.plane(warp(image, torch.from_numpy(field)[None]), "warped"), note)
 
 
 def sweep(
@@ -127,13 +64,48 @@ def sweep(
             f"{sorted(unknown)} for {names}",
             "use the same names",
         )
-    target = plane(fixed, "fixed", item)
-    stops = {}
+    target, source = pixels.plane(fixed, "fixed", item), pixels.plane(moving, "moving", item)
+    stops, determinants = {}, {}
     for name, displacement in displacements.items():
-        field = field_plane(displacement, f"displacements[{name!r}]", item)
-        check_same_plane(field, target, (f"displacements[{name!r}]", "fixed"))
-        kept = torch.from_numpy(field)[None]
-        warped = plane(warp(moving[[item]].cpu(), kept))
-        stops[name] = Stop(warped, field, plane(jacobian_determinant(kept)), (notes or {}).get(name, ""))
+        title = f"displacements[{name!r}]"
+        pixels.check_same_plane(pixels.field_plane(displacement, title, item), target, (title, "fixed"))
+        stops[name] = Stop.of(moving, displacement, (notes or {}).get(name, ""), item, title)
+        determinants[name] = pixels.plane(jacobian_determinant(torch.from_numpy(stops[name].displacement)[None]))
+    shape = source.shape
+    options: dict[str, Any] = {
+        "limits": pixels.intensity_limits(source, target),
+        "scale": pixels.integer_scale(shape, _PIXELS),
+    }
+    below = pixels.darken(paint.render_image(source, **options), 0.6)
+
+    def worst(name: str) -> Place:
+        """The voxel of least |J|."""
+        return highest(-determinants[name])
+
+    def render(state: State) -> Picture:
+        """Warped, the map's grid on moving, and |J|; where its least is marked, in all three."""
+        name, stop = state["stop"], stops[state["stop"]]
+        warped = paint.render_image(stop.warped, **options)
+        grid = paint.render_grid(below, stop.displacement, every=max(1, max(shape) // 24))
+        jacobian = paint.render_jacobian(determinants[name], scale=options["scale"])
+        if state["mark"]:
+            place = worst(name)
+            target_place = np.rint(place + stop.displacement[:, place[0], place[1]]).astype(int)
+            warped, jacobian = (paint.render_point(panel, place, shape) for panel in (warped, jacobian))
+            grid = paint.render_point(grid, np.clip(target_place, 0, np.array(shape) - 1), shape)
+        panels = pixels.stack(warped, grid, jacobian, axis=1)
+        return pixels.stack(panels, paint.render_jacobian_bar(width=max(panels.shape[1], 320)))
+
+    def describe(state: State) -> str:
+        """The stop's name, the image's and the map's numbers, and the caller's note."""
+        name, stop, determinant = state["stop"], stops[state["stop"]], determinants[state["stop"]]
+        row, column = worst(name)
+        return (
+            f"{words} = {name}: warped · x + u(x) on moving · |J|. "
+            f"Mean |warped - fixed| {np.abs(stop.warped - target).mean():.4f}; {int((determinant <= 0).sum())} folded "
+            f"voxels; least |J| {determinant[row, column]:.2f} at row {row}, column {column}. {stop.note}".strip()
+        )
+
     first = names[0] if start is None else start
-    return View(Sweep(words, plane(moving, "moving", item), target, stops, first, mark))
+    controls: dict[str, Control] = {"stop": Stops(words, names, first), "mark": Toggle("mark the least |J|", mark)}
+    return View(Scene(controls, render, describe))

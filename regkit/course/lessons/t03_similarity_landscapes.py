@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from regkit.fields import rigid_displacement, warp
-from regkit.figures.paint import draw_lines, render_overlay, write
-from regkit.figures.pixels import (
-    INK,
-    LINE,
-    PAPER,
-    POINT,
-    Limits,
-    Picture,
-    blank,
-    integer_scale,
-    intensity_limits,
-    plane,
-    stack,
-)
+from regkit.figures import pixels
+from regkit.figures.paint import render_overlay, titled
+from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
-from regkit.types import Displacement, Image, InputError, check_pair, spatial
+from regkit.types import Image, InputError, check_pair, spatial
+from regkit.widgets.chart import Chart, paint
 from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, ClassScene, Control, Slider, State
+from regkit.widgets.scene import Choice, Control, Scene, Slider, State
 
 Similarity = Callable[[Image, Image], Tensor]
 
@@ -81,123 +69,33 @@ def capture_range(
 
 RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}
 
-_SHAPE = (180, 262)  # pixels of one curve's panel
+REACH: Mapping[str, float] = {"shift": 40.0, "angle": 60.0}
 
-_MARGINS = (26, 24, 46, 10)  # above, below, left, right
+STEPS: Mapping[str, float] = {"shift": 1.0, "angle": 2.0}
 
-_BAND = (214, 240, 224)
+UNITS: Mapping[str, str] = {"shift": "voxels", "angle": "degrees"}
 
-_GRID = (205, 205, 205)
-
-_Curve = tuple[list[float], dict[str, list[float]]]  # the places, and each loss there
+_BAND: Colour = (214, 240, 224)
 
 
-@dataclass(frozen=True, eq=False)
-class Landscape(ClassScene):
-    """Moving, shifted and turned, laid over a fixed image; four losses over the shift (or the angle).
+def _chart(name: str, over: str) -> Callable[[Sequence[float], Sequence[float], float, float], Picture]:
+    """One loss over a shift or an angle: its curve, its capture range shaded, the present place and the loss there."""
+    lowest, highest = RANGES[name]
+    reach, words = REACH[over], f"{over} ({UNITS[over]})"
+    chart = Chart(width=262, height=156, xlim=(-reach, reach), ylim=(lowest, highest), xlabel=words)
+    band = chart.moves(chart.axes.axvspan(0, 0, color=paint(_BAND), lw=0))
+    chart.moves(chart.axes.axvline(0, color="#cdcdcd", lw=1))
+    curve, cursor, dot = chart.line(INK), chart.line(LINE, width=1.6), chart.dot(POINT, edge=INK)
 
-    fixed: by name, each aligned with moving where shift and angle are 0. Intensities from 0 to about 1.
-    """
+    def draw(places: Sequence[float], values: Sequence[float], place: float, value: float) -> Picture:
+        low, high = capture_range(places, values)
+        band.set_bounds(low, 0, high - low, 1)  # over the whole height of the axes
+        curve.set_data(places, np.clip(values, lowest, highest))
+        cursor.set_data([place, place], [lowest, highest])
+        dot.set_data([place], [min(max(value, lowest), highest)])
+        return titled(f"{name} = {value:.3f}", chart.frame())
 
-    moving: Image
-    fixed: Mapping[str, Image]
-    curves: dict[tuple[str, str, float], _Curve] = field(default_factory=dict)
-
-    REACH: ClassVar[Mapping[str, float]] = {"shift": 40.0, "angle": 60.0}
-    STEPS: ClassVar[Mapping[str, float]] = {"shift": 1.0, "angle": 2.0}
-    UNITS: ClassVar[Mapping[str, str]] = {"shift": "voxels", "angle": "degrees"}
-
-    def controls(self) -> dict[str, Control]:
-        """Shift, angle, what the curves run over, and which fixed image."""
-        return {
-            "shift": Slider("shift (voxels)", 18.0, -self.REACH["shift"], self.REACH["shift"], 0.5),
-            "angle": Slider("angle (degrees)", 0.0, -self.REACH["angle"], self.REACH["angle"], 1.0),
-            "over": Choice("curves over", list(self.REACH)),
-            "fixed": Choice("fixed image", list(self.fixed)),
-        }
-
-    def render(self, state: State) -> Picture:
-        """The two images in one, and the four curves with the present place."""
-        scale = integer_scale(spatial(self.moving), 390)
-        moved = plane(warp(self.moving, self._motion(state)))
-        target = plane(self.fixed[state["fixed"]])
-        overlay = render_overlay(moved, target, limits=intensity_limits(moved, target), scale=scale)
-        here = self._here(state)
-        panels = [self._panel(name, state, here[name]) for name in SIMILARITIES]
-        return stack(overlay, stack(stack(*panels[:2], axis=1), stack(*panels[2:], axis=1)), axis=1)
-
-    def describe(self, state: State) -> str:
-        """What is laid over what, each loss here, and from where downhill leads to the truth."""
-        places, curves = self._curve(state)
-        told = []
-        for name, value in self._here(state).items():
-            low, high = capture_range(places, curves[name])
-            told.append(f"{name} {value:.3f} ({f'{low:g} to {high:g}' if low < high else 'no minimum at 0'})")
-        return (
-            f"Moving in orange, fixed ({state['fixed']}) in blue, grey where they agree. Aligned at shift 0, angle 0. "
-            f"The loss here, and its capture range (green) in {self.UNITS[state['over']]}: {'; '.join(told)}."
-        )
-
-    def _motion(self, state: State) -> Displacement:
-        return rigid_displacement(spatial(self.moving), degrees=state["angle"], right=state["shift"])
-
-    def _here(self, state: State) -> dict[str, float]:
-        fixed = self.fixed[state["fixed"]]
-        curves = sweep(self.moving, fixed, degrees=[state["angle"]], right=[state["shift"]])
-        return {name: values[0] for name, values in curves.items()}
-
-    def _curve(self, state: State) -> _Curve:
-        """The losses over the whole reach of one control, the other one held; kept once computed."""
-        over = state["over"]
-        held = state["angle" if over == "shift" else "shift"]
-        key = (state["fixed"], over, held)
-        if key not in self.curves:
-            places = np.arange(-self.REACH[over], self.REACH[over] + 1e-6, self.STEPS[over]).tolist()
-            degrees, right = ([held], places) if over == "shift" else (places, [held])
-            self.curves[key] = (places, sweep(self.moving, self.fixed[state["fixed"]], degrees=degrees, right=right))
-        return self.curves[key]
-
-    def _panel(self, name: str, state: State, value: float) -> Picture:
-        """One loss as a curve in its fixed range, its capture range shaded, the present place marked."""
-        places, curves = self._curve(state)
-        (height, width), (above, below, left, right) = _SHAPE, _MARGINS
-        reach, (lowest, highest) = self.REACH[state["over"]], RANGES[name]
-
-        def pixel(place: Any, loss: Any) -> NDArray[Any]:
-            share = np.clip((highest - np.asarray(loss)) / (highest - lowest), 0, 1)
-            across = left + (np.asarray(place) + reach) / (2 * reach) * (width - left - right)
-            return np.stack(np.broadcast_arrays(above + share * (height - above - below), across), -1)
-
-        sheet = blank(_SHAPE, 1, PAPER)
-        low, high = capture_range(places, curves[name])
-        if low < high:
-            (top, start), (bottom, end) = (
-                pixel(low, highest).round().astype(int),
-                pixel(high, lowest).round().astype(int),
-            )
-            sheet[top:bottom, start:end] = _BAND
-        frame = [pixel([-reach, -reach, reach], [highest, lowest, lowest]), pixel([0, 0], [highest, lowest])]
-        sheet = draw_lines(sheet, frame, 1, _GRID)
-        sheet = draw_lines(sheet, [pixel(places, curves[name])], 2.2, INK)
-        place = state[state["over"]]
-        sheet = draw_lines(sheet, [pixel([place, place], [highest, lowest])], 1.6, LINE)
-        row, column = pixel(place, value)
-        sheet = draw_lines(sheet, [np.array([[row, column - 4], [row, column + 4]])], 8, POINT)
-        return write(sheet, self._words(name, value, state["over"]))
-
-    def _words(self, name: str, value: float, over: str) -> list[tuple[float, float, str, str]]:
-        """Title, ranges and unit of a panel, with their places."""
-        (height, width), (above, below, left, right) = _SHAPE, _MARGINS
-        reach, (lowest, highest) = self.REACH[over], RANGES[name]
-        bottom = height - below + 4
-        return [
-            (4, left, "la", f"{name} = {value:.3f}"),
-            (above, left - 4, "rm", f"{highest:g}"),
-            (height - below, left - 4, "rm", f"{lowest:g}"),
-            (bottom, left, "la", f"{-reach:g}"),
-            (bottom, (left + width - right) / 2, "ma", f"{over} ({self.UNITS[over]})"),
-            (bottom, width - right, "ra", f"{reach:g}"),
-        ]
+    return draw
 
 
 def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
@@ -212,4 +110,53 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
         raise InputError("fixed must name at least one image", "none", "give a dictionary of name and image")
     for image in fixed.values():
         check_pair(moving, image, dim=2)
-    return View(Landscape(moving, dict(fixed)))
+    scale = pixels.integer_scale(spatial(moving), 390)
+    controls: dict[str, Control] = {
+        "shift": Slider("shift (voxels)", 18.0, -REACH["shift"], REACH["shift"], 0.5),
+        "angle": Slider("angle (degrees)", 0.0, -REACH["angle"], REACH["angle"], 1.0),
+        "over": Choice("curves over", list(REACH)),
+        "fixed": Choice("fixed image", list(fixed)),
+    }
+    charts = functools.cache(lambda over: {name: _chart(name, over) for name in SIMILARITIES})
+
+    @functools.cache
+    def curves(name: str, over: str, held: float) -> tuple[list[float], dict[str, list[float]]]:
+        """The places, and each loss there, over the whole reach of one control, the other one held."""
+        places = np.arange(-REACH[over], REACH[over] + 1e-6, STEPS[over]).tolist()
+        degrees, right = ([held], places) if over == "shift" else (places, [held])
+        return places, sweep(moving, fixed[name], degrees=degrees, right=right)
+
+    @functools.lru_cache(1)
+    def here(name: str, angle: float, shift: float) -> dict[str, float]:
+        """Each loss at the present place."""
+        return {loss: values[0] for loss, values in sweep(moving, fixed[name], degrees=[angle], right=[shift]).items()}
+
+    def numbers(state: State) -> tuple[list[float], dict[str, list[float]], dict[str, float]]:
+        held = state["angle" if state["over"] == "shift" else "shift"]
+        return *curves(state["fixed"], state["over"], held), here(state["fixed"], state["angle"], state["shift"])
+
+    def render(state: State) -> Picture:
+        """The two images in one, and the four curves with the present place."""
+        displacement = rigid_displacement(spatial(moving), degrees=state["angle"], right=state["shift"])
+        moved, target = pixels.plane(warp(moving, displacement)), pixels.plane(fixed[state["fixed"]])
+        overlay = render_overlay(moved, target, limits=pixels.intensity_limits(moved, target), scale=scale)
+        places, values, now = numbers(state)
+        place = state[state["over"]]
+        panels = [draw(places, values[name], place, now[name]) for name, draw in charts(state["over"]).items()]
+        return pixels.stack(
+            overlay, pixels.stack(pixels.stack(*panels[:2], axis=1), pixels.stack(*panels[2:], axis=1)), axis=1
+        )
+
+    def describe(state: State) -> str:
+        """What is laid over what, each loss here, and from where downhill leads to the truth."""
+        places, values, now = numbers(state)
+        told = []
+        for name, value in now.items():
+            low, high = capture_range(places, values[name])
+            told.append(f"{name} {value:.3f} ({f'{low:g} to {high:g}' if low < high else 'no minimum at 0'})")
+        return (
+            f"Moving in orange, fixed ({state['fixed']}) in blue, grey where they agree. Aligned at shift 0, angle 0. "
+            f"The loss here, and its capture range (green) in {UNITS[state['over']]}: {'; '.join(told)}."
+        )
+
+    return View(Scene(controls, render, describe))

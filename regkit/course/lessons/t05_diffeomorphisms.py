@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from regkit.figures.pixels import check_same_shape, displacement_limit, field_vo
 from regkit.figures.planes import Place
 from regkit.types import Displacement, InputError
 from regkit.widgets.live import View
-from regkit.widgets.panels import Determinant, Directions, GridLines, determinant, error_panel
+from regkit.widgets.panels import Determinant, Directions, GridLines, Panel, determinant, error_panel
 from regkit.widgets.scene import Choice, Control, Slider, State
-from regkit.widgets.slices import Slices, Staged
+from regkit.widgets.slices import linked
 
 _ORDERS = ("φ∘ψ", "ψ∘φ")
 
@@ -35,82 +35,6 @@ class RoundTrip(Determinant):
         value = float(self.determinant[place])
         said = "it folds" if value <= 0 else f"a region there becomes {value:.2f} times as large"
         return f"{self.title} = {value:.3f}, {'sizes are kept' if abs(value - 1) < _KEPT else said}"
-
-
-@dataclass(frozen=True, eq=False)
-class Composition(Staged):
-    """What is left of φ∘ψ or ψ∘φ, for each ψ that may be the inverse of φ: its grid, each voxel's error, its |J|.
-
-    displacement: of φ. inverses: of each ψ. residuals: E(x) by order and name. All (dim, *space), voxels.
-    limit: the range of the errors, voxels. spacing: mm, or empty. upright: as of `volumes.cuts`.
-    """
-
-    displacement: NDArray[Any]
-    inverses: Mapping[str, NDArray[Any]]
-    residuals: Mapping[tuple[str, str], NDArray[Any]]
-    limit: float
-    spacing: Sequence[float]
-    upright: bool = False
-
-    def own_controls(self) -> dict[str, Control]:
-        """Which candidate, in which order, how dense the grid is, and how much of E it shows."""
-        longer = max(self.displacement.shape[1:])
-        return {
-            "inverse": Choice("ψ", list(self.inverses)),
-            "order": Choice("order", _ORDERS),
-            "every": Slider("one line every (voxels)", max(1, longer // 16), 1, max(2, longer // 6)),
-            "stretch": Slider("scale of E in the grid", 1.0, 0.0, 20.0, 0.5),
-        }
-
-    def stage(self, state: State) -> Slices:
-        """The panels for these values."""
-        return self._made(state["order"], state["inverse"], state["every"], state["stretch"])
-
-    def first(self) -> Slices:
-        """The panels of the first candidate."""
-        return self._made(_ORDERS[0], next(iter(self.inverses)), 1, 1.0)
-
-    def words(self, state: State) -> str:
-        """How far voxels come out from where they began, and whether the composition folds."""
-        order, name = state["order"], state["inverse"]
-        shown = f" The grid shows E {state['stretch']:g} times as long." if state["stretch"] != 1 else ""
-        return (
-            f"{order} with ψ by {name}: its grid, and E(x) = {order}(x) - x. An inverse leaves the grid straight and "
-            f"E = 0. {self._numbers[order, name]}{shown}"
-        )
-
-    @functools.cached_property
-    def _determinants(self) -> dict[tuple[str, str], NDArray[Any]]:
-        return {key: determinant(residual) for key, residual in self.residuals.items()}
-
-    @functools.cached_property
-    def _numbers(self) -> dict[tuple[str, str], str]:
-        return {key: _in_words(residual, self._determinants[key]) for key, residual in self.residuals.items()}
-
-    @functools.cached_property
-    def _made(self) -> Callable[[str, str, int, float], Slices]:
-        return functools.lru_cache(_REMEMBERED)(self._make)
-
-    def _make(self, order: str, name: str, every: int, stretch: float) -> Slices:
-        residual = self.residuals[order, name]
-        panels = [
-            GridLines("grid x + E(x)", residual, None, every, stretch),
-            Directions("E", residual, self.limit, "E"),
-            error_panel("|E|", residual, self.limit),
-            RoundTrip("|J| of the round trip", self._determinants[order, name]),
-        ]
-        return Slices(panels, self.spacing, self.upright)
-
-
-def _in_words(residual: NDArray[Any], folds: NDArray[Any]) -> str:
-    """Lengths and gradient of what should be zero, and the folds."""
-    size, tensor = lengths(residual), torch.from_numpy(residual)[None]
-    gradient = sum(float(difference(tensor, axis).square().sum()) for axis in range(len(residual))) / size.size
-    return (
-        f"|E|: mean {size.mean():.3f}, 95 % below {np.quantile(size, 0.95):.3f}, at most {size.max():.3f} voxels. "
-        f"Slopes of E, squared and summed (GradICON's penalty): mean {gradient:.2e}. "
-        f"{int((folds <= 0).sum())} folded voxels."
-    )
 
 
 def composition_inspector(
@@ -134,12 +58,55 @@ def composition_inspector(
     if not inverses:
         raise InputError("inverses must hold at least one displacement by name", "none", "give it one to inspect")
     field = field_volume(displacement, "displacement", item)
-    candidates, residuals = {}, {}
+    residuals = {}  # E(x) by order and name, (dim, *space), voxels
     for name, inverse in inverses.items():
-        candidates[name] = field_volume(inverse, f"inverses[{name!r}]", item)
-        check_same_shape(field.shape[1:], candidates[name].shape[1:], ("displacement", f"inverses[{name!r}]"))
-        phi, psi = (torch.from_numpy(each)[None] for each in (field, candidates[name]))
+        candidate = field_volume(inverse, f"inverses[{name!r}]", item)
+        check_same_shape(field.shape[1:], candidate.shape[1:], ("displacement", f"inverses[{name!r}]"))
+        phi, psi = (torch.from_numpy(each)[None] for each in (field, candidate))
         for order, (first, then) in zip(_ORDERS, ((phi, psi), (psi, phi)), strict=True):
             residuals[order, name] = field_volume(compose(first, then))
     full = max(displacement_limit(residual) for residual in residuals.values()) if limit is None else limit
-    return View(Composition(field, candidates, residuals, full, spacing, upright))
+    determinants = {key: determinant(residual) for key, residual in residuals.items()}
+    numbers = {key: _in_words(residual, determinants[key]) for key, residual in residuals.items()}
+    longer = max(field.shape[1:])
+    controls: dict[str, Control] = {
+        "inverse": Choice("ψ", list(inverses)),
+        "order": Choice("order", _ORDERS),
+        "every": Slider("one line every (voxels)", max(1, longer // 16), 1, max(2, longer // 6)),
+        "stretch": Slider("scale of E in the grid", 1.0, 0.0, 20.0, 0.5),
+    }
+
+    @functools.lru_cache(_REMEMBERED)
+    def made(order: str, name: str, every: int, stretch: float) -> list[Panel]:
+        residual = residuals[order, name]
+        return [
+            GridLines("grid x + E(x)", residual, None, every, stretch),
+            Directions("E", residual, full, "E"),
+            error_panel("|E|", residual, full),
+            RoundTrip("|J| of the round trip", determinants[order, name]),
+        ]
+
+    def panels(state: State) -> list[Panel]:
+        return made(state["order"], state["inverse"], state["every"], state["stretch"])
+
+    def words(state: State) -> str:
+        """How far voxels come out from where they began, and whether the composition folds."""
+        order, name = state["order"], state["inverse"]
+        shown = f" The grid shows E {state['stretch']:g} times as long." if state["stretch"] != 1 else ""
+        return (
+            f"{order} with ψ by {name}: its grid, and E(x) = {order}(x) - x. An inverse leaves the grid straight and "
+            f"E = 0. {numbers[order, name]}{shown}"
+        )
+
+    return View(linked(panels, controls, words, spacing=spacing, upright=upright))
+
+
+def _in_words(residual: NDArray[Any], folds: NDArray[Any]) -> str:
+    """Lengths and gradient of what should be zero, and the folds."""
+    size, tensor = lengths(residual), torch.from_numpy(residual)[None]
+    gradient = sum(float(difference(tensor, axis).square().sum()) for axis in range(len(residual))) / size.size
+    return (
+        f"|E|: mean {size.mean():.3f}, 95 % below {np.quantile(size, 0.95):.3f}, at most {size.max():.3f} voxels. "
+        f"Slopes of E, squared and summed (GradICON's penalty): mean {gradient:.2e}. "
+        f"{int((folds <= 0).sum())} folded voxels."
+    )

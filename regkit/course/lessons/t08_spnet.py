@@ -1,64 +1,41 @@
-"""There and back again: an image on its way along a velocity, and whether each voxel comes home."""
+"""SPnet's two answers at every level, before and after they are averaged; and a round trip, voxel by voxel."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from regkit.fields import compose, exponential, resize_displacement, warp
-from regkit.figures.paint import draw_lines, render_bar, render_grid, render_image, render_point, write
-from regkit.figures.pixels import (
-    ERRORS,
-    FOLD,
-    LINE,
-    NIGHT,
-    PAPER,
-    POINT,
-    FieldPlane,
-    Picture,
-    Plane,
-    colour,
-    darken,
-    enlarge,
-    field_plane,
-    field_volume,
-    integer_scale,
-    intensity_limits,
-    lengths,
-    nice_limit,
-    plane,
-    stack,
-)
+from regkit.figures import paint, pixels
+from regkit.figures.paint import titled
+from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plane, field_volume, lengths, plane, stack
 from regkit.models import SPNet
 from regkit.models.spnet import half_voxel_off
 from regkit.types import Displacement, Image, InputError, Pair, spatial
 from regkit.widgets.live import View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, ClassScene, Control, Slider, State, Toggle
-from regkit.widgets.slices import Slices, Staged
+from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets.slices import linked
 
-_PIXELS, _LINES = 256, 16  # a panel's longer side; lines of a grid along it
+# ---------------------------------------------------------------------------------------------- there and back
 
 _WINDOW, _ZOOM = (12, 21), 21  # rows and columns of the close-up; pixels of a voxel in it
-
 _STOPS = 6  # places along a voxel's way, each way
-
 _DARK = 0.1  # of the range of intensities: background
-
-_REMEMBERED = 12  # journeys
-
-_BACK = {"asking again, (B, A)": "again", "the inverse it gave": "inverse"}
-
+_REMEMBERED = 12  # round trips
+_WAYS = {"asking again, (B, A)": "again", "the inverse it gave": "inverse"}
 _SAMPLERS: dict[str, Callable[[Displacement, Displacement], Displacement]] = {
     "aligned": compose,
     "released": lambda first, then: then + half_voxel_off(first, then),
 }
+_START: dict[str, Any] = {"time": 1.0, "back": next(iter(_WAYS)), "squarings": 7, "sampler": "aligned"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +52,7 @@ class Velocities:
 
 
 @dataclass(frozen=True, eq=False)
-class Journey:
+class RoundTrip:
     """Every voxel's way there and back: displacements at equal times along each, and E(x), the gap that is left."""
 
     there: list[FieldPlane]
@@ -91,163 +68,143 @@ class Journey:
         return out, np.stack([out[-1], *(start + each for each in home)])
 
 
-@dataclass(frozen=True, eq=False)
-class ThereAndBack(ClassScene):
-    """An image on its way to the other; a voxel followed there and back; how far from home every voxel ends.
-
-    images: A and B. found: of each network by name. limit: the error, in voxels, at which its colours are full.
-    """
-
-    images: tuple[Plane, Plane]
-    found: Mapping[str, Velocities]
-    limit: float
-
-    def controls(self) -> dict[str, Control]:
-        """The network, the time, how it is integrated, the way back, and the voxel that is followed."""
-        place = self.farthest({"time": 1.0, **self._first})
-        rows, columns = (size - 1 for size in self.images[0].shape)
-        return {
-            "network": Choice("network", list(self.found)),
-            "time": Slider("time t", 1.0, -1.0, 1.0, 0.05),
-            "back": Choice("way back", list(_BACK)),
-            "squarings": Slider("squarings", 7, 0, 8),
-            "sampler": Choice("sampler", list(_SAMPLERS)),
-            "row": Slider("row of the voxel", place[0], 0, rows),
-            "column": Slider("column of the voxel", place[1], 0, columns),
-            "farthest": Button("go to the farthest"),
-        }
-
-    @property
-    def _first(self) -> dict[str, Any]:
-        first = {"network": next(iter(self.found)), "back": next(iter(_BACK))}
-        return {**first, "squarings": 7, "sampler": next(iter(_SAMPLERS))}
-
-    def farthest(self, state: State) -> tuple[int, int]:
-        """The voxel that ends farthest from home, of those that are not background."""
-        low, high = intensity_limits(*self.images)
-        size = lengths(self._journey(state).error) * (self._ends(state)[1] > low + _DARK * (high - low))
-        row, column = np.unravel_index(int(size.argmax()), size.shape)
-        return int(row), int(column)
-
-    def press(self, button: str, state: State) -> dict[str, Any]:
-        """To the voxel farthest from home."""
-        return dict(zip(("row", "column"), self.farthest(state), strict=True))
-
-    def render(self, state: State) -> Picture:
-        """Five panels: on its way, where it should arrive, its grid; one voxel close up, and all errors."""
-        journey, (source, target), names = self._journey(state), self._ends(state), self._names(state)
-        place = state["row"], state["column"]
-        u = journey.there[-1]
-        flowing = plane(warp(torch.from_numpy(source)[None, None], torch.from_numpy(u)[None]))
-        grid = render_grid(darken(self._paint(source), 0.6), u, every=max(1, max(source.shape) // _LINES))
-        error = enlarge(colour(lengths(journey.error), ERRORS, (0, self.limit)), self._scale)
-        above = [
-            self._panel(f"{names[0]} on its way, t = {state['time']:.2f}", self._paint(flowing)),
-            self._panel(f"{names[1]}: the goal", render_point(self._paint(target), place, target.shape)),
-            self._panel(f"its grid, on {names[0]}", grid),
-        ]
-        legend = render_bar(ERRORS, (0, self.limit), width=error.shape[1], unit="voxels")
-        below = [
-            stack(self._panel("how far from home", render_point(error, place, target.shape)), legend),
-            self._panel("the voxel under the cross, close up", self._close_up(journey, target, place)),
-        ]
-        return stack(stack(*above, axis=1), stack(*below, axis=1))
-
-    def describe(self, state: State) -> str:
-        """Who is on the way where, and how far from home all voxels and the chosen one end."""
-        journey, names = self._journey(state), self._names(state)
-        size = lengths(journey.error)
-        row, column = place = state["row"], state["column"]
-        goal = ", ".join(f"{index:.1f}" for index in journey.path(place)[0][-1])
-        return (
-            f"{state['network']}, t = {state['time']:.2f}: {names[0]} on its way to {names[1]}, and back by "
-            f"{state['back']}; {state['squarings']} squarings, {state['sampler']} sampler. Voxel ({row}, {column}) of "
-            f"{names[1]} goes (blue) to ({goal}) of {names[0]}, comes back (yellow), and ends {size[place]:.3f} voxels "
-            f"from home (orange; the square). All voxels: mean {size.mean():.3f}, at most {size.max():.2f}."
-        )
-
-    def _names(self, state: State) -> str:
-        """Which image is on its way, and which is the goal."""
-        return "BA" if state["time"] < 0 else "AB"
-
-    def _ends(self, state: State) -> tuple[Plane, Plane]:
-        first, second = self.images
-        return (second, first) if state["time"] < 0 else (first, second)
-
-    def _journey(self, state: State) -> Journey:
-        return self._made(*(state[name] for name in ("network", "time", "back", "squarings", "sampler")))
-
-    @functools.cached_property
-    def _made(self) -> Callable[..., Journey]:
-        return functools.lru_cache(_REMEMBERED)(self._travel)
-
-    def _travel(self, network: str, time: float, back: str, squarings: int, sampler: str) -> Journey:
-        """Integrate both ways at once; the round trip itself is always composed correctly."""
-        ways = self.found[network].there, getattr(self.found[network], _BACK[back])
-        times = [abs(time) * stop / _STOPS for stop in range(1, _STOPS + 1)]
-        velocities = torch.cat([part * way for way in (reversed(ways) if time < 0 else ways) for part in times])
-        fields = exponential(velocities, steps=squarings, composition=_SAMPLERS[sampler])
-        there, home = fields.chunk(2)
-        return Journey([*there.numpy()], [*home.numpy()], compose(home[-1:], there[-1:])[0].numpy())
-
-    @functools.cached_property
-    def _scale(self) -> int:
-        return integer_scale(self.images[0].shape, _PIXELS)
-
-    def _paint(self, image: Plane) -> Picture:
-        return render_image(image, limits=intensity_limits(*self.images), scale=self._scale)
-
-    def _close_up(self, journey: Journey, target: Plane, place: tuple[int, int]) -> Picture:
-        """The voxel's way over the goal: there in blue, back in yellow, what is left in orange; a square is home."""
-        out, home = journey.path(place)
-        shape = np.minimum(_WINDOW, target.shape)
-        middle = np.rint((out[0] + out[-1]) / 2).astype(int) - shape // 2
-        corner = np.clip(middle, 0, np.array(target.shape) - shape)
-        (row, column), (height, width) = corner, shape
-        crop = target[row : row + height, column : column + width]
-        picture = darken(render_image(crop, limits=intensity_limits(*self.images), scale=_ZOOM), 0.5)
-        square = out[0] + np.array([(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)]) / 4
-        lines = (square, PAPER, 1.5), (out, LINE, 4.0), (home, POINT, 2.0), (np.stack([home[-1], out[0]]), FOLD, 4.0)
-        for points, paint, thickness in lines:
-            picture = draw_lines(picture, [(points - corner + 0.5) * _ZOOM], thickness, paint)
-        return picture
-
-    def _panel(self, title: str, picture: Picture) -> Picture:
-        head = np.full((24, picture.shape[1], 3), NIGHT, np.uint8)
-        return np.concatenate([write(head, [(12, 6, "lm", title)], PAPER), picture])
-
-
 def there_and_back(networks: Mapping[str, nn.Module], pair: Pair, *, item: int = 0) -> View:
     """Let A flow towards B and back, as each of several networks says, and follow one voxel.
 
+    Five panels: A on its way, where it should arrive, its grid; how far from home each voxel ends, and one close up.
     networks: by name; each gives a velocity. pair: 2D; A is moving, B is fixed. item: which of a batch.
 
     Raises:
         ValueError, IndexError: no network, or one without a velocity; volumes; no such item.
     """
-    moving, fixed = pick(pair.moving, item), pick(pair.fixed, item)
-    images = plane(moving, "moving"), plane(fixed, "fixed")
-    found = {name: _velocities(name, network, moving, fixed) for name, network in networks.items()}
-    if not found:
+    A, B = pick(pair.moving, item), pick(pair.fixed, item)
+    images = {"A": plane(A, "moving"), "B": plane(B, "fixed")}
+    answers = {name: velocities(network, A, B, name) for name, network in networks.items()}
+    if not answers:
         raise InputError("there must be a network", "none", "give SPNet models by name")
-    errors = [exponential(each.again) for each in found.values()], [exponential(each.there) for each in found.values()]
-    worst = max(float(compose(*each).norm(dim=1).quantile(0.99)) for each in zip(*errors, strict=True))
-    return View(ThereAndBack(images, found, nice_limit(worst)))
+    shape, limits, limit = A.shape[2:], pixels.intensity_limits(*images.values()), _error_limit(answers.values())
+    scale = pixels.integer_scale(shape, 256)
+    grey = functools.partial(paint.render_image, limits=limits, scale=scale)
+    remembered = functools.lru_cache(_REMEMBERED)(lambda network, *settings: round_trip(answers[network], *settings))
+
+    def trip(state: State) -> tuple[RoundTrip, tuple[str, str]]:
+        settings = (state[name] for name in ("network", "time", "back", "squarings", "sampler"))
+        return remembered(*settings), ("B", "A") if state["time"] < 0 else ("A", "B")
+
+    def press(button: str, state: State) -> dict[str, Any]:
+        now, (_, second) = trip(state)
+        return _farthest(now.error, images[second] > limits[0] + _DARK * (limits[1] - limits[0]))
+
+    def render(state: State) -> Picture:
+        (now, (first, second)), place = trip(state), (state["row"], state["column"])
+        source, target, u = images[first], images[second], now.there[-1]
+        flowing = plane(warp(torch.from_numpy(source)[None, None], torch.from_numpy(u)[None]))
+        error = pixels.enlarge(pixels.colour(lengths(now.error), pixels.ERRORS, (0, limit)), scale)
+        key = paint.render_bar(pixels.ERRORS, (0, limit), width=error.shape[1], unit="voxels")
+        grid = paint.render_grid(pixels.darken(grey(source), 0.6), u, every=max(1, max(shape) // 16))
+        above = {
+            f"{first} on its way, t = {state['time']:.2f}": grey(flowing),
+            f"{second}: the goal": paint.render_point(grey(target), place, shape),
+            f"its grid, on {first}": grid,
+        }
+        errors = stack(titled("how far from home", paint.render_point(error, place, shape)), key)
+        near = titled("the voxel under the cross, close up", _close_up(*now.path(place), target, limits))
+        return stack(paint.titled_rows(above), stack(errors, near, axis=1))
+
+    def describe(state: State) -> str:
+        (now, (first, second)), place = trip(state), (state["row"], state["column"])
+        size, goal = lengths(now.error), ", ".join(f"{index:.1f}" for index in now.path(place)[0][-1])
+        return (
+            f"{state['network']}, t = {state['time']:.2f}: {first} on its way to {second}, and back by "
+            f"{state['back']}; {state['squarings']} squarings, {state['sampler']} sampler. Voxel {place} of {second} "
+            f"goes (blue) to ({goal}) of {first}, comes back (yellow), and ends {size[place]:.3f} voxels from home "
+            f"(orange; the square). All voxels: mean {size.mean():.3f}, at most {size.max():.2f}."
+        )
+
+    start = press("farthest", {"network": next(iter(answers)), **_START})
+    return View(Scene(_trip_controls(list(answers), start, shape), render, describe, press=press))
 
 
-def _velocities(name: str, network: nn.Module, moving: Any, fixed: Any) -> Velocities:
-    """Ask a network for both orders."""
+def _trip_controls(networks: Sequence[str], start: Mapping[str, int], shape: Sequence[int]) -> dict[str, Control]:
+    """The network, the time, how it is integrated, the way back, and the voxel that is followed, `start` at first."""
+    return {
+        "network": Choice("network", networks),
+        "time": Slider("time t", _START["time"], -1.0, 1.0, 0.05),
+        "back": Choice("way back", list(_WAYS)),
+        "squarings": Slider("squarings", _START["squarings"], 0, 8),
+        "sampler": Choice("sampler", list(_SAMPLERS)),
+        "row": Slider("row of the voxel", start["row"], 0, shape[0] - 1),
+        "column": Slider("column of the voxel", start["column"], 0, shape[1] - 1),
+        "farthest": Button("go to the farthest"),
+    }
+
+
+def velocities(network: nn.Module, A: Image, B: Image, name: str = "the network") -> Velocities:
+    """What a network says of both orders of two images (1, 1, H, W).
+
+    Raises:
+        ValueError: it gives no velocity.
+    """
     with torch.no_grad():
-        there, again = network(moving, fixed), network(fixed, moving)
+        there, again = network(A, B), network(B, A)
     if there.velocity is None:
         raise InputError("a network must give a velocity to be integrated", f"none from {name!r}", "leave it out")
     both = getattr(there, "velocities", ())
-    inverse = both[-1][len(moving) :] if both else -there.velocity
+    inverse = both[-1][len(A) :] if both else -there.velocity
     field_plane(there.velocity, f"the velocity of {name!r}")
     return Velocities(there.velocity, inverse, again.velocity)
 
 
-_BELOW = ("warped", "fixed", "difference", "grid")  # the panels below the answers
+def round_trip(answer: Velocities, time: float, back: str, squarings: int, sampler: str) -> RoundTrip:
+    """Integrate both ways at once, from B where time < 0; the round trip itself is always composed correctly.
+
+    back: the way back, of `_WAYS`. squarings: of each exponential. sampler: of `_SAMPLERS`, for these.
+    """
+    ways = answer.there, getattr(answer, _WAYS[back])
+    times = [abs(time) * stop / _STOPS for stop in range(1, _STOPS + 1)]
+    steps = torch.cat([part * way for way in (reversed(ways) if time < 0 else ways) for part in times])
+    there, home = exponential(steps, steps=squarings, composition=_SAMPLERS[sampler]).chunk(2)
+    return RoundTrip([*there.numpy()], [*home.numpy()], compose(home[-1:], there[-1:])[0].numpy())
+
+
+def _error_limit(answers: Iterable[Velocities]) -> float:
+    """A round number of voxels that 99 of 100 errors do not exceed, where each network is asked again."""
+    return _limit([compose(exponential(each.again), exponential(each.there)) for each in answers])
+
+
+def _limit(fields: Iterable[Displacement]) -> float:
+    """A round number of voxels that 99 of 100 displacements of each field do not exceed."""
+    return pixels.nice_limit(max(float(torch.quantile(field.norm(dim=1), 0.99)) for field in fields))
+
+
+def _farthest(error: FieldPlane, inside: NDArray[np.bool_]) -> dict[str, int]:
+    """The voxel with the largest error, of those inside."""
+    size = lengths(error) * inside
+    row, column = np.unravel_index(int(size.argmax()), size.shape)
+    return {"row": int(row), "column": int(column)}
+
+
+def _close_up(out: FieldPlane, home: FieldPlane, target: Plane, limits: Limits) -> Picture:
+    """A voxel's way over the goal: there in blue, back in yellow, what is left in orange; a square is home."""
+    shape = np.minimum(_WINDOW, target.shape)
+    middle = np.rint((out[0] + out[-1]) / 2).astype(int) - shape // 2
+    corner = np.clip(middle, 0, np.array(target.shape) - shape)
+    (row, column), (height, width) = corner, shape
+    crop = target[row : row + height, column : column + width]
+    picture = pixels.darken(paint.render_image(crop, limits=limits, scale=_ZOOM), 0.5)
+    square = out[0] + np.array([(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)]) / 4
+    gap = np.stack([home[-1], out[0]])
+    for points, ink, thickness in (
+        (square, pixels.PAPER, 1.5),
+        (out, pixels.LINE, 4.0),
+        (home, pixels.POINT, 2.0),
+        (gap, pixels.FOLD, 4.0),
+    ):
+        picture = paint.draw_lines(picture, [(points - corner + 0.5) * _ZOOM], thickness, ink)
+    return picture
+
+
+# ---------------------------------------------------------------------------------------------- the two answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,10 +236,10 @@ def ask(network: SPNet, moving: Image, fixed: Image) -> list[Answers]:
         ValueError: the network answers for one direction only.
     """
     said: list[Displacement] = []
-    hooks = [each.register_forward_hook(lambda _, __, told: said.append(told[0])) for each in network.estimators]
+    hooks = [each.register_forward_hook(lambda _, __, answer: said.append(answer[0])) for each in network.estimators]
     try:
         with torch.no_grad():
-            found = network(moving, fixed)
+            registration = network(moving, fixed)
     finally:
         for hook in hooks:
             hook.remove()
@@ -295,79 +252,8 @@ def ask(network: SPNet, moving: Image, fixed: Image) -> list[Answers]:
     full = functools.partial(resize_displacement, shape=spatial(fixed))
     return [
         Answers(full(both[:1]), full(both[1:]), full(used[:1]), full(displacement[:1]), spatial(both))
-        for both, used, displacement in zip(said, found.velocities, found.displacements, strict=True)
+        for both, used, displacement in zip(said, registration.velocities, registration.displacements, strict=True)
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class Witnesses(Staged):
-    """One level of one network at a time: both answers, what is made of them, and A as warped so far.
-
-    pair: of batch 1. calls: of each network by name, its levels for (A, B) and for (B, A). limits: in voxels, of the
-    answers and of their disagreement, for each network. reach: of the velocities that are used, for all of them.
-    """
-
-    pair: Pair
-    calls: Mapping[str, tuple[list[Answers], list[Answers]]]
-    limits: Mapping[str, float]
-    reach: float
-    upright: bool = False
-
-    def own_controls(self) -> dict[str, Control]:
-        """Which network, which level, and which image comes first."""
-        network = {"network": Choice("network", list(self.calls))} if len(self.calls) > 1 else {}
-        return {
-            **network,
-            "level": Slider("level, coarse to fine", self._levels, 1, self._levels),
-            "swapped": Toggle("swap A and B", False),
-        }
-
-    def stage(self, state: State) -> Slices:
-        """The panels at this level."""
-        return self._made(state.get("network", next(iter(self.calls))), state["level"], state["swapped"])
-
-    def first(self) -> Slices:
-        """The panels at the last level of the first network."""
-        return self._made(next(iter(self.calls)), self._levels, False)
-
-    def words(self, state: State) -> str:
-        """The level, its size, and how far apart the two answers are."""
-        name, level = state.get("network", next(iter(self.calls))), state["level"]
-        answers, (first, second) = self.calls[name][state["swapped"]][level - 1], _order(state["swapped"])
-        size = " x ".join(map(str, answers.shape))
-        apart, mean = lengths(answers.disagreement), lengths(field_volume((answers.there - answers.back) / 2))
-        return (
-            f"{name}({first}, {second}), level {level} of {self._levels}, coarse to fine, on {size} voxels. The mean "
-            f"of both answers is {mean.mean():.2f} voxels of the full grid long on average; they disagree by "
-            f"{apart.mean():.2f} on average, {apart.max():.2f} at most."
-        )
-
-    @functools.cached_property
-    def _levels(self) -> int:
-        return min(len(there) for there, _ in self.calls.values())
-
-    @functools.cached_property
-    def _made(self) -> Callable[[str, int, bool], Slices]:
-        return functools.cache(self._make)
-
-    def _make(self, name: str, level: int, swapped: bool) -> Slices:
-        answers, (first, second) = self.calls[name][swapped][level - 1], _order(swapped)
-        images = self.pair.fixed, self.pair.moving
-        pair = Pair(*images, spacing=self.pair.spacing) if swapped else self.pair
-        limit = self.limits[name]
-        above: list[Panel] = [
-            Directions(f"answer to ({first}, {second})", field_volume(answers.there), limit, "v"),
-            Directions(f"minus the answer to ({second}, {first})", field_volume(-answers.back), limit, "v"),
-            error_panel("how far they disagree", answers.disagreement, 2 * limit),
-            Directions("velocity that is used", field_volume(answers.used), self.reach, "v"),
-        ]
-        return Slices(
-            [*above, *make_panels(Quantities(pair, answers.displacement), _BELOW)], pair.spacing, self.upright
-        )
-
-
-def _order(swapped: bool) -> tuple[str, str]:
-    return ("B", "A") if swapped else ("A", "B")
 
 
 def two_witnesses(networks: Mapping[str, SPNet], pair: Pair, *, item: int = 0, upright: bool = False) -> View:
@@ -382,16 +268,50 @@ def two_witnesses(networks: Mapping[str, SPNet], pair: Pair, *, item: int = 0, u
     """
     if not networks:
         raise InputError("there must be a network", "none", "give SPNet models by name")
-    moving, fixed = pick(pair.moving, item), pick(pair.fixed, item)
-    calls = {name: (ask(each, moving, fixed), ask(each, fixed, moving)) for name, each in networks.items()}
-    levels = {name: [answers for call in both for answers in call] for name, both in calls.items()}
-    limits = {
-        name: _limit([field for each in found for field in (each.there, each.back)]) for name, found in levels.items()
+    A, B = pick(pair.moving, item), pick(pair.fixed, item)
+    pairs = {("A", "B"): Pair(A, B, spacing=pair.spacing), ("B", "A"): Pair(B, A, spacing=pair.spacing)}
+    answers = {
+        name: {order: ask(network, both.moving, both.fixed) for order, both in pairs.items()}
+        for name, network in networks.items()
     }
-    reach = _limit([each.used for found in levels.values() for each in found])
-    return View(Witnesses(Pair(moving, fixed, spacing=pair.spacing), calls, limits, reach, upright))
+    every = {name: [each for levels in both.values() for each in levels] for name, both in answers.items()}
+    limits = {name: _limit([v for each in levels for v in (each.there, each.back)]) for name, levels in every.items()}
+    reach = _limit([each.used for levels in every.values() for each in levels])
+    count = min(len(levels) for both in answers.values() for levels in both.values())
+
+    def level(state: State) -> tuple[str, tuple[str, str], int]:
+        order = ("B", "A") if state["swapped"] else ("A", "B")
+        return state.get("network", next(iter(networks))), order, state["level"]
+
+    @functools.cache
+    def panels(name: str, order: tuple[str, str], level: int) -> list[Panel]:
+        answer = answers[name][order][level - 1]
+        below = make_panels(Quantities(pairs[order], answer.displacement), ("warped", "fixed", "difference", "grid"))
+        return [*_answer_panels(answer, order, limits[name], reach), *below]
+
+    def describe(state: State) -> str:
+        name, (first, second), number = level(state)
+        answer = answers[name][first, second][number - 1]
+        size = " x ".join(map(str, answer.shape))
+        apart, mean = lengths(answer.disagreement), lengths(field_volume((answer.there - answer.back) / 2))
+        return (
+            f"{name}({first}, {second}), level {number} of {count}, coarse to fine, on {size} voxels. The mean "
+            f"of both answers is {mean.mean():.2f} voxels of the full grid long on average; they disagree by "
+            f"{apart.mean():.2f} on average, {apart.max():.2f} at most."
+        )
+
+    controls: dict[str, Control] = {"network": Choice("network", list(networks))} if len(networks) > 1 else {}
+    controls |= {"level": Slider("level, coarse to fine", count, 1, count), "swapped": Toggle("swap A and B", False)}
+    shown = linked(lambda state: panels(*level(state)), controls, describe, spacing=pair.spacing, upright=upright)
+    return View(shown)
 
 
-def _limit(fields: Sequence[Displacement]) -> float:
-    """A round number of voxels that 99 of 100 do not exceed."""
-    return nice_limit(max(float(torch.quantile(field.norm(dim=1), 0.99)) for field in fields))
+def _answer_panels(answer: Answers, order: tuple[str, str], limit: float, reach: float) -> list[Panel]:
+    """Both answers as velocities from first to second, how far they are apart, and what is made of them."""
+    first, second = order
+    return [
+        Directions(f"answer to ({first}, {second})", field_volume(answer.there), limit, "v"),
+        Directions(f"minus the answer to ({second}, {first})", field_volume(-answer.back), limit, "v"),
+        error_panel("how far they disagree", answer.disagreement, 2 * limit),
+        Directions("velocity that is used", field_volume(answer.used), reach, "v"),
+    ]

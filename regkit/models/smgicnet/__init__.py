@@ -1,29 +1,46 @@
 """SM-GICNet: a symmetric multi-level network whose round trips must have the identity for their Jacobian.
 
 Bai, Zhang, Che, Li: Symmetric Multi-level Gradient-Inverse Consistency Network for Brain Image Registration with Large
-Deformation. Submitted to MIDL 2025. Its networks: smgicnet_networks.py. The authors' program, and what it does
-differently: smgicnet_released.py.
+Deformation. Submitted to MIDL 2025. Its networks: networks.py. What the authors' program does differently: released.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from regkit.fields import compose, normalized_to_voxels, upsample, voxels_to_normalized, warp
+from regkit._core.sampler import compose, exponential, warp
+from regkit.fields import normalized_to_voxels, upsample, voxels_to_normalized
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
-from regkit.models.layers import check_inputs, configured, crop, pad_to_multiple, swap
+from regkit.models.layers import check_inputs, configured, crop, swap
 from regkit.models.smgicnet import released
-from regkit.models.smgicnet.networks import AddedVelocities, SMGICRegistration, haar, paper_networks
-from regkit.types import Dim, Displacement, Image, InputError, at_least_float32, spatial
+from regkit.models.smgicnet.networks import ask, haar, paper_networks
+from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
 
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
+
+
+@dataclass(frozen=True)
+class SMGICRegistration(Registration):
+    """A registration with what each level found, coarse to fine.
+
+    Both directions are stacked along the batch: moving onto fixed first, then fixed onto moving; where symmetric=False
+    the first only. displacements, inverses, velocities, residuals: (2B, dim, *level), voxels of the level's grid.
+    weights: of both images as they enter a level, (2B, C, *level). gates: coefficients of the last level's skip
+    connections, coarse to fine.
+    """
+
+    displacements: tuple[Displacement, ...] = ()
+    inverses: tuple[Displacement, ...] = ()
+    velocities: tuple[Displacement, ...] = ()
+    residuals: tuple[Displacement, ...] = ()
+    weights: tuple[Tensor, ...] = ()
+    gates: tuple[Tensor, ...] = ()
 
 
 @configured
@@ -91,17 +108,13 @@ class SMGICNet(nn.Module):
         super().__init__()
         if channels < 2 or channels % 2:
             raise InputError("channels must be an even number", channels, "the paper's program has 32")
-        self.dim, self.in_channels, self.velocity_range = dim, in_channels, velocity_range
-        self.directions = 2 if symmetric else 1
-        self.flow: AddedVelocities | released.ComposedDisplacements
+        self.dim, self.in_channels, self.variant, self.velocity_range = dim, in_channels, variant, velocity_range
+        self.symmetric, self.directions = symmetric, 2 if symmetric else 1
         if variant == "paper":
             self.networks = paper_networks(dim, in_channels, channels, levels, attention, weighting)
-            self.flow, self.losses = AddedVelocities(), paper_losses
         else:
             released.check(levels, symmetric)
-            self.networks = released.networks(dim, in_channels, channels, levels, attention, weighting)
-            self.flow, self.losses = released.ComposedDisplacements(velocity_range), released.losses
-        self.reverse = swapped if symmetric else inverted
+            self.networks = released.networks(dim, in_channels, channels, attention, weighting)
         self.weights = {
             "similarity": 1.0,
             "smoothness": smoothness * smoothness_weight,
@@ -114,8 +127,15 @@ class SMGICNet(nn.Module):
     def forward(self, moving: Image, fixed: Image) -> SMGICRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
         check_inputs(self, moving, fixed)
-        images = torch.cat(torch.broadcast_tensors(moving, fixed))
-        batch, stages = len(images) // 2, self.coarse_to_fine(images)
+        images = torch.cat(torch.broadcast_tensors(moving, fixed))  # (2B, C, *space)
+        batch, count = len(images) // 2, self.directions * len(images) // 2
+        stages: list[Stage] = []
+        for network, band in zip(self.networks, self.pyramid(images), strict=True):
+            shape = spatial(band)
+            displacement = velocity = images.new_zeros(count, self.dim, *shape)  # at first the identity
+            if stages:
+                displacement, velocity = self.carry(stages[-1], shape)
+            stages.append(self.refine(network, band, displacement, velocity))
         return SMGICRegistration(
             displacement=stages[-1].displacement[:batch],
             inverse=stages[-1].inverse[:batch],
@@ -131,40 +151,43 @@ class SMGICNet(nn.Module):
 
     def pyramid(self, images: Image) -> list[Tensor]:
         """The low bands at every level, coarse to fine, and behind their channels the energies where they are read."""
-        bands = [(images, images[:, :0])]
-        for _ in self.networks[1:]:
-            bands.append(haar(bands[-1][0], self.flow.gain(self.dim)))
-        pairs = zip(reversed(bands), self.networks, strict=True)
-        return [torch.cat([low, energy] if network.reads_energy else [low], 1) for (low, energy), network in pairs]
+        gain = 1.0 if self.variant == "paper" else 2 ** (self.dim / 2)  # the low band is a mean; orthonormal
+        bands: list[Tensor] = []
+        low, energy = images, images[:, :0]
+        for network in reversed(self.networks):
+            if bands:
+                low, energy = haar(low, gain)
+            bands.append(torch.cat([low, energy], 1) if network.reads_energy else low)
+        return bands[::-1]
 
-    def coarse_to_fine(self, images: Image) -> list[Stage]:
-        """What every level finds, the images stacked along the batch, moving first."""
-        stages: list[Stage] = []
-        asked = self.directions * len(images) // 2
-        for network, band in zip(self.networks, self.pyramid(images), strict=True):
-            shape = spatial(band)
-            still = images.new_zeros(asked, self.dim, *shape)
-            carried = self.flow.carry(stages[-1].displacement, stages[-1].velocity) if stages else (still, still)
-            stages.append(self.refine(network, band, *(crop(field, shape) for field in carried)))
-        return stages
+    def carry(self, stage: Stage, shape: tuple[int, ...]) -> tuple[Displacement, Displacement]:
+        """On the next level's grid: the displacement that warps its moving band, and the velocity so far."""
+        if self.variant == "paper":
+            displacement, velocity = upsample(stage.displacement), upsample(stage.velocity)
+        else:
+            displacement = velocity = released.enlarged(stage.displacement)
+        return crop(displacement, shape), crop(velocity, shape)
 
-    def refine(self, network: Any, band: Tensor, displacement: Displacement, known: Displacement) -> Stage:
-        """One level: warp by what is known, ask for the rest of the velocity, integrate."""
-        asked, shape = len(known), spatial(band)
-        moving, fixed = warp(band[:asked], displacement), swap(band)[:asked]
-        parts = zip(moving.tensor_split([self.in_channels], 1), fixed.tensor_split([self.in_channels], 1), strict=True)
-        pairs = [torch.cat(part, 1) for part in parts]  # images, (2B, 2C, *level), and energies, if any
-        inputs = [*pairs, voxels_to_normalized(known, align_corners=self.flow.corners).to(band)]
-        padded = pad_to_multiple(torch.cat(inputs, 1), network.stride)
-        answer = network(*padded.split([part.shape[1] for part in inputs], 1))
-        residual = self.velocity_range * at_least_float32(crop(answer.residual, shape))
-        residual = normalized_to_voxels(residual, align_corners=self.flow.corners)
-        velocity = self.flow.add(residual, known)
-        displacement, inverse = self.flow.integrate(velocity)
-        factors = [padded.shape[2] // gate.shape[2] for gate in answer.gates]
-        shapes = [[-(-size // factor) for size in shape] for factor in factors]
-        gates = tuple(crop(gate, part) for gate, part in zip(answer.gates, shapes, strict=True))
-        return Stage(residual, velocity, displacement, inverse, crop(answer.weight, shape), gates)
+    def refine(self, network: Any, band: Tensor, displacement: Displacement, previous: Displacement) -> Stage:
+        """One level: warp by the displacement so far, ask for the rest of the velocity, add, integrate.
+
+        band: both images' low band, and the energies behind it, (2B, C or 2C, *level), moving first. displacement,
+        previous: up(u_{i-1}) and up(v_{i-1}), (2B or B, dim, *level), voxels.
+        """
+        moving, fixed = warp(band[: len(previous)], displacement), swap(band)[: len(previous)]
+        channels, corners = self.in_channels, self.variant == "released"  # what the networks' unit spans
+        images = torch.cat([moving[:, :channels], fixed[:, :channels]], 1)  # (2B, 2C, *level)
+        energies = torch.cat([moving[:, channels:], fixed[:, channels:]], 1)  # as many, or no channels
+        answer = ask(network, images, energies, voxels_to_normalized(previous, align_corners=corners).to(band))
+        residual = self.velocity_range * at_least_float32(answer.residual)
+        residual = normalized_to_voxels(residual, align_corners=corners)  # r_i
+        if self.variant == "paper":  # v_i = r_i + up(v_{i-1}), φ_i = exp(v_i) and its inverse exp(-v_i)
+            velocity = residual + previous
+            displacement, inverse = exponential(torch.cat([velocity, -velocity])).chunk(2)
+        else:
+            velocity = residual + warp(previous, residual)
+            displacement, inverse = released.integrate(velocity, self.velocity_range)
+        return Stage(residual, velocity, displacement, inverse, answer.weight, answer.gates)
 
     def objective(self, registration: SMGICRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """Section 3.4, each term weighted and summed over the directions; a term that is switched off is 0.
@@ -179,13 +202,46 @@ class SMGICNet(nn.Module):
         Raises:
             ValueError: an axis has fewer than 2^levels + 1 voxels, so that the coarsest level has fewer than 3.
         """
-        images = torch.cat(torch.broadcast_tensors(moving, fixed))
-        return self.losses(self, registration, self.pyramid(images))
+        bands = self.pyramid(torch.cat(torch.broadcast_tensors(moving, fixed)))
+        if self.variant == "released":
+            return released.losses(self, registration, bands)
+        displacement, inverse = registration.displacements[-1], registration.inverses[-1]  # of φ_AB and φ_BA
+        reverse = swap(displacement) if self.symmetric else inverse  # of φ_BA and φ_AB
+        count = len(displacement)
+        image, target = bands[-1][:count], swap(bands[-1])[:count]  # A and B
+        returned = warp(target, inverse)  # B ∘ φ_AB⁻¹
+        similarity = INVERSE_SIMILARITY * lncc(returned, image, window=level_window(returned, 0))
+        warped = [warp(band[:count], u) for band, u in zip(bands, registration.displacements, strict=True)]  # A_i ∘ φ_i
+        terms = dict.fromkeys(self.weights, image.new_zeros(()))
+        terms["similarity"] = self._add_levels(similarity, warped, [swap(band)[:count] for band in bands])
+        if self.weights["smoothness"]:
+            levels = enumerate(reversed(registration.displacements))
+            terms["smoothness"] = torch.stack([diffusion(u) / 2**halvings for halvings, u in levels]).sum()
+        if self.weights["gradient_inverse"]:
+            terms["gradient_inverse"] = gradicon(displacement, reverse)
+        if self.weights["symmetric"]:
+            terms["symmetric"] = mse(returned, swap(warped[-1]))
+        if self.weights["inverse"]:
+            terms["inverse"] = compose(displacement, inverse).square().mean()
+        if self.weights["multilevel"]:
+            before = warp(image, crop(upsample(registration.displacements[-2]), spatial(image)))  # w_{k-1}
+            terms["multilevel"] = mse(warped[-1], before) / 4
+        return {name: self.directions * self.weights[name] * term for name, term in terms.items()}
+
+    def _add_levels(self, total: Tensor, warped: list[Tensor], targets: list[Tensor]) -> Tensor:
+        """total + Σ α_i LNCC(A_i ∘ φ_i, B_i), of low bands and energies, fine to coarse."""
+        for halvings, (moving, fixed) in enumerate(zip(reversed(warped), reversed(targets), strict=True)):
+            window, channels = level_window(fixed, halvings), self.in_channels
+            total = total + lncc(moving[:, :channels], fixed[:, :channels], window=window) / 2**halvings
+            if fixed.shape[1] > channels:
+                energies = moving[:, channels:], fixed[:, channels:]
+                total = total + lncc(*energies, window=window, epsilon=ENERGY_EPSILON) / 2**halvings
+        return total
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one level finds: see `SMGICRegistration`."""
+    """What one level computes: see `SMGICRegistration`."""
 
     residual: Displacement
     velocity: Displacement
@@ -193,87 +249,3 @@ class Stage:
     inverse: Displacement
     weight: Tensor
     gates: tuple[Tensor, ...]
-
-
-def swapped(registration: SMGICRegistration) -> Displacement:
-    """φ_BA beside φ_AB, and φ_AB beside φ_BA: what the networks found."""
-    return swap(registration.displacements[-1])
-
-
-def inverted(registration: SMGICRegistration) -> Displacement:
-    """φ_AB⁻¹ beside φ_AB."""
-    return registration.inverses[-1]
-
-
-# ---------------------------------------------------------------------------------------------- the objective
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The terms of section 3.4 before their weights; means over the directions.
-
-    bands: both images at each level, coarse to fine, moving first, (2B, C, *level): `in_channels` of the low band, then
-    the energies, if any. reverse: φ_BA beside φ_AB, (2B, dim, *space), voxels.
-    """
-
-    registration: SMGICRegistration
-    bands: list[Tensor]
-    in_channels: int
-    reverse: Displacement
-
-    def sides(self, band: Tensor) -> tuple[Tensor, Tensor]:
-        """What is warped, and what it shall become."""
-        asked = len(self.registration.displacements[-1])
-        return band[:asked], swap(band)[:asked]
-
-    @cached_property
-    def warped(self) -> list[Tensor]:
-        """A_i ∘ φ_i, coarse to fine."""
-        pairs = zip(self.bands, self.registration.displacements, strict=True)
-        return [warp(self.sides(band)[0], displacement) for band, displacement in pairs]
-
-    @cached_property
-    def returned(self) -> Tensor:
-        """B ∘ φ_AB⁻¹."""
-        return warp(self.sides(self.bands[-1])[1], self.registration.inverses[-1])
-
-    def similarity(self) -> Tensor:
-        """Σ α_i LNCC(A_i ∘ φ_i, B_i) + 0.1 LNCC(B ∘ φ_AB⁻¹, A)."""
-        total = INVERSE_SIMILARITY * lncc(
-            self.returned, self.sides(self.bands[-1])[0], window=level_window(self.returned, 0)
-        )
-        for halvings, (warped, band) in enumerate(zip(self.warped[::-1], self.bands[::-1], strict=True)):
-            images = warped.split(self.in_channels, 1), self.sides(band)[1].split(self.in_channels, 1)
-            for moving, fixed, epsilon in zip(*images, (1e-5, ENERGY_EPSILON), strict=False):
-                total = total + lncc(moving, fixed, window=level_window(fixed, halvings), epsilon=epsilon) / 2**halvings
-        return total
-
-    def smoothness(self) -> Tensor:
-        """Σ α_i mean |∇u_i|²."""
-        levels = enumerate(reversed(self.registration.displacements))
-        return torch.stack([diffusion(displacement) / 2**halvings for halvings, displacement in levels]).sum()
-
-    def gradient_inverse(self) -> Tensor:
-        """mean |∇[φ_AB ∘ φ_BA] - I|² / dim (section 3.3)."""
-        return gradicon(self.registration.displacements[-1], self.reverse)
-
-    def symmetric(self) -> Tensor:
-        """MSE(B ∘ φ_AB⁻¹, B ∘ φ_BA)."""
-        return mse(self.returned, swap(self.warped[-1]))
-
-    def inverse(self) -> Tensor:
-        """MSE(φ_AB ∘ φ_AB⁻¹, identity), voxels² (equation 3)."""
-        return compose(self.registration.displacements[-1], self.registration.inverses[-1]).square().mean()
-
-    def multilevel(self) -> Tensor:
-        """MSE(w_k, (w_k + w_{k-1})/2) = MSE(w_k, w_{k-1}) / 4 (equation 4)."""
-        moving = self.sides(self.bands[-1])[0]
-        before = warp(moving, crop(upsample(self.registration.displacements[-2]), spatial(moving)))
-        return mse(self.warped[-1], before) / 4
-
-
-def paper_losses(model: SMGICNet, registration: SMGICRegistration, bands: list[Tensor]) -> dict[str, Tensor]:
-    """The weighted terms, summed over the directions; those of weight 0 are not computed."""
-    terms, off = Terms(registration, bands, model.in_channels, model.reverse(registration)), bands[-1].new_zeros(())
-    weights = {name: model.directions * weight for name, weight in model.weights.items()}
-    return {name: weight * getattr(terms, name)() if weight else off for name, weight in weights.items()}

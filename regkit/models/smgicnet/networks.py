@@ -1,4 +1,4 @@
-"""The networks of SM-GICNet: one for each level, the wavelet bands that they read, the flow that their answers make.
+"""The networks of SM-GICNet, one for each level, and the wavelet bands that they read.
 
 Every network answers for m, the moving band warped by what is known, f, the fixed band, and the known velocity. All
 3-convolutions are without bias, and nothing is normalised.
@@ -6,19 +6,15 @@ Every network answers for m, the moving band warped by what is known, f, the fix
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.fields import average_pool, exponential, resize, upsample
-from regkit.models.layers import conv, conv_transposed, pad_to_multiple
-from regkit.types import Dim, Displacement, Image, Registration, spatial
-
-Weigh = Callable[[Tensor], Tensor]
+from regkit.fields import average_pool, resize
+from regkit.models.layers import conv, conv_transposed, crop, pad_to_multiple
+from regkit.types import Dim, Image, spatial
 
 BRANCHED, DEEP, DEPTH = 2, 3, 3  # levels from which energies are read, and by two convolutions; strides at most
 
@@ -33,6 +29,18 @@ class Answer(NamedTuple):
     residual: Tensor
     weight: Tensor
     gates: tuple[Tensor, ...]
+
+
+def ask(network: Any, images: Tensor, energies: Tensor, known: Tensor) -> Answer:
+    """A network's answer at any size: the inputs' borders are repeated up to its strides, the answer is cropped."""
+    shape, channels = spatial(images), [part.shape[1] for part in (images, energies, known)]
+    padded = pad_to_multiple(torch.cat([images, energies, known], 1), network.stride)
+    answer = network(*padded.split(channels, 1))
+    gates = []
+    for gate in answer.gates:
+        factor = padded.shape[2] // gate.shape[2]
+        gates.append(crop(gate, [-(-size // factor) for size in shape]))
+    return Answer(crop(answer.residual, shape), crop(answer.weight, shape), tuple(gates))
 
 
 def haar(image: Image, gain: float = 1.0) -> tuple[Image, Image]:
@@ -147,9 +155,6 @@ class DeepEntry(nn.Module):
         return torch.cat([low, self.mix_energies(self.energies(torch.cat([energies, known], 1)))], 1)
 
 
-_ENTRIES = (ImageEntry, BandEntry, DeepEntry)
-
-
 class CoarseNetwork(nn.Module):
     """Level 1, 2, 3, … below the last: as many strides as its number (at most 3), and one skip connection."""
 
@@ -157,14 +162,19 @@ class CoarseNetwork(nn.Module):
         super().__init__()
         depth = min(level, DEPTH)
         self.stride, self.reads_energy = 2**depth, level >= BRANCHED
-        self.weigh: Weigh = disagreement if weighting and level >= DEEP else equal
-        self.entry = _ENTRIES[min(level, DEEP) - 1](dim, in_channels, width)
+        self.weighting = weighting and level >= DEEP
+        entry = ImageEntry if level < BRANCHED else BandEntry if level < DEEP else DeepEntry
+        self.entry: nn.Module = entry(dim, in_channels, width)
         self.first = Block(dim, width)
         descent = [layer for _ in range(depth) for layer in (down(dim, width), Block(dim, width))]
         ascent = [layer for _ in range(depth - 1) for layer in (up(dim, width), Block(dim, width))]
         self.trunk = nn.Sequential(*descent, Block(dim, width), *ascent, up(dim, width))
         self.skip = conv(dim, width, width, bias=False)
         self.head = head(dim, width)
+
+    def weigh(self, images: Tensor) -> Tensor:
+        """Where the images count how much: (B, 2C, *level) to (B, C, *level)."""
+        return disagreement(images) if self.weighting else equal(images)
 
     def forward(self, images: Tensor, energies: Tensor, known: Tensor) -> Answer:
         weight = self.weigh(images)
@@ -210,7 +220,7 @@ class FineNetwork(nn.Module):
 
     def __init__(self, dim: Dim, in_channels: int, width: int, attention: bool, weighting: bool):
         super().__init__()
-        self.weigh: Weigh = disagreement if weighting else equal
+        self.weighting = weighting
         first = conv(dim, 2 * in_channels + dim, width, bias=False)
         self.entry = nn.Sequential(first, nn.LeakyReLU(0.2), conv(dim, width, width, bias=False))
         self.encoder = nn.ModuleList([FineBlock(dim, width)])
@@ -222,7 +232,7 @@ class FineNetwork(nn.Module):
 
     def encode(self, images: Tensor, known: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The images' weight, and the features e_0 … e_3, fine to coarse."""
-        weight = self.weigh(images)
+        weight = disagreement(images) if self.weighting else equal(images)
         features = self.entry(torch.cat([images * torch.cat([weight, weight], 1), known], 1))
         levels = []
         for stage in self.encoder:
@@ -247,46 +257,3 @@ def paper_networks(
     """Coarse to fine."""
     coarse = [CoarseNetwork(dim, in_channels, width, level, weighting) for level in range(1, levels)]
     return nn.ModuleList([*coarse, FineNetwork(dim, in_channels, width, attention, weighting)])
-
-
-# ---------------------------------------------------------------------------------------------- the flow
-
-
-class AddedVelocities:
-    """Velocities add over the levels, and only then are integrated; the networks' unit is half the image's extent."""
-
-    corners = False
-
-    def gain(self, dim: Dim) -> float:
-        """Of the wavelet: low bands stay in the image's range."""
-        return 1.0
-
-    def carry(self, displacement: Displacement, velocity: Displacement) -> tuple[Displacement, Displacement]:
-        """On the next level's grid: what warps its moving band, and what its residual is added to."""
-        return upsample(displacement), upsample(velocity)
-
-    def add(self, residual: Displacement, known: Displacement) -> Displacement:
-        return residual + known
-
-    def integrate(self, velocity: Displacement) -> tuple[Displacement, Displacement]:
-        """exp(v) and exp(-v)."""
-        displacement, inverse = exponential(torch.cat([velocity, -velocity])).chunk(2)
-        return displacement, inverse
-
-
-@dataclass(frozen=True)
-class SMGICRegistration(Registration):
-    """A registration with what each level found, coarse to fine.
-
-    Both directions are stacked along the batch: moving onto fixed first, then fixed onto moving; where symmetric=False
-    the first only. displacements, inverses, velocities, residuals: (2B, dim, *level), voxels of the level's grid.
-    weights: of both images as they enter a level, (2B, C, *level). gates: coefficients of the last level's skip
-    connections, coarse to fine.
-    """
-
-    displacements: tuple[Displacement, ...] = ()
-    inverses: tuple[Displacement, ...] = ()
-    velocities: tuple[Displacement, ...] = ()
-    residuals: tuple[Displacement, ...] = ()
-    weights: tuple[Tensor, ...] = ()
-    gates: tuple[Tensor, ...] = ()

@@ -18,23 +18,16 @@ the axes: `official.load_official` reverses what the authors' weights have the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.fields import (
-    exponential,
-    identity,
-    linear_upsample,
-    normalized_to_voxels,
-    sample,
-    scale_components,
-    voxels_to_normalized,
-    warp,
-)
+from regkit._core.grid import identity
+from regkit._core.sampler import exponential, sample, warp
+from regkit.fields import linear_upsample, normalized_to_voxels, scale_components, voxels_to_normalized
 from regkit.losses import diffusion, lncc, mse
 from regkit.models.layers import conv, crop, swap
 from regkit.models.smgicnet.networks import (
@@ -52,8 +45,7 @@ from regkit.models.smgicnet.networks import (
 from regkit.types import Dim, Displacement, InputError, spatial
 
 if TYPE_CHECKING:
-    from regkit.models.smgicnet import SMGICNet
-    from regkit.models.smgicnet.networks import SMGICRegistration
+    from regkit.models.smgicnet import SMGICNet, SMGICRegistration
 
 LEVELS = 4
 
@@ -112,13 +104,11 @@ class ThirdNetwork(CoarseNetwork):
     def __init__(self, dim: Dim, in_channels: int, width: int, weighting: bool):
         super().__init__(dim, in_channels, width, DEEP, weighting)
         self.entry = SharedEntry(dim, in_channels, width)
-        self.weigh = signed if weighting else equal
 
-
-def signed(images: Tensor) -> Tensor:
-    """w = 1/2 + 1/2 minmax(|m| - |f|)."""
-    moving, fixed = images.abs().chunk(2, 1)
-    return stretched(moving - fixed)
+    def weigh(self, images: Tensor) -> Tensor:
+        """w = 1/2 + 1/2 minmax(|m| - |f|)."""
+        moving, fixed = images.abs().chunk(2, 1)
+        return stretched(moving - fixed) if self.weighting else equal(images)
 
 
 class FeatureGate(Gate):
@@ -152,7 +142,7 @@ class LastNetwork(FineNetwork):
         return Answer(self.head(torch.cat([features, first], 1)), weight, ())
 
 
-def networks(dim: Dim, in_channels: int, width: int, levels: int, attention: bool, weighting: bool) -> nn.ModuleList:
+def networks(dim: Dim, in_channels: int, width: int, attention: bool, weighting: bool) -> nn.ModuleList:
     """Coarse to fine."""
     return nn.ModuleList(
         [
@@ -167,40 +157,15 @@ def networks(dim: Dim, in_channels: int, width: int, levels: int, attention: boo
 # ---------------------------------------------------------------------------------------------- the flow
 
 
-class ComposedDisplacements:
-    """v_i = r_i + up(u_{i-1})(x + r_i); the networks' unit is half the way between the outermost voxel centres."""
-
-    corners = True
-
-    def __init__(self, factor: float):
-        self.factor = factor
-
-    def gain(self, dim: Dim) -> float:
-        """Of the wavelet: orthonormal."""
-        return 2 ** (dim / 2)
-
-    def carry(self, displacement: Displacement, velocity: Displacement) -> tuple[Displacement, Displacement]:
-        """The displacement as both what warps and what the residual is added to."""
-        upsampled = enlarged(displacement)
-        return upsampled, upsampled
-
-    def add(self, residual: Displacement, known: Displacement) -> Displacement:
-        return residual + warp(known, residual)
-
-    def integrate(self, velocity: Displacement) -> tuple[Displacement, Displacement]:
-        """Seven squarings u(x) + u(x + factor u(x)), and what the program takes for the inverse."""
-        squared = exponential(velocity, composition=partial(stretched_compose, factor=self.factor))
-        return squared, false_inverse(velocity)
+def integrate(velocity: Displacement, factor: float) -> tuple[Displacement, Displacement]:
+    """Seven squarings u(x) + u(x + factor u(x)), a composition for factor 1 only, and what passes for the inverse."""
+    squared = exponential(velocity, composition=lambda first, then: then + warp(first, factor * then))
+    return squared, false_inverse(velocity)
 
 
 def enlarged(displacement: Displacement) -> Displacement:
     """On the next level's grid, as if its cells and its corners could both be kept: the values stay as normalised."""
     return normalized_to_voxels(linear_upsample(voxels_to_normalized(displacement)))
-
-
-def stretched_compose(first: Displacement, then: Displacement, *, factor: float) -> Displacement:
-    """v(x) + u(x + factor v(x)): a composition for factor 1 only."""
-    return then + warp(first, factor * then)
 
 
 def false_inverse(velocity: Displacement) -> Displacement:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -41,13 +38,16 @@ def two_views():
     return t08_spnet.two_witnesses(networks, pair_of()), t08_spnet.there_and_back(networks, pair_of())
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["witnesses", "returns"])
-def test_every_control_draws_anew_and_says_what_it_is(which):
-    view = two_views()[which]
-    view.set(**{name: 1 if name == "level" else 0.5 for name in view.controls if name in ("level", "time")})
-    drive(view)
-    assert all(control.description for control in view.controls.values())
-    assert "image/png" in view._repr_mimebundle_() and 'aria-live="polite"' in view.caption.value
+def test_what_the_controls_change():
+    witnesses, traveller = two_views()
+    witnesses.set(level=1)
+    changes = dict.fromkeys(["network", "level", "swapped", "axis_0", "axis_1"], "both")
+    drive(witnesses, {**changes, "crosshair": "picture", "extreme": "nothing"})
+    traveller.set(time=0.5)
+    changes = dict.fromkeys(["network", "time", "sampler", "row", "column"], "both")
+    drive(traveller, {**changes, "back": "words", "squarings": "words"})  # averaged: both ways back are the same
+    for view in (witnesses, traveller):
+        assert "image/png" in view._repr_mimebundle_() and 'aria-live="polite"' in view.caption.value
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
@@ -90,11 +90,32 @@ def test_one_network_needs_no_choice_and_an_item_is_shown():
     pair = pair_of()
     batch = Pair(pair.moving.repeat(2, 1, 1, 1), torch.cat([pair.moving, pair.fixed]))
     view = t08_spnet.two_witnesses({"one": network()}, batch, item=1)
-    assert "network" not in view.controls and torch.equal(view.scene.pair.fixed, pair.fixed)
-    assert t08_spnet.two_witnesses({"one": network()}, batch, item=0).scene.calls["one"][0][-1].used.abs().max() == 0
+    shown = {panel.title: panel for panel in view.scene.panels(view.state)}
+    assert "network" not in view.controls and np.array_equal(shown["fixed"].values, pair.fixed[0, 0])
+    same = t08_spnet.two_witnesses({"one": network()}, batch, item=0)  # an image and itself
+    shown = {panel.title: panel for panel in same.scene.panels(same.state)}
+    assert np.abs(shown["velocity that is used"].displacement).max() == 0
+
+
+def test_the_button_goes_to_the_extreme_in_either_order_of_the_images():
+    view = two_views()[0]
+    extreme = "minus the answer to (B, A)"  # of the panel in this place, whatever the order
+    for swapped in (False, True):
+        view.set(swapped=swapped, extreme=extreme)
+        view.controls["go"].click()
+        size = np.linalg.norm(view.scene.panels(view.state)[1].displacement, axis=0)
+        assert view.errors == [] and size[view.state["axis_0"], view.state["axis_1"]] == size.max()
 
 
 # ---------------------------------------------------------------------------------------------- there and back
+
+
+AGAIN, INVERSE = t08_spnet._WAYS
+
+
+def journey(model, pair, time=1.0, back=AGAIN, squarings=7, sampler="aligned"):
+    answer = t08_spnet.velocities(model, pair.moving, pair.fixed)
+    return t08_spnet.round_trip(answer, time, back, squarings, sampler)
 
 
 def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
@@ -103,10 +124,10 @@ def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
     error = fields.compose(back, there)[0]
-    journey = view.scene._journey(view.state)
-    assert np.allclose(journey.error, error, atol=1e-4)
+    trip = journey(model, pair)
+    assert np.allclose(trip.error, error, atol=1e-4)
     place = view.state["row"], view.state["column"]
-    out, home = journey.path(place)
+    out, home = trip.path(place)
     assert np.array_equal(out[0], place) and np.array_equal(out[-1], home[0])
     assert np.allclose(home[-1] - place, error[:, place[0], place[1]], atol=1e-4)
     size = error.norm(dim=0)
@@ -115,18 +136,17 @@ def test_the_error_is_that_of_the_composition_and_the_path_ends_there():
 
 def test_a_voxel_passes_the_places_of_the_exponential():
     model, pair = network(), pair_of()
-    scene = t08_spnet.there_and_back({"one": model}, pair).scene
-    journey = scene._travel("one", 0.6, "asking again, (B, A)", 7, "aligned")
+    trip = journey(model, pair, 0.6)
     with torch.no_grad():
         velocity = model(pair.moving, pair.fixed).velocity
-    for stop, shown in enumerate(journey.there, 1):
-        assert np.allclose(shown, fields.exponential(0.6 * stop / len(journey.there) * velocity)[0], atol=1e-5)
+    for stop, shown in enumerate(trip.there, 1):
+        assert np.allclose(shown, fields.exponential(0.6 * stop / len(trip.there) * velocity)[0], atol=1e-5)
 
 
 def test_backwards_in_time_the_images_change_places():
-    view = t08_spnet.there_and_back({"one": network()}, pair_of())
-    forwards, backwards = (view.scene._journey({**view.state, "time": time}) for time in (1.0, -1.0))
+    forwards, backwards = (journey(network(), pair_of(), time) for time in (1.0, -1.0))
     assert np.allclose(forwards.there[-1], backwards.back[-1], atol=1e-4)
+    view = t08_spnet.there_and_back({"one": network()}, pair_of())
     view.set(time=-0.5)
     assert "B on its way to A" in view.caption.value
     view.set(time=0.0)
@@ -134,22 +154,18 @@ def test_backwards_in_time_the_images_change_places():
 
 
 def test_who_is_asked_once_has_an_inverse_but_not_when_asked_again():
-    view = t08_spnet.there_and_back({"one way": network(bidirectional=False)}, pair_of())
-    again = np.abs(view.scene._journey(view.state).error).mean()
-    view.set(back="the inverse it gave")
-    assert np.abs(view.scene._journey(view.state).error).mean() < again / 10
-    averaged = two_views()[1].scene
-    ways = [averaged._travel("averaged", 1.0, back, 7, "aligned").error for back in t08_spnet._BACK]
-    assert np.allclose(*ways, atol=1e-4)
+    gaps = [
+        np.abs(journey(network(bidirectional=False), pair_of(), back=back).error).mean() for back in (AGAIN, INVERSE)
+    ]
+    assert gaps[1] < gaps[0] / 10
+    assert np.allclose(*(journey(network(), pair_of(), back=back).error for back in (AGAIN, INVERSE)), atol=1e-4)
 
 
 def test_squarings_and_the_released_sampler_open_the_gap():
     velocity = smooth_displacement(SHAPE, amplitude=2, smoothness=3)
-    scene = t08_spnet.there_and_back({"one": network()}, pair_of()).scene
-    scene = replace(scene, found={"one": t08_spnet.Velocities(velocity, -velocity, -velocity)})
-    again = "asking again, (B, A)"
+    answer = t08_spnet.Velocities(velocity, -velocity, -velocity)
     gaps = {
-        setting: np.abs(scene._travel("one", 1.0, again, *setting).error).mean()
+        setting: np.abs(t08_spnet.round_trip(answer, 1.0, AGAIN, *setting).error).mean()
         for setting in ((7, "aligned"), (0, "aligned"), (7, "released"))
     }
     assert gaps[7, "aligned"] < gaps[7, "released"] and gaps[7, "aligned"] < gaps[0, "aligned"] / 3
@@ -157,9 +173,9 @@ def test_squarings_and_the_released_sampler_open_the_gap():
 
 def test_the_button_goes_to_the_voxel_farthest_from_home():
     view = two_views()[1]
-    view.set(network="each its own")
+    view.set(network="each its own", row=0, column=0)
     view.controls["farthest"].click()
-    size = np.linalg.norm(view.scene._journey(view.state).error, axis=0)
+    size = np.linalg.norm(journey(network(average=False), pair_of()).error, axis=0)
     bright = pair_of().fixed[0, 0].numpy() > 0.1
     assert size[view.state["row"], view.state["column"]] == size[bright].max() and view.errors == []
 
@@ -176,8 +192,9 @@ def test_networks_without_two_answers_or_a_velocity_are_refused():
     for model in (network(integrate=False), SITReg(2, affine="none"), VoxelMorph(2, output="displacement")):
         with pytest.raises(ValueError, match="must give a velocity"):
             t08_spnet.there_and_back({"one": model}, pair_of((32, 48)))
-    view = t08_spnet.there_and_back({"baseline": VoxelMorph(2, output="velocity")}, pair_of((32, 48)))
-    assert torch.equal(view.scene.found["baseline"].inverse, -view.scene.found["baseline"].there)
+    pair = pair_of((32, 48))
+    answer = t08_spnet.velocities(VoxelMorph(2, output="velocity"), pair.moving, pair.fixed)
+    assert torch.equal(answer.inverse, -answer.there)
 
 
 # ---------------------------------------------------------------------------------------------- the stored study
@@ -192,13 +209,11 @@ def panel():
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_a_switch_shows_its_stored_result_at_once(panel, switch):
+def test_a_switch_shows_its_stored_result_without_a_training(panel, switch, monkeypatch):
     view, pair = panel
-    seconds = []
+    monkeypatch.setattr(studies.Study, "train", lambda *_, **__: pytest.fail("a stored result needs no training"))
     for value in (False, True, False):
-        start = time.perf_counter()
         view.set(**{switch: value})
-        seconds.append(time.perf_counter() - start)
     model = studies.load("spnet", next(n for n, c in studies.VARIANTS["spnet"].items() if c == {switch: False})).model
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
@@ -207,7 +222,6 @@ def test_a_switch_shows_its_stored_result_at_once(panel, switch):
     assert f"exchange error (voxels) {gap:.3g}" in view.caption.value
     view.set(**{switch: True})
     assert view.errors == [] and "Chosen" not in view.caption.value
-    assert min(seconds[1:]) < 0.5 and seconds[0] < 2, seconds  # 0.02 and 0.06 s on an idle processor
 
 
 def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel):
@@ -219,10 +233,8 @@ def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel)
     assert view.errors == []
 
 
-def test_stored_weights_load_quickly():
-    start = time.perf_counter()
-    studies.load("spnet")
-    assert time.perf_counter() - start < 1
+def test_stored_weights_are_small_enough_to_load_at_once_on_any_machine():
+    assert studies.STUDIES["spnet"].path({}).stat().st_size < 2**22
 
 
 # ---------------------------------------------------------------------------------------------- the exercise

@@ -9,7 +9,7 @@ from regkit import fields
 from regkit.course import check
 from regkit.course.lessons import t09_sitreg
 from regkit.data import synthetic_pair
-from regkit.figures.pixels import POINT, integer_scale
+from regkit.figures.pixels import LABELS, POINT, integer_scale
 from regkit.models import SITReg
 from regkit.models.sitreg import control_bound, upsample_controls
 from regkit.types import Pair
@@ -41,12 +41,14 @@ def inversion(**options):
     return t09_sitreg.inversion_viewer({"0.5": controls(0.5), "0.99": controls(0.99)}, words="k", **options)
 
 
-@pytest.mark.parametrize("make", [lambda: meeting()[0], inversion], ids=["meeting", "inversion"])
-def test_every_control_draws_anew_and_says_what_it_is(make):
-    view = make()
-    view.set(**{name: 1 for name in view.controls if name in ("level", "iteration")})
-    drive(view)
-    assert all(control.description for control in view.controls.values())
+def test_what_the_controls_change():
+    view, _ = meeting()
+    view.set(level=1)
+    drive(view, {"network": "both", "level": "both", "swapped": "both"})
+    assert "image/png" in view._repr_mimebundle_()
+    view = inversion()
+    view.set(iteration=1)
+    drive(view, {"map": "both", "solver": "both", "iteration": "both"})
     assert "image/png" in view._repr_mimebundle_()
 
 
@@ -56,16 +58,17 @@ def test_one_network_needs_no_choice_and_has_all_its_levels():
     assert (view.controls["level"].min, view.controls["level"].max, view.controls["level"].value) == (0, 3, 3)
 
 
-def test_the_stands_are_the_registrations_levels():
-    view, pair = meeting(SITReg=network())
-    with torch.no_grad():
-        there, back = network()(pair.moving, pair.fixed), network()(pair.fixed, pair.moving)
-    for stands, found in zip(view.scene.calls["SITReg"], (there, back), strict=True):
-        for level, stand in enumerate(stands[1:]):
-            assert np.array_equal(stand.halves[0], found.halfway_moving[level][0])
-            assert np.array_equal(stand.halves[1], found.halfway_fixed[level][0])
-            assert np.array_equal(stand.maps[0], found.levels[level][0])
-        assert np.array_equal(stands[-1].maps[1], found.inverse[0])
+def test_the_levels_are_the_registrations():
+    model, pair = network(), synthetic_pair(2, seed=1, size=SHAPE)
+    for first, second in ((pair.moving, pair.fixed), (pair.fixed, pair.moving)):
+        with torch.no_grad():
+            registration = model(first, second)
+        levels = t09_sitreg.half_ways(model, first, second)
+        for number, (halves, maps) in enumerate(levels[1:]):
+            assert torch.equal(halves[0], registration.halfway_moving[number])
+            assert torch.equal(halves[1], registration.halfway_fixed[number])
+            assert torch.equal(maps[0], registration.levels[number])
+        assert torch.equal(levels[-1][1][1], registration.inverse)
 
 
 def test_before_the_first_level_nothing_has_moved():
@@ -77,26 +80,25 @@ def test_before_the_first_level_nothing_has_moved():
 
 
 def test_exchanging_the_images_mirrors_a_symmetric_network_only():
-    view, _ = meeting()
-    for name, equal in (("SITReg", True), ("one-sided", False)):
-        own, other = view.scene.calls[name]
-        same = [np.abs(a.halves[0] - b.halves[1]).max() < 1e-6 for a, b in zip(own[1:], other[1:], strict=True)]
+    view, pair = meeting()
+    for name, model, equal in (("SITReg", network(), True), ("one-sided", network(update="one_sided"), False)):
+        levels = t09_sitreg.half_ways(model, pair.moving, pair.fixed)[1:]
+        exchanged = t09_sitreg.half_ways(model, pair.fixed, pair.moving)[1:]
+        same = [(a[0][0] - b[0][1]).abs().max() < 1e-6 for a, b in zip(levels, exchanged, strict=True)]
         assert all(same) if equal else not any(same)
         view.set(network=name, swapped=False)
         assert ("differ by at most 0 voxels" in view.caption.value) == equal
         shown = pixels(view)
         view.set(swapped=True)
         side = SHAPE[1] * integer_scale(SHAPE, 256)
-        own, mirrored = shown[24:-40, :side], pixels(view)[24:-40, -side:]  # "A half way" is on the other side now
-        assert np.array_equal(own[:200], mirrored[:200]) == equal
+        image, mirrored = shown[24:-40, :side], pixels(view)[24:-40, -side:]  # "A half way" is on the other side now
+        assert np.array_equal(image[:200], mirrored[:200]) == equal
     assert view.errors == []
 
 
 def test_where_two_grids_coincide_one_lies_on_the_other():
-    view, _ = meeting()
-    scene = view.scene
-    own, other = controls(0.99)[0].numpy(), controls(0.99, seed=1)[0].numpy()
-    together, apart = scene._two_grids(own, own), scene._two_grids(own, other)
+    one, other = controls(0.99)[:1], controls(0.99, seed=1)[:1]
+    together, apart = t09_sitreg._two_grids(one, one, 11), t09_sitreg._two_grids(one, other, 11)
     dark = [int((picture < 60).all(-1).sum()) for picture in (together, apart)]
     assert dark[0] > dark[1]  # lines apart cover more
     assert (together == POINT).all(-1).any() and (apart == POINT).all(-1).any()
@@ -105,8 +107,9 @@ def test_where_two_grids_coincide_one_lies_on_the_other():
 def test_an_item_of_a_batch_meets():
     pair = synthetic_pair(2, seed=1, size=SHAPE)
     batch = Pair(pair.moving.repeat(2, 1, 1, 1), torch.cat([pair.moving, pair.fixed]))
-    scene = t09_sitreg.meet({"SITReg": network()}, batch, item=1).scene
-    assert np.array_equal(scene.images[1], pair.fixed[0, 0])
+    alone = t09_sitreg.meet({"SITReg": network()}, pair)
+    chosen = t09_sitreg.meet({"SITReg": network()}, batch, item=1)
+    assert np.array_equal(pixels(alone), pixels(chosen)) and alone.caption.value == chosen.caption.value
 
 
 # ---------------------------------------------------------------------------------------------- iterations
@@ -126,6 +129,22 @@ def test_iterations_end_where_invert_does_and_errors_are_those_of_the_compositio
     assert np.allclose(taken[-1].inverse, found[0], atol=2e-4)
 
 
+def test_the_charts_cursor_stands_at_the_iteration_and_the_chosen_solvers_line_is_wide():
+    view = inversion(start="0.99")
+    columns, ink = [], []
+    for iteration in (0, 3, 6):
+        view.set(iteration=iteration)
+        chart = pixels(view)[-240:]
+        columns.append(
+            np.flatnonzero((chart[40:160] == chart[40:41]).all(-1).all(0) & (chart[100] < 80).all(-1)).mean()
+        )
+    assert np.allclose(np.diff(columns), (columns[2] - columns[0]) / 2, atol=1) and columns[0] < columns[1]
+    for solver in t09_sitreg.SOLVERS:
+        view.set(solver=solver)
+        ink.append((pixels(view)[-240:] == LABELS[0]).all(-1).sum())
+    assert ink[0] > 1.3 * ink[1]  # plain's
+
+
 def test_a_map_that_folds_is_not_inverted():
     taken = t09_sitreg.invert_step_by_step(6 * controls(0.99)[:1], most=9)
     assert len(taken) == 10 and taken[-1].worst > 0.1
@@ -133,7 +152,7 @@ def test_a_map_that_folds_is_not_inverted():
 
 def test_the_caption_says_when_the_error_is_small_enough():
     view = inversion(start="0.99", item=1)
-    run = view.scene.runs["0.99", "plain"]
+    run = t09_sitreg.invert_step_by_step(controls(0.99)[1:])
     first = next(n for n, each in enumerate(run) if each.worst < 1e-2)
     assert f"are reached at n = {first}" in view.caption.value and f"{run[0].worst:.2g} voxels" in view.caption.value
     view.set(iteration=view.controls["iteration"].max)

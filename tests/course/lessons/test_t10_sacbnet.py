@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.views import drive
+from helpers.views import drive, pixels
 
 from regkit.course import check, studies
 from regkit.course.lessons import t10_sacbnet
@@ -39,12 +39,17 @@ def microscope(**options):
     return t10_sacbnet.matching_microscope(network(**options), pair())
 
 
-@pytest.mark.parametrize("make", [cluster_map, microscope])
-def test_every_control_draws_anew_and_says_what_it_is(make):
+@pytest.mark.parametrize(
+    ("make", "names", "axes"),
+    [
+        (cluster_map, ("level", "clusters", "seed", "side"), "picture"),  # cross hairs; the voxel's cluster is the same
+        (microscope, ("level", "sharpness"), "words"),  # the next voxel lies in the same one of level 3
+    ],
+)
+def test_what_the_controls_change(make, names, axes):
     view = make()
     view.set(level="3")
-    drive(view)
-    assert all(control.description for control in view.controls.values())
+    drive(view, {**dict.fromkeys(names, "both"), "axis_0": axes, "axis_1": axes})
     assert "image/png" in view._repr_mimebundle_()
 
 
@@ -95,27 +100,28 @@ def test_one_cluster_is_called_a_plain_convolution_and_the_change_is_that_of_the
     model, both = network(), pair()
     one = network(clusters=1)
     one.load_state_dict(model.state_dict())
-    scene = view.scene
-    apart = scene.at(1, 0).displacement - scene.at(3, 0).displacement
-    assert torch.equal(scene.at(1, 0).displacement[..., :37, :29], one(both.moving, both.fixed).displacement)
+    with_one = t10_sacbnet.stands(t10_sacbnet.regrouped(model, 1), both.moving, both.fixed).displacement
+    apart = with_one - t10_sacbnet.stands(model, both.moving, both.fixed).displacement
+    assert torch.equal(with_one[..., :37, :29], one(both.moving, both.fixed).displacement)
     assert f"by {apart.square().sum(1).mean().sqrt():.3f} voxels" in view.caption.value
     assert "1 cluster, seed 0" in view.caption.value and "a plain convolution" in view.caption.value
     assert "96 of 96 voxels" in view.caption.value and view.errors == []
 
 
 def test_the_maps_have_the_colours_of_the_list():
-    view = cluster_map(clusters=7)
-    view.set(level="2")
-    scene = view.scene
-    key, side = scene._key(view.state), "fixed"
-    shown = scene._grouped(key, side)
-    painted = scene._map(key, side)[:: 2 * scene._scale, :: 2 * scene._scale]  # a pixel a voxel of level 2
+    view, scale = cluster_map(clusters=7), 256 // 48
+    view.set(level="2", side="moving")  # no cross hairs over the fixed image
+    model, both = network(clusters=7), pair()
+    stood = t10_sacbnet.stands(model, both.moving, both.fixed)
+    shown = t10_sacbnet.grouped(stood.levels[2], model.blocks["2"], "fixed", stood.fixed[0, 0].numpy())
+    painted = pixels(view)[24 : 24 + 48 * scale, 32 * scale + 6 : 2 * 32 * scale + 6]
     sheet = t10_sacbnet._legend(shown, 0, 300)
     for number, size in enumerate(shown.sizes):
+        members = shown.index == number
         listed = sheet[25, 69 * number + 5]  # a corner of its head
-        assert size and (painted[shown.index == number] == listed).all()
-        alone = scene._chosen(key, side, number)[0][24:][:: 2 * scene._scale, :: 2 * scene._scale]
-        assert (alone[shown.index == number] == listed).all()
+        assert size and (painted[:: 2 * scale, :: 2 * scale][members] == listed).all()  # a pixel a voxel of level 2
+        alone = t10_sacbnet._alone(blank((48, 32), scale), members, number)[:: 2 * scale, :: 2 * scale]
+        assert (alone[members] == listed).all() and not (alone[~members] == listed).all(-1).any()
 
 
 def test_only_levels_with_a_block_are_offered():
@@ -134,25 +140,29 @@ def test_the_networks_own_number_may_be_too_many_for_the_coarsest_level():
 # ---------------------------------------------------------------------------------------------- the microscope
 
 
-@pytest.mark.parametrize("level", ["5", "3", "2"])
+def stood():
+    both = pair()
+    return t10_sacbnet.stands(network(), both.moving, both.fixed)
+
+
+@pytest.mark.parametrize("level", [5, 3, 2])
 def test_the_weights_are_the_softmax_and_their_mean_is_the_increment(level):
-    view = microscope()
-    view.set(level=level, axis_0=21, axis_1=17)
-    scene, state = view.scene, view.state
-    stand, (row, column) = scene._stand(state), scene._place(state)
-    weights = scene._softmax(state)
-    assert weights.sum() == pytest.approx(1, abs=1e-5)
-    mean = [(weights * offset).sum() for offset in np.indices((3, 3)) - 1]
-    assert mean == pytest.approx(stand.match.increment[0, :, row, column].tolist(), abs=1e-5)
+    view, now = microscope(), t10_sacbnet.focus(stood(), level, (21, 17), 1.0)
+    view.set(level=str(level), axis_0=21, axis_1=17)
+    assert now.weights.sum() == pytest.approx(1, abs=1e-5)
+    mean = [(now.weights * offset).sum() for offset in np.indices((3, 3)) - 1]
+    row, column = now.place
+    assert mean == pytest.approx(now.stand.match.increment[0, :, row, column].tolist(), abs=1e-5)
     assert f"({mean[0]:+.2f}, {mean[1]:+.2f}) voxels of this level" in view.caption.value
 
 
 def test_sharpness_goes_from_the_mean_of_all_to_the_best_alone():
-    view = microscope()
+    view, levels = microscope(), stood()
     view.set(sharpness="0")
     assert "largest weight is 0.11" in view.caption.value
-    assert view.scene._increment(view.state).abs().max() < 1e-6
-    most = [view.scene._softmax({**view.state, "sharpness": name}).max() for name in t10_sacbnet.SHARPNESS]
+    seen = [t10_sacbnet.focus(levels, 3, (24, 16), float(name)) for name in t10_sacbnet.SHARPNESS]
+    assert seen[0].increment.abs().max() < 1e-6
+    most = [now.weights.max() for now in seen]
     assert most == sorted(most) and most[-1] > most[0]
 
 
@@ -166,11 +176,9 @@ def test_places_outside_are_marked_and_told():
 
 
 def test_after_the_last_of_the_levels_it_is_what_the_network_goes_on_with():
-    model, both = network(), pair()
-    view = t10_sacbnet.matching_microscope(model, both)
-    stood = view.scene.stands
-    seen = view.scene._after(stood.levels[5], stood.levels[5].match.increment)
-    assert np.allclose(seen, stood.levels[4].moving[0, 0], atol=1e-5)
+    levels = stood()
+    after = t10_sacbnet.focus(levels, 5, (0, 0), 1.0).after
+    assert np.allclose(after, levels.levels[4].moving[0, 0], atol=1e-5)
 
 
 def test_reach_doubles_and_adds_one_more():
@@ -180,8 +188,8 @@ def test_reach_doubles_and_adds_one_more():
 def test_an_item_of_a_batch_and_no_volumes():
     one = pair()
     batch = Pair(torch.cat([one.fixed, one.moving]), torch.cat([one.moving, one.fixed]))
-    scene = t10_sacbnet.matching_microscope(network(), batch, item=1).scene
-    assert torch.equal(scene.stands.fixed[..., :37, :29], one.fixed)
+    chosen, alone = t10_sacbnet.matching_microscope(network(), batch, item=1), microscope()
+    assert np.array_equal(pixels(chosen), pixels(alone)) and chosen.caption.value == alone.caption.value
     volumes = synthetic_pair(3, size=(16, 17, 16))
     for make in (t10_sacbnet.cluster_map, t10_sacbnet.matching_microscope):
         with pytest.raises(ValueError, match="H, W"):
@@ -203,14 +211,15 @@ def test_the_panel_of_the_shipped_study_shows_what_was_trained_and_offers_the_re
         view.set(**values)
         with torch.no_grad():
             found = studies.load("sacbnet", variant).model(both.moving, both.fixed)
-        overlap = compare.measure(both, found)["Dice"]
+        overlap = compare.measure_variant(both, found)["Dice"]
         assert view.caption.value.count(f"Dice {overlap:.3g},") >= 1 and "not trained yet" not in view.caption.value
         assert ("Chosen (" in view.caption.value) == bool(choice)
     view.set(blocks="none", clusters="9", mean="both")
     assert "not trained yet; &quot;train this one&quot; trains it" in view.caption.value
     assert not view.controls["train"].disabled and view.errors == []
     view.set(**{name: options[0] for name, options in offered.items()})
-    drive(view)
+    changes = dict.fromkeys(["blocks", "clusters", "mean", "axis_0", "axis_1"], "both")
+    drive(view, {**changes, "crosshair": "picture"})
 
 
 # ---------------------------------------------------------------------------------------------- cells

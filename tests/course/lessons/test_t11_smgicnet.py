@@ -13,7 +13,7 @@ from regkit.course import check, studies
 from regkit.course.lessons import t11_smgicnet
 from regkit.course.lessons.ablations import AblationPanel
 from regkit.data import benchmarks, synthetic_pair
-from regkit.figures.pixels import INK, POINT, colour
+from regkit.figures.pixels import INK, colour
 from regkit.models import SMGICNet
 from regkit.types import Pair
 
@@ -52,9 +52,16 @@ def grow(item=0, batch=2):
 # ---------------------------------------------------------------------------------------------- the level stack
 
 
-def check_bundle(view):
-    assert all(control.description for control in view.controls.values()) and view.errors == []
-    assert 'aria-live="polite"' in view.caption.value and "image/png" in view._repr_mimebundle_()
+def test_what_the_controls_change():
+    view = stack()
+    drive(view, {"level": "both", "swapped": "both"})
+    assert view.controls["gate"].layout.display == "none"
+    view.set(level=4)
+    drive(view, {"level": "both", "gate": "both", "swapped": "both"})
+    assert "image/png" in view._repr_mimebundle_()
+    view = grow()
+    drive(view, {"stop": "both", "network": "both", "chart": "picture"})
+    assert "image/png" in view._repr_mimebundle_()
 
 
 def test_each_level_gate_and_order_of_the_images_is_another_picture():
@@ -65,22 +72,18 @@ def test_each_level_gate_and_order_of_the_images_is_another_picture():
     for state in states:
         view.set(**{"gate": "full size", **state})
         seen.add(view.image.value)
-        assert view.controls["gate"].layout.display == (None if state["level"] == 4 else "none")
     assert view.errors == [] and len(seen) == len(states)
-    check_bundle(view)
 
 
-def test_each_control_of_growing_displacements_draws_anew():
-    view = grow()
-    drive(view)
-    check_bundle(view)
+def climb(model, given):
+    return t11_smgicnet.rungs(model, given.moving, given.fixed, given.moving_labels, given.fixed_labels)
 
 
 @pytest.mark.parametrize("options", [{}, {"levels": 1}, {"levels": 2, "symmetric": False}, {"attention": False}])
 def test_rungs_are_the_registrations_levels(options):
     model, given = network(**options), pair()
-    scene = t11_smgicnet.level_stack(model, given).scene
-    for call, images in zip(scene.calls, ((given.moving, given.fixed), (given.fixed, given.moving)), strict=True):
+    for images in ((given.moving, given.fixed), (given.fixed, given.moving)):
+        call = t11_smgicnet.rungs(model, *images, None, None)
         with torch.no_grad():
             found = model(*images)
         assert len(call) == len(found.levels)
@@ -95,7 +98,7 @@ def test_rungs_are_the_registrations_levels(options):
 
 def test_what_the_first_level_reads_is_the_low_band_and_the_last_one_the_warped_image():
     given = pair()
-    rungs = t11_smgicnet.level_stack(network(), given).scene.calls[0]
+    rungs = climb(network(), given)
     low = torch.nn.functional.avg_pool2d(given.moving[..., :32, :40], 8)
     assert np.allclose(rungs[0].moving[:4, :5], low[0, 0], atol=1e-6)
     known = t11_smgicnet.full_size(torch.from_numpy(rungs[2].total)[None], SHAPE, 0)  # already at full size
@@ -120,15 +123,15 @@ def test_the_caption_tells_sizes_gates_and_the_overlap():
 
 @pytest.mark.parametrize("gate", ["full size", "1/2 size", "1/4 size"])
 def test_a_gate_has_the_colours_of_its_key_whatever_the_image(gate):
-    scene = stack().scene
-    state = {"level": 4, "gate": gate, "swapped": True}
-    rung = scene._rung(state)
-    scale = scene._scale(rung)
-    painted = scene._third(rung, state)[24:]  # below the title
-    values = rung.gates[gate].repeat(scale * t11_smgicnet._SKIPS[gate], 0).repeat(scale * t11_smgicnet._SKIPS[gate], 1)
-    expected = colour(values, t11_smgicnet._GATES, (0, 1))[: painted.shape[0], : painted.shape[1]]
+    view, given, scale = stack(), pair(), 256 // 44
+    view.set(level=4, gate=gate, swapped=True)
+    values = t11_smgicnet.rungs(network(), given.fixed, given.moving, None, None)[-1].gates[gate]
+    painted = pixels(view)[24 : 24 + scale * SHAPE[0], -scale * SHAPE[1] :]
+    expected = t11_smgicnet.gate_picture(values, scale * t11_smgicnet._SKIPS[gate])
+    expected = expected[: painted.shape[0], : painted.shape[1]]
     same, outline = (painted == expected).all(-1), (painted == INK).all(-1)
     assert (same | outline).all() and 0.01 < outline.mean() < 0.3
+    assert (expected[0, 0] == colour(values, t11_smgicnet._GATES, (0, 1))[0, 0]).all()
 
 
 # ---------------------------------------------------------------------------------------------- growing
@@ -154,17 +157,23 @@ def test_the_caption_tells_what_is_lost():
     assert view.controls["network"].options == ("one level", "other")
 
 
-def test_the_chart_marks_the_stop_and_can_show_what_is_lost():
+def test_the_chart_marks_the_stop_and_shows_the_chosen_network():
     view = grow()
-    columns = []
+    columns, orange = [], []
     for stop in ("0", "2", "5"):
         view.set(stop=stop)
-        columns.append(np.flatnonzero((pixels(view) == POINT).all(-1).any(0)).mean())
-    assert columns == sorted(columns) and len(set(columns)) == 3
-    scene = view.scene
-    curves = scene._curves({**view.state, "chart": t11_smgicnet.CHARTS[1]})
-    assert curves.keys() == {"one level", "other"}
-    assert curves["other"][0] == pytest.approx(scene.dice("reference")[0] - scene.dice("other")[0])
+        dark = (pixels(view)[-200:-60] < 90).all(-1).all(0)
+        columns.append(np.flatnonzero(dark)[1:-1].mean())  # without those of the axes at both sides
+    assert np.diff(columns) == pytest.approx(np.diff(columns).mean(), abs=2)  # whatever they say
+    for name in ("one level", "other"):
+        view.set(network=name)
+        orange.append(np.argwhere((pixels(view)[-200:-60] == (213, 94, 0)).all(-1)).mean(0)[0])
+    assert (orange[0] < orange[1]) == (np.mean(view.scene.dice("one level")) > np.mean(view.scene.dice("other")))
+
+
+def test_what_is_lost_is_the_difference_from_the_reference():
+    curves = t11_smgicnet.lost({"ours": [0.9, 0.8], "other": [0.7, 0.9], "before": [0.5, 0.1]}, "ours")
+    assert curves.keys() == {"other"} and curves["other"] == pytest.approx([0.2, -0.1])
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from regkit.course import check
 from regkit.course.check.refereeing import TUNED_ON, protocol
 from regkit.course.check.t13_trust_but_verify import rig_pairs
 from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
-from regkit.course.lessons import t13_trust_but_verify
+from regkit.course.lessons import t13_trust_but_verify as lesson
 from regkit.course.studies import results
 from regkit.data import synthetic_pair
 from regkit.fields import warp_labels
+from regkit.figures.pixels import rim
 from regkit.tools import compare
 from regkit.tools.compare import Row
 from regkit.tools.methods import Method
@@ -44,59 +45,44 @@ def case(shape):
     return rows, pairs, methods, asked
 
 
-# ---------------------------------------------------------------------------------------------- scales and dots
-
-
-@pytest.mark.parametrize("values", [[0.31, 0.72], [0.0, 0.0], [-3.2, 4.1], [1e-7, 3e-7], [5.0], [900, 1100]])
-def test_a_scale_holds_its_values_between_few_round_ticks(values):
-    scale = t13_trust_but_verify.scale_for(values, 200, 20)
-    assert scale.low <= min(values) and scale.high >= max(values) and 2 <= len(scale.ticks) <= 8
-    assert scale.at(scale.low) == 200 and scale.at(scale.high) == pytest.approx(20)
-    digits = f"{scale.step:e}".split("e")[0].rstrip("0.")
-    assert digits in ("1", "2", "5")
-    for row, words in scale.ticks:
-        assert scale.at(float(words)) == pytest.approx(row, abs=0.01)
-
-
-@pytest.mark.parametrize("values", [[], [0.1, math.nan], [math.inf]])
-def test_a_scale_needs_finite_numbers(values):
-    with pytest.raises(ValueError, match="finite numbers"):
-        t13_trust_but_verify.scale_for(values, 0, 1)
-
-
-def test_a_dot_is_where_its_centre_is():
-    sheet = np.zeros((31, 47, 3), np.uint8)
-    drawn = t13_trust_but_verify.draw_dots(sheet, np.array([(11.0, 30.0)]), 4, (255, 0, 0))
-    rows, columns = np.nonzero(drawn[..., 0] > 128)
-    assert abs(rows.mean() + 0.5 - 11) < 0.5 and abs(columns.mean() + 0.5 - 30) < 0.5 and sheet.max() == 0
-    assert len(rows) == pytest.approx(math.pi * 16, abs=8)
-    assert np.array_equal(t13_trust_but_verify.draw_dots(sheet, np.zeros((0, 2)), 4, (255, 0, 0)), sheet)
-
-
 # ---------------------------------------------------------------------------------------------- the board
 
 
 def board(values, **options):
-    return t13_trust_but_verify.render_board(values, [0, 1, 2], "title", **options)
+    return lesson.render_board(values, [0, 1, 2], "title", **options)
+
+
+def orange(picture):
+    return (picture == lesson.ORANGE).all(-1)
 
 
 def test_a_dot_moves_with_its_number_and_the_chosen_pair_is_orange():
-    values = {"one": {0: 0.5, 1: 0.6, 2: 0.7}, "other": {0: 0.52, 1: 0.64, 2: 0.9}}
+    values = {"one": {0: 0.5, 1: 0.6, 2: 0.9}, "other": {0: 0.52, 1: 0.64, 2: 0.9}}
     plain, chosen = board(values, links=False), board(values, links=False, method="other", pair=1)
     assert plain.shape == (290, 880, 3) and plain.dtype == np.uint8
-    orange = (chosen == t13_trust_but_verify.ORANGE).all(-1)
-    assert not (plain == t13_trust_but_verify.ORANGE).all(-1).any() and orange[:, :440].any() and orange[:, 460:].any()
+    assert not orange(plain).any() and orange(chosen)[:, :440].any() and orange(chosen)[:, 500:].any()
     higher = board({**values, "one": {**values["one"], 1: 0.8}}, links=False, method="other", pair=1)
-    before, after = (
-        np.nonzero((each[:, :440] == t13_trust_but_verify.ORANGE).all(-1))[0].mean() for each in (chosen, higher)
-    )
+    before, after = (np.nonzero(orange(each)[:, :440])[0].mean() for each in (chosen, higher))
     assert after < before - 50
 
 
+def test_a_board_is_drawn_once_and_its_pair_and_ring_move():
+    values = {"one": {0: 0.5, 1: 0.6, 2: 0.7}, "other": {0: 0.52, 2: 0.9}}
+    drawn = lesson.Board(values, [0, 1, 2], "title")
+    pictures = {(method, pair): drawn.at(method, pair) for method in (None, "one", "other") for pair in (None, 0, 1)}
+    for (method, pair), picture in pictures.items():
+        assert np.array_equal(picture, board(values, method=method, pair=pair))
+    assert orange(pictures["one", 0]).sum() > orange(pictures[None, 0]).sum() > 0  # the ring's dot is larger
+    assert np.array_equal(pictures["other", 1], pictures[None, 1])  # not measured: no ring
+
+
 def test_a_name_with_a_plus_has_two_lines():
-    values = {0: 0.5, 1: 0.6}
-    one, two = board({"spnet": values}, links=False), board({"spnet + refinement": values}, links=False)
-    assert np.array_equal(one[:272], two[:272]) and (one[278:] == 255).all() and (two[278:] < 128).any()
+    def names(*methods):
+        axes = lesson.Board({method: {0: 0.5} for method in methods}, [0], "").chart.axes
+        return [text.get_text() for text in axes.get_xticklabels()]
+
+    assert names("spnet + refinement", "none") == ["spnet\n+ refinement", "none"]
+    assert all(name.endswith("…") for name in names(*(f"a very long name {index}" for index in range(16))))
 
 
 def test_links_are_drawn_between_neighbours_that_have_the_pair():
@@ -106,27 +92,30 @@ def test_links_are_drawn_between_neighbours_that_have_the_pair():
     assert (linked[:, middle] != loose[:, middle]).any()
     lonely = {"one": {0: 0.5, 2: 0.6}, "other": {1: 0.7}}
     assert np.array_equal(board(lonely), board(lonely, links=False))
-    assert board({"one": {}}).shape == (290, 880, 3)
+    assert board({"one": {}}).shape == (290, 880, 3) == board({}).shape
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_control_draws_anew(shape):
+def test_what_the_controls_change(shape):
     rows, pairs, methods, _ = case(shape)
-    view = t13_trust_but_verify.scoreboard(rows, pairs, methods, upright=True)
-    drive(view)
-    assert all(control.description for control in view.controls.values())
+    view = lesson.scoreboard(rows, pairs, methods, upright=True)
+    view.set(crosshair=True)
+    axes = [f"axis_{axis}" for axis in range(len(shape))]
+    pictures = ["links", "crosshair"] + ["planes"] * (len(shape) == 3)
+    both = ["method", "metric", "pair", "third", *axes]
+    drive(view, {**dict.fromkeys(both, "both"), **dict.fromkeys(pictures, "picture")})
     assert view.controls["pair"].continuous_update is False and "image/png" in view._repr_mimebundle_()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_case_is_what_the_method_finds_and_is_asked_for_once(shape):
     rows, pairs, methods, asked = case(shape)
-    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view = lesson.scoreboard(rows, pairs, methods)
     view.set(method="half", pair=2)
-    for metric in view.scene.metrics:
+    for metric in view.controls["metric"].options:
         view.set(metric=metric)
     assert len(asked) == 1 and asked[0] is pairs[2].fixed
-    panel = view.scene.stage(view.state).panels[2]
+    panel = view.scene.panels(view.state)[2]
     warped = warp_labels(pairs[2].moving_labels, 0.5 * pairs[2].displacement)
     assert np.array_equal(panel.warped, warped[0, 0]) and np.array_equal(panel.fixed, pairs[2].fixed_labels[0, 0])
     reached = np.mean(list(metrics.dice(warped, pairs[2].fixed_labels).values()))
@@ -135,7 +124,7 @@ def test_the_case_is_what_the_method_finds_and_is_asked_for_once(shape):
 
 def test_the_words_tell_the_place_among_the_methods():
     rows, pairs, methods, _ = case(SHAPES[0])
-    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view = lesson.scoreboard(rows, pairs, methods)
     view.set(method="half", metric="Dice")
     assert "By Dice 1 of 2 on this pair" in view.caption.value
     view.set(metric="HD95 (mm)")
@@ -144,22 +133,29 @@ def test_the_words_tell_the_place_among_the_methods():
     assert "By std log |J| 2 of 2" in view.caption.value
     missing = [row for row in rows if (row.method, row.pair) != ("half", 0)]
     missing.append(Row("half", 1, {"dice": math.nan}))
-    view = t13_trust_but_verify.scoreboard(missing, pairs, methods)
+    view = lesson.scoreboard(missing, pairs, methods)
     view.set(method="half", pair=0)
     assert "half was not measured on pair 0" in view.caption.value
     view.set(pair=1)
-    assert (
-        "half" not in {name for name, values in view.scene.values("dice").items() if 1 in values} or view.errors == []
-    )
+    assert "half on pair 1: " in view.caption.value and view.errors == []
+    few = [Row("half", 0, {"dice": 0.5}), Row("none", 1, {"dice": math.nan, "folds_percent": 1.0})]
+    alone = lesson.scoreboard(few, pairs, methods)
+    alone.set(method="none", pair=1, metric="Dice")
+    assert "none on pair 1: folds (%) 1.0000. No Dice was taken of it." in alone.caption.value
+
+
+def test_only_finite_numbers_are_shown():
+    rows = [Row("a", 0, {"dice": 0.5}), Row("a", 1, {"dice": math.nan}), Row("b", 0, {})]
+    assert lesson.values_of(rows, "dice") == {"a": {0: 0.5}, "b": {}}
 
 
 def test_the_button_goes_to_the_least_determinant_within_the_labels():
     rows, pairs, methods, _ = case(SHAPES[1])
-    view = t13_trust_but_verify.scoreboard(rows, pairs, methods)
+    view = lesson.scoreboard(rows, pairs, methods)
     view.set(method="half")
     view.controls["go"].click()
     place = tuple(view.state[f"axis_{axis}"] for axis in range(3))
-    jacobian = view.scene._case("half", 0).determinant
+    jacobian = view.scene.panels(view.state)[3].determinant
     inside = pairs[0].fixed_labels[0, 0].numpy() > 0
     assert inside[place] and jacobian[place] == jacobian[inside].min() and view.state["crosshair"]
 
@@ -168,8 +164,8 @@ def test_pairs_without_labels_show_the_difference():
     rows, pairs, methods, _ = case(SHAPES[0])
     bare = [Pair(pair.moving, pair.fixed) for pair in pairs]
     methods = [methods[0]]
-    view = t13_trust_but_verify.scoreboard(rows, bare, methods)
-    assert view.controls["third"].options == (t13_trust_but_verify.DIFFERENCE,)
+    view = lesson.scoreboard(rows, bare, methods)
+    assert view.controls["third"].options == (lesson.DIFFERENCE,)
     view.controls["go"].click()
     assert view.errors == []
 
@@ -177,15 +173,15 @@ def test_pairs_without_labels_show_the_difference():
 def test_outlines_are_where_labels_change():
     labels = np.zeros((6, 7), int)
     labels[2:4, 3:5] = 1
-    rim = t13_trust_but_verify._rim(labels, 4)
-    assert rim.shape == (24, 28) and rim.sum() == 4 * 8 - 1 and rim[8, 12:20].all() and rim[16, 12:20].all()
+    edge = rim(labels, 4)
+    assert edge.shape == (24, 28) and edge.sum() == 4 * 8 - 1 and edge[8, 12:20].all() and edge[16, 12:20].all()
 
 
 def test_a_scoreboard_needs_a_method_that_was_measured():
     rows, pairs, methods, _ = case(SHAPES[0])
     for bad in ([], [replace(methods[0], name="another")]):
         with pytest.raises(ValueError, match="methods that were measured"):
-            t13_trust_but_verify.scoreboard(rows, pairs, bad)
+            lesson.scoreboard(rows, pairs, bad)
 
 
 # ---------------------------------------------------------------------------------------------- the exercises
@@ -236,14 +232,14 @@ def made_up():
         Claim("B", "a law that has a very long name, too long for the list of all the claims", "in words", "none", (),
               lambda: Finding("nothing", None)),
     ]  # fmt: skip
-    return t13_trust_but_verify.claims_board(claims)
+    return lesson.claims_board(claims)
 
 
-def test_every_control_of_the_claims_draws_anew():
+def test_what_the_controls_of_the_claims_change():
     view = made_up()
+    drive(view, {"method": "both", "claim": "both", "revealed": "both"})  # the verdict is hidden
     view.set(revealed=True)
-    drive(view)
-    assert all(control.description for control in view.controls.values())
+    drive(view, dict.fromkeys(["method", "claim", "revealed", "verdict"], "both"))
 
 
 def test_nothing_is_told_before_it_is_asked_for():
@@ -260,9 +256,15 @@ def test_nothing_is_told_before_it_is_asked_for():
 def test_the_list_is_cut_by_method_and_by_what_holds():
     view = made_up()
     scene, state = view.scene, view.state
-    assert scene.listed(state) == [1, 2, 3] and scene.chosen({**state, "method": "B"}) == 3
-    assert scene.listed({**state, "revealed": True, "verdict": "those that do not"}) == [2]
-    assert scene.listed({**state, "verdict": "those that do not"}) == [1, 2, 3]  # that would tell
+
+    def listed(**changes):
+        return lesson.listed(scene.claims, scene.findings, {**state, **changes})
+
+    assert listed() == [1, 2, 3] and listed(method="B") == [3]
+    assert listed(revealed=True, verdict="those that do not") == [2]
+    assert listed(verdict="those that do not") == [1, 2, 3]  # that would tell
+    view.set(method="B")
+    assert "Claim 3, B" in view.caption.value  # the one listed that is nearest
     view.set(method="B", revealed=True, verdict="those that hold")
     assert "No claim of this method" in view.caption.value and view.errors == []
 
@@ -280,15 +282,13 @@ def test_evidence_is_the_stored_numbers():
 
 
 def test_evidence_shows_a_dot_for_each_seed_and_the_bounds():
-    plain = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",)))
-    bounded = t13_trust_but_verify.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
-    assert (
-        not (plain == t13_trust_but_verify.ORANGE).all(-1).any()
-        and (bounded == t13_trust_but_verify.ORANGE).all(-1).any()
-    )
+    plain = lesson.render_evidence(Evidence("spnet", "dice", ("reference",)))
+    bounded = lesson.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
+    assert not orange(plain).any() and orange(bounded).any()
     assert plain.shape[1] == bounded.shape[1] == 390
+    assert (plain == lesson.BLUE).all(-1).any()
 
 
 def test_a_ledger_must_have_a_claim():
     with pytest.raises(ValueError, match="must have a claim"):
-        t13_trust_but_verify.claims_board([])
+        lesson.claims_board([])

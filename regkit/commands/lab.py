@@ -1,0 +1,23 @@
+"""``python -m regkit lab``: open the course in JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from regkit.commands import COMMANDS
+
+
+def add_lab(commands: Any) -> None:
+    """`lab`: open the course in JupyterLab at the first tutorial."""
+    parser = commands.add_parser("lab", help=COMMANDS["lab"])
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    parser.add_argument("--port", type=int, default=8888, help="port on this machine (8888, or the next free one)")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Until JupyterLab ends."""
+    from regkit.course import notebooks
+
+    return notebooks.lab(browser=not chosen.no_browser, port=chosen.port)

@@ -1,0 +1,27 @@
+"""``python -m regkit ledger``: what the papers claim, judged on the stored results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from regkit.commands import COMMANDS
+
+
+def add_ledger(commands: Any) -> None:
+    """`ledger`: the claims of the papers, judged on the stored results."""
+    parser = commands.add_parser("ledger", help=COMMANDS["ledger"])
+    parser.add_argument("--out", type=Path, help="the file; tutorials/claims.md where it is left out")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Judge, and write the table."""
+    from regkit._core.files import write_atomically
+    from regkit.course import claims, notebooks
+
+    out = chosen.out or notebooks.folder() / "claims.md"
+    write_atomically(out, claims.table(claims.CLAIMS).encode())
+    print(f"wrote {out}")
+    return 0

@@ -1,0 +1,22 @@
+"""``python -m regkit notebooks``: make both editions of each tutorial."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from regkit.commands import COMMANDS
+
+
+def add_notebooks(commands: Any) -> None:
+    """`notebooks`: make both editions of each tutorial."""
+    commands.add_parser("notebooks", help=COMMANDS["notebooks"]).set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Make, and list what was made."""
+    from regkit.course import notebooks
+
+    for path in notebooks.build(notebooks.folder()):
+        print(f"made {path.name} in {path.parent.name}/")
+    return 0

@@ -1,0 +1,43 @@
+"""Images, weights and a few steps of training, for tests of networks; all by the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helpers.recipe import fill, image_pair
+
+
+def small_pair(shape: Sequence[int], *seeds: int, channels: int = 1, dtype=torch.float32) -> tuple[Tensor, Tensor]:
+    """Moving and fixed, (1 or a batch of as many as seeds, channels, *shape); channel k is of seed + k."""
+    items = [[image_pair(shape, seed + channel) for channel in range(channels)] for seed in seeds or (0,)]
+    moving, fixed = np.moveaxis(np.array(items), 2, 0)
+    return torch.from_numpy(moving).to(dtype), torch.from_numpy(fixed).to(dtype)
+
+
+def recipe_weights(parameters: Sequence[tuple[str, Sequence[int]]], gain: float = 1.0) -> dict[str, Tensor]:
+    """A state dict for an ordered list of names and shapes."""
+    return {name: torch.from_numpy(value) for name, value in fill(parameters, gain).items()}
+
+
+def strong(model: nn.Module, gain: float = 2.0) -> nn.Module:
+    """The model with random weights that move voxels, in evaluation mode; batch statistics stay as they are."""
+    shapes = [(name, tuple(value.shape)) for name, value in model.named_parameters()]
+    model.load_state_dict(recipe_weights(shapes, gain), strict=False)
+    return model.eval()
+
+
+def descend(model: nn.Module, pair: tuple[Tensor, Tensor], steps: int, learning_rate: float) -> list[float]:
+    """Train on one pair, by Adam; the loss before each step."""
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    history = []
+    for _ in range(steps):
+        loss = sum(model.objective(model(*pair), *pair).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+    return history
