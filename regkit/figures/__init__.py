@@ -1,4 +1,4 @@
-"""Static plots with matplotlib, painted by pictures.py, so that a quantity has the colours that it has in the widgets.
+"""Static plots with matplotlib, painted by paint.py, so that a quantity has the colours that it has in the widgets.
 
 Each function returns a Figure that a notebook shows where a cell ends in it; nothing is shown behind the back. Axes
 are numbered and count voxels; ranges are fixed, so that two figures compare.

@@ -1,6 +1,6 @@
 """What there is to see in a registration, each as a pure function to pixels: `render_*(...) -> (H, W, 3) uint8`.
 
-Planes, fields, scales and colours are those of drawing.py. The first group paints every voxel, `scale` pixels wide; the
+Planes, fields, scales and colours are those of pixels.py. The first group paints every voxel, `scale` pixels wide; the
 second puts two images side by side in one plane; the third lays lines over a picture, whose scale it reads from the
 shapes; the last makes legends. Nothing is modified in place. Ranges are fixed by the caller, so that frames compare.
 """
@@ -109,7 +109,7 @@ def _scale(picture: Picture, values: NDArray[Any]) -> int:
         raise InputError(
             "the picture must show the same plane at a whole scale",
             f"{picture.shape[:2]} pixels for {(height, width)} voxels",
-            "render it from the same grid, or start from drawing.blank",
+            "render it from the same grid, or start from pixels.blank",
         )
     return scale
 
