@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from regkit._core.sampler import Interpolation, interpolate
+from regkit._core.sampler import Interpolation, sample
 from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
 from regkit.images.itk import Deformation, read_displacement
@@ -202,7 +202,7 @@ def _places(grid: Grid, start: int) -> Points:
 
 def _read(values: torch.Tensor, places: torch.Tensor, mode: Interpolation = "linear") -> torch.Tensor:
     """Values at voxels; neither is checked again for each plane."""
-    return interpolate(values, places, relative=False, mode=mode, padding="border")
+    return sample(values, places, mode=mode)
 
 
 def _largest_share(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
