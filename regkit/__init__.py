@@ -14,15 +14,15 @@ compute: the compact library
     optimise     one pair without a network; refinement of what a network found
 data
     data         shapes and deformations with known answers, vessels, brains, benchmarks
-    images       scans in files: read, write, resample; itk: displacement fields; folders: datasets
+    images       scans in files: read, write, resample; itk, transforms: maps; points: landmarks; folders: datasets
 look
     figures      static plots; pixels, paint, planes: what pictures are made of
 use
-    tools        methods, two scans in and maps out, examining files, reports, comparisons, leaderboard, tables
+    tools        methods, two scans in and maps out, examining files, reports, measures, comparisons, leaderboard, tables
 look, live
     widgets      interactive pictures: View and its scenes
 learn
-    course       the notebooks; check: their exercises; lessons: what single tutorials show; studies, claims
+    course       the notebooks, pages; check: their exercises; lessons: what single tutorials show; studies, claims
     commands     the command line
 
 The flow: pair in, registration out, functions after.

@@ -100,7 +100,6 @@ NAMES = {
     "views.witnesses": "course.lessons.t08_spnet",
     "volume_change": "_core.jacobian",
     "windows": "_core.windows",
-    "views": "widgets",
 }
 
 
@@ -112,7 +111,9 @@ class _Alias(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """A specification for other names of regkit's modules, None for all else."""
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == "regkit" and _place(name) else None
+        if package != "regkit" or not (name == "views" or _place(name)):
+            return None
+        return ModuleSpec(fullname, self, is_package=name == "views")  # a folder that is gone: its modules went apart
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Nothing new is made."""
@@ -120,7 +121,8 @@ class _Alias(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Put the module itself where Python looks for the name."""
         _, _, name = module.__name__.partition(".")
-        sys.modules[module.__name__] = importlib.import_module(f"regkit.{_place(name)}")
+        if name != "views":
+            sys.modules[module.__name__] = importlib.import_module(f"regkit.{_place(name)}")
 
 
 def _place(name: str) -> str | None:
