@@ -18,7 +18,7 @@ data
 look
     figures      static plots; pixels, paint, planes: what pictures are made of
 use
-    tools        methods, two scans in and maps out, examining files, reports, measures, comparisons, leaderboard, tables
+    tools        methods, two scans in and maps out, files examined, reports, measures, comparisons, leaderboard, tables
 look, live
     widgets      interactive pictures: View and its scenes
 learn
