@@ -32,6 +32,11 @@ def invert(
     displacement = at_least_float32(displacement)
     with torch.no_grad():
         inverse, errors = solver(displacement, tolerance, max_iterations)
+        unsolved = (errors >= tolerance).nonzero()[:, 0]  # Newton's steps may jump to and fro in a steep place
+        if method == "newton" and len(unsolved):
+            other, other_errors = _anderson(displacement[unsolved], tolerance, max_iterations)
+            better = other_errors < errors[unsolved]
+            inverse[unsolved[better]], errors[unsolved[better]] = other[better], other_errors[better]
     left = float(errors.max())
     if not left < tolerance:
         warnings.warn(
