@@ -219,8 +219,8 @@ def invert(
     is solved for itself. The gradient is that of the exact solution; only `displacement` and the result are kept.
     tolerance: the last step |z + u(x + z)| is smaller, in voxels. max_iterations: evaluations of u at most; where they
     do not suffice a RuntimeWarning says what error is left. method: "newton" is the fastest and needs the least memory:
-    it solves a small linear system at the voxels that three plain steps leave; an item that this does not solve is tried
-    by "anderson", which is SITReg's. "plain" is that without acceleration.
+    it solves a small linear system at the voxels that three plain steps leave; what this does not solve is tried by
+    "anderson", which is SITReg's. "plain" is that without acceleration.
 
     Raises:
         TypeError, ValueError: not a displacement, NaN, options out of range.
