@@ -405,7 +405,7 @@ L = R = R_inverse = torch.zeros(1, 2, 64, 64)
 with torch.no_grad():
     for level in network.stages(A, B):
         v_ab, v_ba = level.step.chunk(2)  # what the network says at this level
-        i_ab, i_ba = regkit.invert(v_ab), regkit.invert(v_ba)
+        i_ab, i_ba = (regkit.invert(v, method="anderson") for v in (v_ab, v_ba))  # its solver
         L = sitreg.composed(L, v_ab, i_ba)  # L ∘ U(a, b)
         R = sitreg.composed(R, v_ba, i_ab)  # R ∘ U(b, a)
         R_inverse = sitreg.composed(v_ab, i_ba, R_inverse)
