@@ -207,7 +207,8 @@ def _counts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         values, places = together.unique(return_inverse=True)
     one, other = places.split(len(first))
-    return values, *(part.bincount(minlength=len(values)) for part in (one[one == other], places))
+    shared, total = (part.bincount(minlength=len(values)) for part in (one[one == other], places))
+    return values, shared, total
 
 
 def _joint_histogram(first: Tensor, second: Tensor, low: int, count: int) -> Tensor:

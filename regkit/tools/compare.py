@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from scipy.stats import wilcoxon
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from regkit import metrics, types
+from regkit._core.interrupts import Bar
 from regkit.images import Scan, read_image, read_labels, resample
 from regkit.tools.measures import COLUMNS, MEASURES, RECORDED, Outcome, quantities
 from regkit.tools.methods import Method, measured, one_thread
@@ -141,7 +141,7 @@ def compare(
             "name each method once",
         )
     rows = []
-    with tqdm(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
+    with Bar(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
         for number in range(len(pairs)):
             pair = pairs[number]  # read once for all methods
             for method in methods:
@@ -368,7 +368,7 @@ def compare_scans(entries: Sequence[Entry], pairs: Sequence[ScanFiles], *, progr
     """
     truths = [_truth(pair) for pair in pairs]
     rows = []
-    with one_thread(), tqdm(total=len(entries) * len(pairs), disable=not progress, desc="scans") as bar:
+    with one_thread(), Bar(total=len(entries) * len(pairs), disable=not progress, desc="scans") as bar:
         for entry in entries:
             for number, (pair, truth) in enumerate(zip(pairs, truths, strict=True)):
                 bar.set_postfix_str(f"{entry.name}, pair {number}")
