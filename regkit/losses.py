@@ -17,7 +17,7 @@ from torch import Tensor
 
 from regkit._core.grid import in_one_piece
 from regkit._core.sampler import sample
-from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur
+from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur, gaussian_moments
 from regkit.fields import average_pool, identity, scale_components
 from regkit.types import (
     Coordinates,
@@ -172,23 +172,15 @@ def lncc_gaussian(
 ) -> Tensor:
     """Local normalised cross-correlation over Gaussian windows: 1 - mean cov/√((v_X + 1e-5)(v_Y + 1e-5)); in [0, 2].
 
-    cov = G(XY) - G(X)G(Y), v_X = max(G(X²) - G(X)², 0), G the blur of `sigma` voxels cut at 2 sigma. Signed; `squared`
-    squares the ratio. Outside the image lie zeros; `normalise_border` divides each G by G(1) instead of seeing an edge
-    there. mask: (B or 1, 1, *space); the mean is then over the voxels where G(mask) > 0.999; a ValueError if none.
+    cov = G(XY) - G(X)G(Y), v_X = G(X²) - G(X)², centred before they are squared; G the blur of `sigma` voxels cut at
+    2 sigma. Signed; `squared` squares the ratio. Outside the image lie zeros; `normalise_border` divides each G by G(1)
+    instead of seeing an edge there. mask: (B or 1, 1, *space); the mean is then over the voxels where G(mask) > 0.999;
+    a ValueError if none. Differentiable once.
     Source: GradICON's LNCC, squared LNCC and "only interpolated" LNCC.
     """
     warped, fixed = _comparable(warped, fixed)
-    weight = gaussian_blur(torch.ones_like(warped[:1, :1]), sigma) if normalise_border else 1.0
-
-    def local_mean(image: Tensor) -> Tensor:
-        return gaussian_blur(image, sigma) / weight
-
-    means = local_mean(warped), local_mean(fixed)
-    variances = [
-        (local_mean(image.square()) - mean.square()).clamp_min(0) + 1e-5
-        for image, mean in zip((warped, fixed), means, strict=True)
-    ]
-    ratio = (local_mean(warped * fixed) - means[0] * means[1]) / (variances[0] * variances[1]).sqrt()
+    *variances, covariance = gaussian_moments(warped, fixed, sigma, normalise_border=normalise_border)
+    ratio = covariance / ((variances[0].clamp_min(0) + 1e-5) * (variances[1].clamp_min(0) + 1e-5)).sqrt()
     ratio = ratio.square() if squared else ratio
     if mask is None:
         return 1 - ratio.mean()

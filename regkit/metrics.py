@@ -125,8 +125,7 @@ def dice(
     missing = choose("absent", absent, {"skip": None, "zero": 0.0})
     items = []
     for one, other in _items(first, second):
-        values, joint = _joint_histogram(one.flatten(), other.flatten())
-        counts = torch.stack([values, joint.diagonal(), joint.sum(0) + joint.sum(1)], 1).tolist()
+        counts = torch.stack(_counts(one.flatten(), other.flatten()), 1).tolist()
         items.append({value: 2 * shared / total for value, shared, total in counts if total})
     return {label: float(value) for label, value in _average(items, labels, missing).items()}
 
@@ -192,19 +191,34 @@ def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, m
     return result
 
 
-def _joint_histogram(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Label numbers (n,), and how many voxels have number i in `first` and number j in `second` (n, n)."""
+def _counts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Label numbers (n,), how many voxels have each in both at once, and how often it occurs in the two together.
+
+    Few numbers are counted as a joint histogram (n, n), which reads each voxel once; many one by one, in n places.
+    """
     low = min(int(first.min()), int(second.min()))
     high = max(int(first.max()), int(second.max()))
-    dense = high - low < _DENSE_LABELS
-    values = torch.arange(low, high + 1, device=first.device) if dense else torch.cat([first, second]).unique()
-    count = len(values)
+    if high - low < _DENSE_LABELS:
+        joint = _joint_histogram(first, second, low, high - low + 1)
+        return torch.arange(low, high + 1, device=first.device), joint.diagonal(), joint.sum(0) + joint.sum(1)
+    together = torch.cat([first, second]).long()
+    if high - low < len(together):
+        values, places = torch.arange(low, high + 1, device=first.device), together - low
+    else:
+        values, places = together.unique(return_inverse=True)
+    one, other = places.split(len(first))
+    shared, total = (part.bincount(minlength=len(values)) for part in (one[one == other], places))
+    return values, shared, total
+
+
+def _joint_histogram(first: Tensor, second: Tensor, low: int, count: int) -> Tensor:
+    """How many voxels have number low + i in `first` and low + j in `second`, (count, count)."""
     joint = torch.zeros(count**2, dtype=torch.long, device=first.device)
     size = max(_CHUNK, count**2)
     for one, other in zip(first.split(size), second.split(size), strict=True):
-        rows, columns = ((x.long() - low if dense else torch.bucketize(x, values)).int() for x in (one, other))
+        rows, columns = ((x.long() - low).int() for x in (one, other))
         joint += torch.bincount(torch.add(columns, rows, alpha=count), minlength=count**2)
-    return values, joint.view(count, count)
+    return joint.view(count, count)
 
 
 def _rim(labels: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from regkit import losses
+from regkit._core.interrupts import Bar, until_the_end
 from regkit._core.sampler import compose, exponential, warp
 from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
@@ -186,7 +186,8 @@ def _descend(
             f"{steps} and {learning_rate}",
             "300 steps of 0.1 voxel are usual",
         )
-    optimiser = torch.optim.Adam([variable], lr=learning_rate)
+    with until_the_end():  # torch imports its compiler with the first optimiser
+        optimiser = torch.optim.Adam([variable], lr=learning_rate)
     for step in range(steps):
         tell(step)
         optimiser.zero_grad()
@@ -240,7 +241,7 @@ def refine_field(
     moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
     start = resize_displacement(before, spatial(fixed))
     there = back = torch.zeros_like(start)  # what is found here, on the finest scale's grid
-    with tqdm(total=steps * len(scales), disable=not progress, desc="refine") as bar:
+    with Bar(total=steps * len(scales), disable=not progress, desc="refine") as bar:
         for count in scales:
             step = optimise_field(
                 _coarse(warp(moving, compose(start, there)), count - finest),
@@ -298,7 +299,7 @@ def _coarse(image: Image, halvings: int) -> Image:
     return resize(gaussian_blur(image, 0.5 * 2**halvings), shape)
 
 
-def _counted(similarity: Similarity, bar: tqdm) -> Similarity:
+def _counted(similarity: Similarity, bar: Bar) -> Similarity:
     """The similarity, which moves a progress bar when it is asked for."""
 
     def counted(warped: Image, fixed: Image) -> Tensor:

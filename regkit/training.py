@@ -14,11 +14,8 @@ import json
 import math
 import os
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from regkit._core.files import read_tensors, write_atomically
+from regkit._core.interrupts import Bar, until_the_end
 from regkit.types import Image, InputError, InputTypeError, Pair
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
@@ -169,8 +166,9 @@ def train(
 
     source: a sequence of pairs of batch 1 (each a Pair or (moving, fixed)), which every epoch takes in a new order; or
     a function source(step, generator) that makes a batch from the generator it is given, and from nothing else.
-    checkpoint: a file that is written each `every` steps and at the end; where it exists, the training goes on from it,
-    to the same bits. callback(step, history) is called after each step, and may use the model as it likes.
+    checkpoint: a file that is written each `every` steps and at the end (its folder is made); where it exists, the
+    training goes on from it, to the same bits, with the same model, recipe and data. callback(step, history) is called
+    after each step, and may use the model as it likes.
 
     Ctrl-C ends the training after the step in hand: the checkpoint is written and the history so far returned (a second
     Ctrl-C interrupts at once). Under `torchrun` each process takes its share: W processes with batch B take the step of
@@ -179,7 +177,8 @@ def train(
 
     Raises:
         FloatingPointError: a term or the gradient is not finite; the model is as it was before that step.
-        ValueError: the checkpoint belongs to another training, an argument is out of range, or nothing can be trained.
+        TypeError, ValueError: the source is none; pairs of several sizes in a batch; the checkpoint belongs to another
+            training or cannot be written; an argument is out of range; nothing can be trained.
     """
     path = None if checkpoint is None else Path(checkpoint)
     if every < 1:
@@ -190,25 +189,27 @@ def train(
             f"{type(model).__name__} with none that require a gradient",
             "call model.requires_grad_(True)",
         )
+    _check_source(source, recipe)
     device = next(model.parameters()).device
     found = [(module, module.training) for module in model.modules()]
-    devices = [device] if device.type == "cuda" else []
+    run: _Run | None = None
     rank, world = _processes(device)
-    with torch.random.fork_rng(devices):
-        run = _Run(model, source, recipe, rank, world)
-        if path is not None and path.exists():
-            run.history = restore(path, model, run.optimiser, recipe, world)
-        if world > 1:
-            run.network = DistributedDataParallel(model)
-        with tqdm(total=recipe.steps, initial=len(run.history), disable=not progress or rank > 0) as bar:
-            try:
+    if path is not None and rank == 0:
+        _check_place(path)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            with until_the_end():  # torch imports its compiler with the first optimiser
+                run = _Run(model, source, recipe, rank, world)
+                run.begin(path)
+            with Bar(total=recipe.steps, initial=len(run.history), disable=not progress or rank > 0) as bar:
                 run.go_on(bar, callback, path, every)
-            except KeyboardInterrupt:
-                bar.set_description(f"interrupted after {len(run.history)} steps")
-                run.write(path)
-            finally:
-                for module, training in found:
-                    module.training = training
+        except KeyboardInterrupt:
+            if run is None:
+                raise
+            run.write(path)
+        finally:
+            for module, training in found:
+                module.training = training
     return run.history
 
 
@@ -222,18 +223,30 @@ class _Run:
         self.device = self.trained[0].device
         self.optimiser = torch.optim.Adam(self.trained, lr=recipe.learning_rate)
         self.history = History()
+        self.data: list[float] = []  # of the first step, see _fingerprint
 
-    def go_on(self, bar: tqdm, callback: Callback | None, path: Path | None, every: int) -> None:
+    def begin(self, path: Path | None) -> None:
+        """Go back to where the checkpoint is, if there is one, and join the other processes."""
+        if path is not None and path.exists():
+            self.history = restore(path, self.model, self.optimiser, self.recipe, self.world, data=self.first_data)
+        if self.world > 1:
+            self.network = DistributedDataParallel(self.model)
+
+    def go_on(self, bar: Bar, callback: Callback | None, path: Path | None, every: int) -> None:
         """Take the steps that are left."""
-        for step in range(len(self.history), self.recipe.steps):
-            with _until_the_end():
-                terms = self.take(step)
-            bar.update()
-            bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
-            if callback is not None:
-                callback(step, self.history)
-            if (step + 1) % every == 0 or step + 1 == self.recipe.steps:
-                self.write(path)
+        try:
+            for step in range(len(self.history), self.recipe.steps):
+                with until_the_end(impatient=True):
+                    terms = self.take(step)
+                bar.update()
+                bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
+                if callback is not None:
+                    callback(step, self.history)
+                if (step + 1) % every == 0 or step + 1 == self.recipe.steps:
+                    self.write(path)
+        except KeyboardInterrupt:
+            bar.set_description(f"interrupted after {len(self.history)} steps")
+            raise
 
     def take(self, step: int) -> dict[str, float]:
         """One step: pairs, gradient, new weights; returns the terms. An error leaves the model as it was."""
@@ -254,6 +267,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(step)
         self.optimiser.step()
+        self.data = self.data if step else _fingerprint(moving, fixed)
         self.history.append(terms, time.perf_counter() - start)
         return terms
 
@@ -281,10 +295,16 @@ class _Run:
             )
         return values
 
+    def first_data(self) -> list[float]:
+        """What the first process saw in the first step, made again."""
+        torch.manual_seed(_mixed(self.recipe.seed, 0, 0))
+        self.data = _fingerprint(*_batch(self.source, self.recipe, 0, 0, self.world))
+        return self.data
+
     def write(self, path: Path | None) -> None:
         """Write the checkpoint, if there is to be one and this is the first process."""
         if path is not None and self.rank == 0:
-            write(path, self.model, self.optimiser, self.recipe, self.world, self.history)
+            write(path, self.model, self.optimiser, self.recipe, self.world, self.history, self.data)
 
 
 def _values(terms: dict[str, Tensor], world: int) -> dict[str, float]:
@@ -324,23 +344,76 @@ def _batch(source: Source, recipe: Recipe, step: int, rank: int, world: int) -> 
     if callable(source):
         return _images(source(step, torch.Generator().manual_seed(_mixed(recipe.seed, step, rank))))
     count, first = len(source), (step * world + rank) * recipe.batch
-    if count == 0:
-        raise InputError("a source must hold at least one pair", "none", "check how it was made")
     epochs = range(first // count, (first + recipe.batch - 1) // count + 1)
     orders = {epoch: np.random.RandomState(_mixed(recipe.seed, epoch) % 2**32).permutation(count) for epoch in epochs}
     places = range(first, first + recipe.batch)
     items = [_images(source[int(orders[place // count][place % count])]) for place in places]
+    _check_sizes(items, f"the batch of {recipe.batch} pairs at step {step}")
     moving, fixed = (torch.cat(images) for images in zip(*items, strict=True))
     return moving, fixed
 
 
 def _images(item: Item) -> tuple[Image, Image]:
     images = (item.moving, item.fixed) if isinstance(item, Pair) else item
-    if not isinstance(images, tuple) or len(images) != 2:
+    if not isinstance(images, tuple | list) or len(images) != 2 or not all(isinstance(x, Tensor) for x in images):
         raise InputTypeError(
-            "a source gives a Pair or (moving, fixed)", f"{type(item).__name__}", "return one of these"
+            "a source gives a Pair or (moving, fixed), two tensors", f"{type(item).__name__}", "return one of these"
         )
-    return images
+    return images[0], images[1]
+
+
+def _check_sizes(items: Sequence[tuple[Image, Image]], where: str) -> None:
+    """Raise unless the pairs can be put into one batch."""
+    sizes = list(dict.fromkeys(tuple(tuple(image.shape[1:]) for image in images) for images in items))
+    if len(sizes) > 1:
+        listed = " and ".join(f"{moving}" if moving == fixed else f"{moving}, {fixed}" for moving, fixed in sizes[:3])
+        raise InputError(
+            "the pairs of a batch must have one size (channels, *space)",
+            f"{where} with {listed}" + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""),
+            "train with a batch of 1, or crop or resample all images to one grid",
+        )
+
+
+def _check_source(source: Source, recipe: Recipe) -> None:
+    """Raise what can be known of a source before the first step."""
+    if callable(source):
+        return
+    sequence = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if not sequence or isinstance(source, Mapping | str | torch.utils.data.IterableDataset):
+        raise InputTypeError(
+            "a source is a sequence of pairs, with len(source) and source[i], or a function source(step, generator)",
+            f"{type(source).__name__}",
+            "give a list of pairs, the dataset instead of its loader, or a function that makes a batch",
+        )
+    if not len(source):
+        raise InputError("a source must hold at least one pair", "none", "check how it was made")
+    if recipe.batch > 1 and isinstance(source, list | tuple):
+        _check_sizes([_images(item) for item in source], f"batches of {recipe.batch} from {len(source)} pairs")
+
+
+def _fingerprint(moving: Image, fixed: Image) -> list[float]:
+    """By what two batches are told apart: shapes, the images' means and standard deviations, how much they differ."""
+    numbers = [float(size) for image in (moving, fixed) for size in image.shape]
+    for image in (moving, fixed):
+        numbers += [image.float().mean().item(), image.float().std(correction=0).item()]
+    return [*numbers, (moving - fixed).abs().float().mean().item()] if moving.shape == fixed.shape else numbers
+
+
+def _check_place(path: Path) -> None:
+    """Raise unless a checkpoint can be written here; makes its folder."""
+    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            "a checkpoint is a file in a folder that can be written to",
+            f"{path} ({error})",
+            "name another file, such as runs/training.pt",
+        ) from error
 
 
 def _processes(device: torch.device) -> tuple[int, int]:
@@ -356,38 +429,23 @@ def _processes(device: torch.device) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-@contextmanager
-def _until_the_end() -> Iterator[None]:
-    """Hold back the first Ctrl-C until the block has ended; the second gets through. (Threads never receive any.)"""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def hold(number: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    usual = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        for number in received:
-            signal.raise_signal(number)
-
-
 # ---------------------------------------------------------------------------------------------- resuming
 
 
 def write(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, world: int, history: History
+    path: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    world: int,
+    history: History,
+    data: Sequence[float] = (),
 ) -> None:
-    """Write the file; a failure leaves the one that was there."""
+    """Write the file; a failure leaves the one that was there. data: see `_fingerprint`."""
     content = {
         "format": FORMAT,
         "training": _description(model, recipe, world),
+        "data": list(data),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "generators": [generator.get_state() for generator in generators(model)],
@@ -398,8 +456,18 @@ def write(
     write_atomically(path, stream.getvalue())
 
 
-def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, world: int) -> History:
+def restore(
+    path: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    world: int,
+    *,
+    data: Callable[[], Sequence[float]] = tuple,
+) -> History:
     """Put model, optimiser and generators where the file left them; returns the history.
+
+    data: makes what the first step sees now. It is compared where the file has it; older files do not.
 
     Raises:
         ValueError: the file is no training's, or another training's. The model is unchanged.
@@ -413,6 +481,8 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, reci
         )
     history = History.from_json(content["history"])
     _check_same(path, content["training"], _description(model, recipe, world), len(history))
+    if before := content.get("data"):
+        _check_same_data(path, before, data())
     model.load_state_dict(content["model"])
     optimiser.load_state_dict(content["optimiser"])
     for generator, state in zip(generators(model), content["generators"], strict=True):
@@ -451,6 +521,19 @@ def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: i
             "a training goes on only as it began",
             f"{path} with {'; '.join(listed[:8])}{more}",
             "name another checkpoint, or move this one away to start afresh",
+        )
+
+
+def _check_same_data(path: Path, before: Sequence[float], now: Sequence[float]) -> None:
+    """Raise unless the first step sees the same images, up to what another machine rounds otherwise."""
+    alike = [math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4) for one, other in zip(before, now, strict=False)]
+    if now and (len(before) != len(now) or not all(alike)):
+        both = ["[" + ", ".join(f"{number:.4g}" for number in numbers) + "]" for numbers in (before, now)]
+        raise InputError(
+            "a training goes on only as it began",
+            f"{path} with other data: in the first step {both[0]} in the file, {both[1]} now (shapes, means and "
+            "standard deviations of moving and fixed, their difference)",
+            "give the data it began with, name another checkpoint, or move this one away to start afresh",
         )
 
 

@@ -110,6 +110,74 @@ def test_lncc_is_exact_in_a_bright_flat_region(shape, level):
     assert (gradient - target).norm() < 1e-3 * target.norm()
 
 
+def plain_lncc_gaussian(warped: Tensor, fixed: Tensor, normalise_border: bool = False) -> Tensor:
+    """The formula as it is printed, G(X²) - G(X)²."""
+    weight = losses.gaussian_blur(torch.ones_like(warped), 5.0) if normalise_border else 1.0
+    means = [losses.gaussian_blur(image, 5.0) / weight for image in (warped, fixed)]
+    both = [(warped, warped, 0, 0), (fixed, fixed, 1, 1), (warped, fixed, 0, 1)]
+    covariances = [losses.gaussian_blur(a * b, 5.0) / weight - means[i] * means[j] for a, b, i, j in both]
+    return 1 - (covariances[2] / ((covariances[0] + 1e-5) * (covariances[1] + 1e-5)).sqrt()).mean()
+
+
+OFFSET_TOLERANCES = {  # of the gradient: all bright; half dark, of what sees more there than the border of that half
+    "lncc": (1e-3, 2e-2),  # the first powers of brightness cancel in its gradient
+    "lncc_gaussian": (1e-3, 3e-3),
+    "normalised": (1e-4, 3e-3),
+    "mindssc": (1e-4, None),
+    "adaptive_ncc": (1e-4, None),
+    "ncc": (1e-5, None),
+}
+
+
+@pytest.mark.parametrize("offset", [2**8 - 1, 2**12 - 1, 2**16 - 1])
+@pytest.mark.parametrize("shape", [(40, 44), (22, 20, 24)])
+@pytest.mark.parametrize(
+    ("similarity", "dark", "tolerance"),
+    [(name, dark, row[dark]) for name, row in OFFSET_TOLERANCES.items() for dark in (False, True) if row[dark]],
+)
+def test_similarities_keep_their_digits_on_bright_images(offset, shape, similarity, dark, tolerance):
+    """Structure of one unit on the brightness of 8, 12 and 16 bits in float32, against float64: value and gradient."""
+    ways = {
+        "lncc": (losses.lncc, lambda *pair: plain_lncc(*pair, 9, 1e-5)),
+        "lncc_gaussian": (losses.lncc_gaussian, plain_lncc_gaussian),
+        "normalised": (lambda *pair: losses.lncc_gaussian(*pair, normalise_border=True),
+                       lambda *pair: plain_lncc_gaussian(*pair, True)),
+        "adaptive_ncc": (lambda *pair: losses.adaptive_ncc(*pair, levels=3),) * 2,
+    }  # fmt: skip
+    measure, reference = ways.get(similarity, (getattr(losses, similarity, None),) * 2)
+    first, second = images(shape, batch=1, dtype=torch.float32)
+    warped, fixed = ((offset + 2 * image).float() for image in (first, (first + second) / 2))
+    if dark:
+        warped[..., : shape[-1] // 2] = fixed[..., : shape[-1] // 2] = 0
+    precise = warped.double().requires_grad_()
+    value, expected = measure(warped.requires_grad_(), fixed), reference(precise, fixed.double())
+    assert value.item() == pytest.approx(expected.item(), abs=5e-5)
+    (gradient,), (target,) = torch.autograd.grad(value, warped), torch.autograd.grad(expected, precise)
+    assert (gradient - target).norm() < tolerance * target.norm()
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (7, 8, 9)])
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("normalise_border", [False, True])
+def test_gaussian_windows_with_one_gradient_give_that_of_two(shape, own, normalise_border):
+    pair = images(shape, channels=2)
+    pair[own].requires_grad_()
+    score = losses.lncc_gaussian(*pair, normalise_border=normalise_border)
+    (gradient,) = torch.autograd.grad(score, pair[own])
+    parts = [plain_lncc_gaussian(*(x[:, c : c + 1] for x in pair), normalise_border) for c in range(2)]
+    expected = (parts[0] + parts[1]) / 2
+    torch.testing.assert_close(score, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, pair[own])[0], rtol=1e-9, atol=1e-15)
+
+
+def test_gaussian_windows_do_not_depend_on_the_parts_they_are_made_in(monkeypatch):
+    pair = [image.requires_grad_() for image in images((9, 12, 10), channels=2)]
+    whole = torch.autograd.grad(losses.lncc_gaussian(*pair, sigma=2), pair)
+    monkeypatch.setattr(windows, "_LINES_VOXELS", 700)
+    for gradient, expected in zip(torch.autograd.grad(losses.lncc_gaussian(*pair, sigma=2), pair), whole, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-18)
+
+
 def test_lncc_of_a_flat_region_is_nothing():
     flat = torch.full((1, 1, 24, 22, 20), 1234.567)
     score = losses.lncc(flat.requires_grad_(), flat.detach())  # windows over the border see an edge

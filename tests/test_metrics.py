@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -98,10 +100,25 @@ def test_dice_does_not_depend_on_the_label_numbers(dim: int) -> None:
     """Neither negative numbers nor gaps, nor numbers too far apart for a dense histogram."""
     first, second = label_pair(dim)
     expected = list(metrics.dice(first, second).values())
-    for numbers in ([0, -7, 3, 9, 40, 200], [0, 1003, 2002, 2003, 2035, 70000]):
+    far = [0, 1, 2**40, 2**50, 2**60, 2**62]
+    for numbers in ([0, -7, 3, 9, 40, 200], [0, -100, 200, 300, 400, 600], [0, 1003, 2002, 2003, 2035, 70000], far):
         names = torch.tensor(numbers)
         found = metrics.dice(names[first], names[second], labels=numbers[1:])
         assert found == pytest.approx(dict(zip(numbers[1:], expected, strict=True)))
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (40, 50, 60)])
+@pytest.mark.parametrize("gap", [1, 1009])
+def test_dice_of_fifty_thousand_labels_takes_memory_for_the_voxels_alone(shape: tuple[int, ...], gap: int) -> None:
+    """Their joint histogram would hold 20 GB."""
+    generator = torch.Generator().manual_seed(0)
+    first = gap * torch.randint(0, 50_000, (1, 1, *shape), generator=generator)
+    second = torch.where(torch.rand(first.shape, generator=generator) < 0.7, first, first.flip(2))
+    counts = [Counter(x.flatten().tolist()) for x in (first, second, first[first == second])]
+    expected = {k: 2 * counts[2][k] / (counts[0][k] + counts[1][k]) for k in counts[0] | counts[1] if k}
+    start = time.process_time()
+    assert metrics.dice(first, second) == expected
+    assert time.process_time() - start < 10
 
 
 def test_dice_of_more_voxels_than_are_counted_at_a_time() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from regkit.data import ShapePairs
 from regkit.fields import warp
 from regkit.models.layers import configured, conv
 from regkit.training import History, Recipe, mode, seed_everything, steps, train
-from regkit.types import Dim, Registration
+from regkit.types import Dim, InputError, InputTypeError, Registration
 
 PAIRS = {2: ShapePairs(7, size=(9, 11), seed=1), 3: ShapePairs(5, dim=3, size=(7, 9, 8), seed=1)}
 
@@ -322,6 +323,127 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, part):
     torch.save({"weights": torch.ones(1)}, path)
     with pytest.raises(ValueError, match="goes on from a file of the format"):
         quiet(tiny(), RECIPE, checkpoint=path)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("change", ["seed", "contrast", "size", "function"])
+def test_a_training_goes_on_only_with_the_data_it_began_with(tmp_path, dim, change):
+    pairs, path = PAIRS[dim], tmp_path / "run.pt"
+    others = {
+        "seed": ShapePairs(7, dim=dim, size=pairs[0].moving.shape[2:], seed=2),
+        "contrast": [(1 - pair.moving, pair.fixed) for pair in pairs],
+        "size": [(pair.moving[..., 1:], pair.fixed[..., 1:]) for pair in pairs],
+        "function": lambda step, generator: tuple(torch.rand(2, 3, *pairs[0].moving.shape[1:], generator=generator)),
+    }
+    quiet(tiny(dim), RECIPE, pairs, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
+    content = path.read_bytes()
+    with pytest.raises(InputError, match=r"only as it began, received .*with other data: in the first step \["):
+        quiet(tiny(dim), RECIPE, others[change], checkpoint=path)
+    assert path.read_bytes() == content
+    nearly = [(pair.moving * (1 + 1e-5), pair.fixed) for pair in pairs]  # as another machine may round
+    assert len(quiet(tiny(dim), RECIPE, nearly, checkpoint=path)) == 7
+
+
+def test_files_that_do_not_know_their_data_go_on(tmp_path, whole):
+    path = tmp_path / "run.pt"
+    quiet(tiny(), RECIPE, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
+    content = torch.load(path, weights_only=True)
+    del content["data"]
+    torch.save(content, path)
+    go_on(path, whole)
+
+
+def test_the_place_of_a_checkpoint_is_known_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    seen: list[int] = []
+    for path in (tmp_path / "file" / "run.pt", tmp_path, tmp_path / ("n" * 300)):
+        with pytest.raises(InputError, match="a checkpoint is a file in a folder that can be written to"):
+            quiet(tiny(), RECIPE, checkpoint=path, callback=lambda step, history: seen.append(step))
+    assert not seen
+    quiet(tiny(), RECIPE, checkpoint=tmp_path / "new" / "folder" / "run.pt")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["run.pt"]
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import torch, regkit
+pairs, model, wanted = [regkit.data.synthetic_pair(dim=2, seed=0)], regkit.models.VoxelMorph(dim=2), sys.argv[1]
+def watch():
+    while wanted not in sys.modules: time.sleep(0.0005)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=watch, daemon=True).start()
+recipe = regkit.training.Recipe(steps=50)
+if sys.argv[2] == "train":
+    first = len(regkit.train(model, pairs, recipe, progress=False, checkpoint=sys.argv[3]))
+else:
+    try:
+        first = 50 * (regkit.optimise.refine_field(pairs[0].moving, pairs[0].fixed, steps=50) is not None)
+    except KeyboardInterrupt:
+        first = 0
+print(first < 50, len(regkit.train(model, pairs, recipe, progress=False, checkpoint=sys.argv[3])))
+"""
+
+
+@pytest.mark.parametrize("way", ["train", "refine"])
+def test_ctrl_c_while_torch_loads_its_compiler_leaves_it_whole(tmp_path, way):
+    command = [sys.executable, "-c", INTERRUPTED, "torch._dynamo.trace_rules", way, str(tmp_path / "run.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["True", "50"], done.stdout + done.stderr
+
+
+def test_ctrl_c_while_the_bar_is_drawn_leaves_no_lock(monkeypatch):
+    drawn: list[str] = []
+
+    class Terminal:
+        def write(self, text):
+            drawn.append(text)
+            if len(drawn) > 4:
+                signal.raise_signal(signal.SIGINT)
+            return len(text)
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    history = train(tiny(), PAIRS[2], Recipe(steps=4000), callback=lambda step, history: time.sleep(0.01))
+    monkeypatch.undo()
+    assert 0 < len(history) < 4000
+    thread = threading.Thread(target=quiet, args=(tiny(), Recipe(steps=1)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_batch_holds_pairs_of_one_size(dim):
+    pairs = [(pair.moving, pair.fixed) for pair in PAIRS[dim]]
+    pairs[3] = tuple(image[..., 1:] for image in pairs[3])
+
+    class Asked:  # of which nothing is known before
+        __len__, __getitem__ = (lambda self: len(pairs)), (lambda self, index: pairs[index])
+
+    for source, where in ((pairs, "batches of 3 from"), (Asked(), r"the batch of 3 pairs at step \d")):
+        with pytest.raises(InputError, match=f"pairs of a batch must have one size .*{where}.* and "):
+            quiet(tiny(dim, noise=False), RECIPE, source)
+    assert len(quiet(tiny(dim, noise=False), Recipe(steps=7), pairs)) == 7
+
+
+class Unbounded(torch.utils.data.IterableDataset):
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return iter(PAIRS[2])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [torch.utils.data.DataLoader(list(range(3))), Unbounded(), iter(PAIRS[2]), PAIRS[2][0], {0: PAIRS[2][0]}, "ab"],
+    ids=lambda source: type(source).__name__,
+)
+def test_what_is_no_source_is_told_what_one_is(source):
+    with pytest.raises(InputTypeError, match=rf"a source is a sequence .* received {type(source).__name__}; give a"):
+        quiet(tiny(), RECIPE, source)
 
 
 def test_training_works_outside_the_main_thread(whole):

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from scipy.stats import wilcoxon
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from regkit import metrics, types
+from regkit._core.interrupts import Bar
 from regkit.images import Scan, read_image, read_labels, resample
 from regkit.tools.measures import COLUMNS, MEASURES, RECORDED, Outcome, quantities
 from regkit.tools.methods import Method, measured, one_thread
@@ -103,8 +103,9 @@ def measure(
     """What a method reaches on one pair.
 
     dice, hd95, assd: means over the structures, with labels only; the distances are those of structures that are there
-    in both. cycle: register the other way as well. seconds, memory (MB): of the registration. clock: "processor" counts
-    the seconds that the process's threads worked, which other programs do not change.
+    in both. lost: how many are in one of the two only, where there are any. cycle: register the other way as well.
+    seconds, memory (MB): of the registration. clock: "processor" counts the seconds that the process's threads worked,
+    which other programs do not change.
 
     Raises:
         ValueError: no such clock.
@@ -141,7 +142,7 @@ def compare(
             "name each method once",
         )
     rows = []
-    with tqdm(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
+    with Bar(total=len(methods) * len(pairs), disable=not progress, desc="evaluate") as bar:
         for number in range(len(pairs)):
             pair = pairs[number]  # read once for all methods
             for method in methods:
@@ -161,9 +162,7 @@ def chance(rows: Sequence[Row], method: str, reference: str, column: str) -> flo
     Raises:
         ValueError: the reference was not measured.
     """
-    by_method = {
-        name: {row.pair: row.values.get(column) for row in rows if row.method == name} for name in _names(rows)
-    }
+    by_method = {name: {row.pair: _value(row, column) for row in rows if row.method == name} for name in _names(rows)}
     check_option("the reference", reference, by_method)
     both = [(by_method[method].get(pair), value) for pair, value in by_method[reference].items()]
     differences = [one - other for one, other in both if one is not None and other is not None]
@@ -201,7 +200,11 @@ def _names(rows: Sequence[Row]) -> list[str]:
 def as_csv(rows: Sequence[Row]) -> str:
     """One line for each method and pair."""
     used = used_columns(rows)
-    lines = [[row.method, row.pair, *(row.values.get(name, "") for name in used)] for row in rows]
+    values = [[_value(row, name) for name in used] for row in rows]
+    lines = [
+        [row.method, row.pair, *("" if value is None else value for value in line)]
+        for row, line in zip(rows, values, strict=True)
+    ]
     return csv_text([["method", "pair", *used], *lines])
 
 
@@ -249,9 +252,14 @@ def used_columns(rows: Sequence[Row]) -> list[str]:
     return [column for column in COLUMNS if any(column in row.values for row in rows)]
 
 
+def _value(row: Row, column: str) -> float | None:
+    """A number of a row, if it was taken: where distances were and nothing is said to be lost, nothing is."""
+    return row.values.get(column, 0.0 if column == "lost" and "hd95" in row.values else None)
+
+
 def _values(rows: Sequence[Row], method: str, column: str) -> list[float]:
-    found = (row.values.get(column, math.nan) for row in rows if row.method == method)
-    return [value for value in found if math.isfinite(value)]
+    found = (_value(row, column) for row in rows if row.method == method)
+    return [value for value in found if value is not None and math.isfinite(value)]
 
 
 def _cell(values: Sequence[float], form: str) -> str:
@@ -368,7 +376,7 @@ def compare_scans(entries: Sequence[Entry], pairs: Sequence[ScanFiles], *, progr
     """
     truths = [_truth(pair) for pair in pairs]
     rows = []
-    with one_thread(), tqdm(total=len(entries) * len(pairs), disable=not progress, desc="scans") as bar:
+    with one_thread(), Bar(total=len(entries) * len(pairs), disable=not progress, desc="scans") as bar:
         for entry in entries:
             for number, (pair, truth) in enumerate(zip(pairs, truths, strict=True)):
                 bar.set_postfix_str(f"{entry.name}, pair {number}")

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from regkit._core.files import PACKAGE, write_atomically
+from regkit._core.interrupts import Bar
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.tools import compare, methods
 from regkit.tools.compare import COLUMNS, Entry, Row
@@ -101,7 +101,7 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
         for number in range(len(pairs))
         if again or (method, number) not in rows or rows[method, number][0] != keys[method]
     ]
-    with one_thread(), tqdm(missing, disable=not progress, desc=name) as bar:
+    with one_thread(), Bar(missing, disable=not progress, desc=name) as bar:
         for method, number in bar:
             bar.set_postfix_str(f"{method}, pair {number}")
             values = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")

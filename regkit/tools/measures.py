@@ -41,6 +41,7 @@ COLUMNS = {  # of comparisons and the leaderboard, in the order of their tables
     "tissue_dice": Quantity("tissue Dice", higher=True),  # see compare.tissue_classes
     "hd95": Quantity("HD95 (mm)", "{:.2f}"),
     "assd": Quantity("ASSD (mm)", "{:.2f}"),
+    "lost": Quantity("structures lost", "{:.1f}"),  # only where there are any: the distances are without them
     "correlation": Quantity("correlation", higher=True),
     "folds_percent": Quantity("folds (%)", "{:.4f}"),
     "jacobian_std_log": Quantity("std log |J|"),
@@ -156,6 +157,14 @@ def _surface(seen: Outcome, column: Column) -> Iterable[float]:
     return [getattr(each, column.measure) for each in seen.distances(column.labels).values()]
 
 
+def _lost(seen: Outcome, column: Column) -> Iterable[float]:
+    """How many structures are in one of the two only: infinitely far away."""
+    if seen.warped_labels is None or seen.fixed_labels is None:
+        return ()
+    count = sum(math.isinf(each.hd95) for each in seen.distances(column.labels).values())
+    return (float(count),) if count else ()
+
+
 def _likeness(seen: Outcome, column: Column) -> Iterable[float]:
     if seen.warped is None or seen.fixed is None:
         return ()
@@ -207,6 +216,7 @@ MEASURES: dict[str, Callable[[Outcome, Column], Iterable[float]]] = {
     "dice": _overlap,
     "hd95": _surface,
     "assd": _surface,
+    "lost": _lost,
     "correlation": _likeness,
     "mse": _likeness,
     "difference": _likeness,

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from regkit import metrics
+from regkit._core.interrupts import Bar
 from regkit.images import move_points, read_image
 from regkit.images.folders import FolderPairs
 from regkit.tools import compare
@@ -253,7 +253,7 @@ def follow(
     pairs = FolderPairs(folder, split, limit=limit)
     wanted = {column.measure for column in rules.columns}
     measurements = []
-    for index in tqdm(range(len(pairs)), desc=rules.source, disable=not progress):
+    for index in Bar(range(len(pairs)), desc=rules.source, disable=not progress):
         pair, names = pairs[index].to(device), pairs.names[index]
         if rules.reverse:
             pair = Pair(pair.fixed, pair.moving, pair.fixed_labels, pair.moving_labels, spacing=pair.spacing)

@@ -38,11 +38,32 @@ def test_a_perfect_method_is_measured_as_perfect():
     assert "dice" not in unlabelled and "hd95" not in unlabelled
 
 
-def test_a_structure_that_vanishes_counts_in_dice_only():
-    pair = data.synthetic_pair(2, 1, size=(23, 26))
-    labels = torch.where(pair.moving_labels == 3, 0, pair.moving_labels)
-    values = compare.measure(make_method("none", 2), Pair(pair.moving, pair.fixed, labels, pair.fixed_labels))
-    assert math.isfinite(values["hd95"]) and values["dice"] < 2 / 3
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_structure_that_vanishes_is_counted_where_distances_leave_it_out(dim):
+    """What pushes a structure out of the image has better distances than what misplaces it; the table tells."""
+    shape = (48,) * dim
+    moving, fixed = (torch.zeros(1, 1, *shape, dtype=torch.long) for _ in range(2))
+    for labels, start in ((moving, 18), (fixed, 30)):
+        labels[..., 8:20, 8:20] = 1
+        labels[..., 30:36, start : start + 6] = 2
+    pair = Pair((moving > 0).float(), (fixed > 0).float(), moving, fixed, spacing=(1.0,) * dim)
+    none = torch.zeros(1, dim, *shape)
+    gone = none.clone()
+    gone[:, -1, ..., 26:40, 16:40] = -22
+    methods = [Method(name, lambda *images, u=u: Registration(u)) for name, u in (("misplaced", none), ("lost", gone))]
+    rows = compare.compare(methods, [pair, pair], progress=False)
+    values = {row.method: row.values for row in rows}
+    assert math.isfinite(values["lost"]["hd95"]) and values["lost"]["hd95"] < values["misplaced"]["hd95"]
+    assert values["lost"]["lost"] == 1 and "lost" not in values["misplaced"]
+    head, _, *lines = (line.split(" | ") for line in compare.as_markdown(rows).splitlines())
+    place = head.index("structures lost")
+    assert [line[place] for line in lines] == ["0.0 ± 0.0", "1.0 ± 0.0"]
+    every = list(csv.DictReader(compare.as_csv(rows).splitlines()))
+    assert [(line["method"], float(line["lost"])) for line in every] == [("misplaced", 0), ("lost", 1)] * 2
+    assert compare.mean(rows, "lost", "lost") == 1 and compare.mean(rows, "misplaced", "lost") == 0
+    assert compare.chance(rows, "lost", "misplaced", "lost") == 0.5
+    kept = [row for row in rows if row.method == "misplaced"]
+    assert "lost" not in compare.as_markdown(kept) + compare.as_csv(kept) + compare.summary_as_csv(kept)
 
 
 def by_hand(differences):
