@@ -23,6 +23,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ __all__ = [
 Affine = np.ndarray  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
+SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
@@ -152,6 +154,19 @@ class Grid:
         """Whether two grids have the same voxels at the same places."""
         dim = len(self.space)
         return self.space == other.space and np.allclose(voxel_map(self, other), np.eye(dim, dim + 1))
+
+    def apart(self, other: Grid) -> tuple[float, float]:
+        """How far two grids are apart: mm between corners of one number, and degrees between axes, the most of all."""
+        corners = [list(product(*((0, size - 1) for size in (*grid.shape, 1)[:3]), (1,))) for grid in (self, other)]
+        places = [np.array(each) @ grid.affine[:3].T for each, grid in zip(corners, (self, other), strict=True)]
+        axes = [grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0) for grid in (self, other)]
+        cosines = np.clip((axes[0] * axes[1]).sum(0), -1, 1)
+        turned = float(np.degrees(np.arccos(cosines)).max())
+        return float(np.linalg.norm(places[0] - places[1], axis=1).max()), turned
+
+    def lies_on(self, other: Grid) -> bool:
+        """Whether two files' voxels lie at the same places, to a tenth of a voxel: headers are rounded."""
+        return self.space == other.space and self.apart(other)[0] <= SAME * min(other.spacing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from regkit import losses
 from regkit.fields import identity, jacobian_determinant, resize
-from regkit.images import Affine, Grid, Scan, normalise, resample
+from regkit.images import Affine, Grid, Scan, normalise, resample, voxel_map
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
 from regkit.tools.methods import Method, Usage, measured
@@ -269,11 +270,51 @@ def looks_like_labels(scan: Scan) -> bool:
 
 
 def check_label_grids(labels: Sequence[Scan], scans: Sequence[Scan]) -> None:
-    """Raise unless the labels of moving and fixed are on the grids of their scans."""
-    for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
-        if label.grid.space != scan.grid.space:
+    """Raise unless the labels of moving and fixed belong to their scans by their headers; note where these differ.
+
+    Labels of another size may lie on other voxels, and are read at their own places. Of the same size, those that lie
+    elsewhere by more than a voxel have lost their header, or belong to another scan.
+    """
+    if len(labels) == 2 and not scans[0].grid.lies_on(scans[1].grid):
+        if all(label.grid.lies_on(scan.grid) for label, scan in zip(labels, reversed(scans), strict=True)):
             raise InputError(
-                "labels must be on the grid of their scan",
-                f"{label.grid.space} for the {name} scan of {scan.grid.space}",
-                "give the two files in the order moving, fixed",
+                "labels must be on the grid of their scan", "each on the other's", "give them as moving, fixed"
             )
+    for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
+        check_labels(label, scan, f"the {name} labels")
+
+
+def check_labels(label: Scan, scan: Scan, name: str) -> None:
+    """As `check_label_grids`, of one scan; name: of the labels, for the message."""
+    if label.original.shape == scan.original.shape:
+        millimetres, degrees = label.original.apart(scan.original)
+    else:
+        millimetres, degrees = label.grid.apart(scan.grid)
+    apart = f"up to {millimetres:.3g} mm and {degrees:.3g} degrees apart by their headers"
+    voxel, share = max(scan.spacing), _share_inside(label, scan.grid)
+    elsewhere = label.grid.space == scan.grid.space and label.grid.apart(scan.grid)[0] > voxel
+    if elsewhere or share < 0.5:
+        found = f"{name} of {label.grid.space} and their scan of {scan.grid.space}, {apart}"
+        remedy = (
+            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply), "
+            "and give the files in the order moving, fixed"
+        )
+        raise InputError("labels must be on the grid of their scan", f"{found}; {100 * share:.0f} % within it", remedy)
+    if not label.grid.lies_on(scan.grid) or (
+        label.original.shape == scan.original.shape and not label.original.lies_on(scan.original)
+    ):
+        warnings.warn(
+            f"{name} and their scan are {apart} ({label.original.codes} and {scan.original.codes}); the labels are "
+            f"read at their own places, by the nearest voxel.",
+            stacklevel=3,
+        )
+
+
+def _share_inside(label: Scan, grid: Grid) -> float:
+    """How much of the labels, background aside, lies within a grid."""
+    places = label.tensor[0, 0].nonzero().double().numpy()
+    if not len(places):
+        return 1.0
+    matrix = voxel_map(label.grid, grid)
+    there = places @ matrix[:, :-1].T + matrix[:, -1]
+    return float(((there >= -0.5) & (there <= np.array(grid.space) - 0.5)).all(1).mean())
