@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,11 @@ def write_atomically(path: Path | str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path | str) -> Iterator[Path]:
+def whole_folder(path: Path | str, *, owned: Collection[str] = ()) -> Iterator[Path]:
     """A folder to write files in that are moved to `path` when the block has ended, and thrown away if it fails.
+
+    owned: names of all files that such a run may write; those of an earlier run that this one did not write are
+    removed, so that the folder holds one run. Other files stay.
 
     Raises:
         OSError: the folder cannot be made or written to; at once, before the block begins.
@@ -52,8 +55,11 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".part", dir=path) as beside:
             yield Path(beside)
-            for file in sorted(Path(beside).iterdir()):
+            made_now = sorted(Path(beside).iterdir())
+            for file in made_now:
                 os.replace(file, path / file.name)
+            for name in set(owned) - {file.name for file in made_now}:
+                (path / name).unlink(missing_ok=True)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):  # it holds something by now

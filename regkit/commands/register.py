@@ -9,7 +9,7 @@ Into the folder go:
     report.html                   pictures to judge it by
     metrics.json                  all numbers
 
-All of them, or none if anything fails.
+All of them, or none if anything fails; of an earlier run in that folder no file stays.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(chosen: argparse.Namespace) -> int:
     from regkit.tools import register, report
     from regkit.tools.methods import measured
 
-    with whole_folder(chosen.out) as folder, measured() as usage:
+    with whole_folder(chosen.out, owned=report.FILES) as folder, measured() as usage:
         moving, fixed = _read((chosen.moving, chosen.fixed), chosen.volume)
         labels = [read_labels(path) for path in chosen.labels or ()]
         register.check_label_grids(labels, (moving, fixed))

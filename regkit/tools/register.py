@@ -275,11 +275,10 @@ def check_label_grids(labels: Sequence[Scan], scans: Sequence[Scan]) -> None:
     Labels of another size may lie on other voxels, and are read at their own places. Of the same size, those that lie
     elsewhere by more than a voxel have lost their header, or belong to another scan.
     """
-    if len(labels) == 2 and not scans[0].grid.lies_on(scans[1].grid):
-        if all(label.grid.lies_on(scan.grid) for label, scan in zip(labels, reversed(scans), strict=True)):
-            raise InputError(
-                "labels must be on the grid of their scan", "each on the other's", "give them as moving, fixed"
-            )
+    crossed = [label.grid.lies_on(scan.grid) for label, scan in zip(labels, reversed(scans), strict=False)]
+    if len(crossed) == 2 and all(crossed) and not scans[0].grid.lies_on(scans[1].grid):
+        rule, remedy = "labels must be on the grid of their scan", "give the two files in the order moving, fixed"
+        raise InputError(rule, "each on the other's", remedy)
     for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
         check_labels(label, scan, f"the {name} labels")
 
@@ -296,8 +295,7 @@ def check_labels(label: Scan, scan: Scan, name: str) -> None:
     if elsewhere or share < 0.5:
         found = f"{name} of {label.grid.space} and their scan of {scan.grid.space}, {apart}"
         remedy = (
-            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply), "
-            "and give the files in the order moving, fixed"
+            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply)"
         )
         raise InputError("labels must be on the grid of their scan", f"{found}; {100 * share:.0f} % within it", remedy)
     if not label.grid.lies_on(scan.grid) or (
