@@ -20,7 +20,6 @@ from __future__ import annotations
 import gzip
 import math
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,26 +30,28 @@ import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
-from nibabel.spatialimages import HeaderDataError
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit import types
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.types import Displacement, Image, InputError, MissingFileError, check_displacement, spatial
+from regkit.images.formats import TooLargeError, open_nifti, read_values
+from regkit.types import Displacement, Image, InputError, check_displacement, spatial
 
 __all__ = [
     "Affine",
     "Grid",
     "Scan",
+    "TooLargeError",
     "crop_or_pad",
     "normalise",
+    "open_nifti",
     "pad_to_multiple",
     "read_image",
     "read_labels",
+    "read_values",
     "resample",
     "to_original",
     "volumes",
@@ -63,7 +64,6 @@ SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of 
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 _ENDINGS = (".nii", ".nii.gz")
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
@@ -459,54 +459,9 @@ def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
         raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
 
 
-def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
-    """All values of a file.
-
-    Raises:
-        ValueError: the file ends too early, or is damaged.
-    """
-    try:
-        return np.asarray(image.dataobj, dtype=dtype)
-    except _DAMAGE as error:
-        found = f"{path}, whose values cannot be read ({_first_line(error)})"
-        raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
-
-
 def volumes(path: Path | str) -> int:
     """How many volumes a file has; errors as `open_nifti`."""
     return math.prod(open_nifti(Path(path)).shape[3:])
-
-
-def open_nifti(path: Path) -> Any:
-    """A file's header, and its values for later.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file; it is no NIfTI file, or damaged.
-    """
-    if not path.is_file():
-        raise MissingFileError("an image is read from a file", f"{path}, where there is no file", "check the path")
-    try:
-        image: Any = nibabel.load(path)
-        if path.suffix == ".gz":
-            _check_sum(path)
-    except _DAMAGE as error:
-        raise InputError(
-            "an image must be a whole NIfTI file (.nii, .nii.gz)",
-            f"{path} of {path.stat().st_size} bytes ({_first_line(error)})",
-            "fetch it again, or convert it",
-        ) from error
-    return image
-
-
-def _check_sum(path: Path) -> None:
-    """Read a packed file to its end, where its checksum is; nibabel stops before."""
-    with gzip.open(path) as file:
-        while file.read(2**20):
-            pass
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def header_affine(image: Any, path: Path) -> Affine:
@@ -519,9 +474,8 @@ def header_affine(image: Any, path: Path) -> Affine:
                 f"the left, the others to the front and up, about the centre.",
                 stacklevel=4,
             )
-        with nibabel.openers.ImageOpener(str(path)) as file:
-            stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
-        if not int(header["sform_code"]) and not (stored > 0).all():  # nibabel reads 0 as 1
+        stored = np.ones(1) if int(header["sform_code"]) else _stored_sizes(image)
+        if not (stored > 0).all():  # nibabel reads 0 as 1
             raise InputError(
                 "voxels must have a size along each axis",
                 f"{path} with {stored.tolist()} in its header and no sform",
@@ -530,6 +484,13 @@ def header_affine(image: Any, path: Path) -> Affine:
         units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
         return np.diag([units, units, units, 1.0]) @ image.affine
     return np.asarray(image.affine)
+
+
+def _stored_sizes(image: Any) -> np.ndarray:
+    """The header's own sizes of voxels, which nibabel mends; of a pair of files the header is a file of its own."""
+    holder = image.file_map.get("header") or image.file_map["image"]
+    with nibabel.openers.ImageOpener(str(holder.filename)) as file:
+        return type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
 
 
 # ---------------------------------------------------------------------------------------------- out

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regkit import losses
 from regkit.fields import identity, jacobian_determinant, resize
-from regkit.images import Affine, Grid, Scan, normalise, resample, voxel_map
+from regkit.images import Affine, Grid, Scan, TooLargeError, normalise, resample, voxel_map
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
 from regkit.tools.methods import Method, Usage, measured
@@ -115,10 +115,6 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
 
 
 # ---------------------------------------------------------------------------------------------- two scans
-
-
-class TooLargeError(InputError, MemoryError):
-    """An `InputError` of images that do not fit into the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +291,8 @@ def check_labels(label: Scan, scan: Scan, name: str) -> None:
     if elsewhere or share < 0.5:
         found = f"{name} of {label.grid.space} and their scan of {scan.grid.space}, {apart}"
         remedy = (
-            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply)"
+            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply); "
+            "give the two files in the order moving, fixed"
         )
         raise InputError("labels must be on the grid of their scan", f"{found}; {100 * share:.0f} % within it", remedy)
     if not label.grid.lies_on(scan.grid) or (

@@ -215,7 +215,7 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
         "received fixed that holds labels": (moving, labels, "--affine"),
         "must vary": (fixed, tmp_path / "constant.nii", *none),
         "both be volumes or both slices": (tmp_path / "slice.nii", fixed, *none),
-        "whole NIfTI file": (fixed, tmp_path / "text.nii", *none),
+        "a scan is read from": (fixed, tmp_path / "text.nii", *none),
         "check the path": (fixed, tmp_path / "missing.nii", *none),
         "ships none for sitreg in 3D.*--weights.*optimise": (fixed, fixed, "--method", "sitreg"),
         "labels must be on the grid.*in the order moving, fixed": (
