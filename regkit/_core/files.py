@@ -76,7 +76,6 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
     """
-    import torch
 
     from regkit.types import InputError
 

@@ -44,6 +44,12 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
     parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on (fixed's own)")
     parser.add_argument("--volume", type=int, metavar="N", help="which volume, from 0, of each file with several")
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=("image", "labels"),
+        help="what both scans are, where regkit takes them for another",
+    )
     parser.set_defaults(run=run)
 
 
@@ -87,7 +93,7 @@ def run(chosen: argparse.Namespace) -> int:
         itk.check_grid(moving.original)
         itk.check_grid(fixed.original)
         method = chosen_method(chosen, len(fixed.grid.space))
-        options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device")}
+        options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device", "kind")}
         result = register.register_scans(moving, fixed, method, **options)
         numbers = {"method": method.name, "refine_steps": chosen.refine, "affine": chosen.affine}
         numbers |= {"moving": chosen.moving.name, "fixed": chosen.fixed.name}

@@ -351,7 +351,9 @@ def normalise(
 ) -> Scan:
     """Intensities as [0, 1]: linear from a low to a high value, cut beyond.
 
-    percentiles: of all voxels, which give the two values. window: the two values themselves, such as (-160, 240) of CT.
+    percentiles: of all voxels, which give the two values; where these are one, as of a sparse image, the upper is that
+    of what is brighter, else the lower that of what is darker. window: the two values themselves, such as (-160, 240)
+    of CT.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.
@@ -360,6 +362,12 @@ def normalise(
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
     low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
+    if low == high and window is None:
+        brighter, darker = values[values > low], values[values < low]
+        if len(brighter):
+            high = float(np.percentile(brighter.cpu().numpy(), percentiles[1]))
+        elif len(darker):
+            low = float(np.percentile(darker.cpu().numpy(), percentiles[0]))
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
         raise InputError(

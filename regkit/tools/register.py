@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from regkit.types import InputError, Registration, check_finite
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
 FOREGROUND = 0.1  # of the range of intensities
+_NEAR = 0.05  # of the size: foregrounds that close count as overlapping
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
+_NOISY, _SMOOTH = 0.5, 0.12  # of neighbours that differ; of the count of values by which they differ: an image's
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 # ---------------------------------------------------------------------------------------------- the affine stage
@@ -59,16 +62,27 @@ def align(
 
 
 def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> None:
-    """Raise unless what is brighter than the background of one scan meets that of the other (intensities in [0, 1])."""
+    """Raise unless the boxes around what is brighter than the background meet, a twentieth aside; scans in [0, 1].
+
+    Boxes, because thin structures need not meet where they lie side by side.
+    """
     grid = _coarse(fixed.grid, _SIZES[1])
     there, here = resample(moving, grid, through=through), resample(fixed, grid)
-    if not ((there.tensor > FOREGROUND) & (here.tensor > FOREGROUND)).any():
+    moved, still = _box(there), _box(here)
+    near = np.array(grid.space) * _NEAR
+    if moved is None or still is None or (np.maximum(moved[0], still[0]) - np.minimum(moved[1], still[1]) > near).any():
         apart = float(np.linalg.norm(centre_of_mass(moving, through) - centre_of_mass(fixed)))
         raise InputError(
             "two scans must overlap to be registered",
             f"scans whose centres are {apart:.0f} mm apart by their headers",
             "align them first (--affine, regkit.tools.register.align), or repair the headers",
         )
+
+
+def _box(scan: Scan) -> np.ndarray | None:
+    """The first and the last voxel of the foreground, (2, dim); None without any."""
+    places = (scan.tensor[0, 0] > FOREGROUND).nonzero().numpy()
+    return np.array([places.min(0), places.max(0)]) if len(places) else None
 
 
 def _coarse(grid: Grid, size: int) -> Grid:
@@ -162,18 +176,21 @@ def register_scans(
     spacing: float | None = None,
     device: str = "cpu",
     progress: bool = True,
+    kind: Literal["image", "labels"] | None = None,
 ) -> ScanRegistration:
     """Register two scans: affine stage, the method, refinement of its field; the whole map both ways.
 
     affine: find an affine map first, also across large distances. refine: steps of `refine_field`, 0 for none. spacing:
     of the voxels that all works on, mm; by default the fixed scan's own, and those that a network was trained on for
     the network alone. device: where the method computes.
+    kind: of both scans, which are then taken as such; by default it is looked at whether one holds labels.
 
     Raises:
         ValueError: a volume and a slice; labels and an image; constant images; no overlap.
         MemoryError: the images are too large; says which spacing fits.
     """
-    check_kinds(moving, fixed)
+    if kind is None:
+        check_kinds(moving, fixed)
     unit_moving, unit_fixed = _unit("moving", moving), _unit("fixed", fixed)
     through = align(unit_moving, unit_fixed) if affine else np.eye(4)
     check_overlap(unit_moving, unit_fixed, through)
@@ -255,14 +272,29 @@ def check_kinds(moving: Scan, fixed: Scan) -> None:
         raise InputError(
             "two images of one kind are registered",
             f"{name} that holds labels (whole numbers, at most {_LABEL_COUNT} different ones) and an image",
-            "give the scan that the labels were drawn on, and the labels with --labels",
+            "give the scan that the labels were drawn on, and the labels with --labels; or --as image, if it is one",
         )
 
 
 def looks_like_labels(scan: Scan) -> bool:
-    """Whether all values are whole numbers, and few different ones."""
-    values = scan.tensor
-    return bool((values == values.round()).all()) and 1 < len(torch.unique(values)) <= _LABEL_COUNT
+    """Whether all values are whole numbers, few different ones, and neighbours equal or of any two numbers.
+
+    An image of few grey levels is noisy, so that neighbours differ, or smooth, so that they differ little.
+    """
+    values, ranks = torch.unique(scan.tensor, return_inverse=True)
+    if not 1 < len(values) <= _LABEL_COUNT or not bool((values == values.round()).all()):
+        return False
+    pairs = [(ranks.narrow(axis, 1, size - 1), ranks.narrow(axis, 0, size - 1)) for axis, size in _axes(ranks)]
+    steps = torch.cat([(one - other).abs()[(one > 0) & (other > 0)] for one, other in pairs]).double()
+    different = steps[steps > 0]
+    if not len(different):
+        return True
+    return len(different) < _NOISY * len(steps) and float(different.mean()) > _SMOOTH * len(values)
+
+
+def _axes(values: Tensor) -> list[tuple[int, int]]:
+    """The spatial axes and their sizes."""
+    return list(enumerate(values.shape))[2:]
 
 
 def check_label_grids(labels: Sequence[Scan], scans: Sequence[Scan]) -> None:
