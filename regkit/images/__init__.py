@@ -64,6 +64,10 @@ SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of 
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
+_OTHERS = (
+    "ITK and ANTs may take another place, where the written fields do not fit: write it anew with one place, "
+    "write_image('new.nii.gz', read_image('old.nii')) of regkit.images, and use that file everywhere."
+)
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 _ENDINGS = (".nii", ".nii.gz")
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
@@ -479,7 +483,13 @@ def header_affine(image: Any, path: Path) -> Affine:
         if not int(header["qform_code"]) and not int(header["sform_code"]):
             warnings.warn(
                 f"{path} does not say where its voxels are (no qform, no sform): its first axis is taken as leading to "
-                f"the left, the others to the front and up, about the centre.",
+                f"the left, the others to the front and up, about the centre. {_OTHERS}",
+                stacklevel=4,
+            )
+        elif (apart := forms_apart(image)) > SAME * min(header.get_zooms()[:3]):
+            warnings.warn(
+                f"{path} says two things of where its voxels are: qform and sform are up to {apart:.3g} apart, in the "
+                f"header's unit. The sform is taken. {_OTHERS}",
                 stacklevel=4,
             )
         stored = np.ones(1) if int(header["sform_code"]) else _stored_sizes(image)
@@ -491,7 +501,28 @@ def header_affine(image: Any, path: Path) -> Affine:
             )
         units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
         return np.diag([units, units, units, 1.0]) @ image.affine
+    if is_lost(image):
+        warnings.warn(
+            f"{path} (Analyze) does not say how it lies or where: nibabel's guess is taken. {_OTHERS}", stacklevel=4
+        )
     return np.asarray(image.affine)
+
+
+def is_lost(image: Any) -> bool:
+    """Whether a file is Analyze, which does not say how its axes lie, without the .mat of SPM, which does."""
+    if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image.header, nibabel.Nifti1Header):
+        return False
+    mat = image.file_map.get("mat")
+    return mat is None or mat.filename is None or not Path(mat.filename).exists()
+
+
+def forms_apart(image: Any) -> float:
+    """How far the places of a corner are apart by qform and by sform, in the header's unit; 0 where one is missing."""
+    if not int(image.header["qform_code"]) or not int(image.header["sform_code"]):
+        return 0.0
+    corners = np.array([*product(*[(0, size - 1) for size in (*image.shape, 1, 1)[:3]], (1,))])
+    qform, sform = image.get_qform(), image.get_sform()
+    return float(np.linalg.norm(corners @ (qform - sform)[:3].T, axis=1).max())
 
 
 def _stored_sizes(image: Any) -> np.ndarray:

@@ -86,16 +86,13 @@ def open_nifti(path: Path) -> Any:
     if path.name.lower().endswith(_ITK):
         return _by_simpleitk(path)
     try:
-        with _rounded_quaternions():
-            unpacked = _length(path)
-            image = cast(Any, nibabel.load(path))
+        unpacked = _length(path)
+        image = _load(path)
     except Exception as error:  # nibabel's readers of rare formats raise all kinds
         _refuse(path, start, error)
     if not isinstance(image, SpatialImage):
         what = "CIFTI, values on a surface" if "Cifti" in type(image).__name__ else type(image).__name__
         _say(path, what, _SURFACE[1])
-    if isinstance(image.header, nibabel.Nifti1Header):
-        image.header.quaternion_threshold = _ROUNDED
     _check_length(path, image, unpacked)
     return image
 
@@ -141,6 +138,19 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         _say(path, f"whose header cannot be ({words})", "repair the header, or convert the original again", error)
     found = f"{path} of {path.stat().st_size} bytes ({words})"
     raise InputError(f"an image must be a whole NIfTI file ({READ})", found, "fetch it again, or convert it") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        image: Any = nibabel.load(path)
+        if isinstance(image.header, nibabel.Nifti1Header):
+            image.header.get_qform_quaternion()
+    except ValueError:  # maybe a quaternion longer than 1; the threshold would change others that are near a half turn
+        with _rounded_quaternions():
+            image = nibabel.load(path)
+        if isinstance(image.header, nibabel.Nifti1Header):
+            image.header.quaternion_threshold = _ROUNDED
+    return image
 
 
 @contextlib.contextmanager

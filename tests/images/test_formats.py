@@ -7,9 +7,11 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 from nibabel.cifti2 import cifti2_axes
 
 from regkit import images
+from regkit.images import itk
 
 SHAPE = (7, 6, 5)
 AFFINE = nibabel.affines.from_matvec(np.diag([-2.0, 2.5, 3.0]), (10, -20, 5))
@@ -60,6 +62,37 @@ def test_a_rounded_quaternion_is_a_half_turn(tmp_path, half):
     theirs = SimpleITK.ReadImage(str(path)).GetDirection()
     ours = images.read_image(path).original.affine[:3, :3] / (2, 2.5, 3)
     assert np.allclose(np.diag([-1, -1, 1]) @ ours, np.reshape(theirs, (3, 3)), atol=1e-5)
+
+
+def test_a_turn_that_is_nearly_half_stays_as_it_is(tmp_path):
+    turn = nibabel.eulerangles.euler2mat(np.pi - 0.1, 0, 0)
+    image = nibabel.Nifti1Image(VALUES, np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(nibabel.affines.from_matvec(turn * 2), 1)
+    nibabel.save(image, tmp_path / "turned.nii")
+    assert np.allclose(images.read_image(tmp_path / "turned.nii").original.affine[:3, :3], turn * 2, atol=1e-5)
+
+
+def test_what_itk_may_place_elsewhere_is_told(tmp_path):
+    image = nibabel.Nifti1Image(VALUES, AFFINE)
+    image.set_qform(AFFINE + np.outer([4, 0, 0, 0], [0, 0, 0, 1]), 1)
+    nibabel.save(image, tmp_path / "two_places.nii")
+    nibabel.save(nibabel.AnalyzeImage(VALUES, None), tmp_path / "analyze.img")
+    for name, words in (("two_places.nii", "up to 4 apart.*ITK"), ("analyze.img", "Analyze.*how it lies.*ITK")):
+        with pytest.warns(UserWarning, match=words):
+            scan = images.read_image(tmp_path / name)
+        images.write_image(tmp_path / "new.nii.gz", scan)  # the mend: the same places for both
+        again = SimpleITK.ReadImage(str(tmp_path / "new.nii.gz"))
+        assert np.allclose(np.array(again.GetOrigin()) * [-1, -1, 1], scan.affine[:3, 3], atol=1e-4)
+
+
+@pytest.mark.parametrize("codes", ["PSR", "LSP"])
+def test_a_slice_that_itk_cannot_read_is_told(tmp_path, codes):
+    axes = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(codes), (6, 5, 1))
+    grid = images.Grid((6, 5, 1), np.linalg.inv(axes))
+    field = itk.Deformation(torch.zeros(1, 2, 6, 5), grid)
+    with pytest.warns(UserWarning, match="ITK takes one slice for a plane"):
+        itk.write_displacement(tmp_path / "field.nii.gz", field)
 
 
 def gifti(path):
