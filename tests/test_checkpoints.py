@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import pickle
@@ -13,6 +14,7 @@ import typing
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -268,6 +270,20 @@ def test_official_weights_come_from_a_file_or_a_dict(tmp_path, method, nested):
     for weights in (state, tmp_path / "theirs.pth", str(tmp_path / "theirs.pth")):
         loaded = checkpoints.load_official(method, weights, dim=3)
         assert not loaded.training and torch.equal(loaded(*images), model(*images))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_official_weights_beside_numbers_of_numpy_are_read(tmp_path, method, prefix):
+    model, images = trained(3)
+    state = {f"{prefix}{name}": value for name, value in published(model).items()}  # as DataParallel names them
+    path = tmp_path / "theirs.pth"
+    torch.save({"state_dict": state, "best": np.float64(0.7), "lr": [np.float32(1)], "curve": np.arange(3)}, path)
+    content = read_tensors(path)
+    assert content["best"] == 0.7 and content["curve"].tolist() == [0, 1, 2]
+    assert torch.equal(checkpoints.load_official(method, path, dim=3)(*images), model(*images))
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(ValueError, match=r"also holds argparse\.Namespace; save its state_dict alone"):
+        read_tensors(path)
 
 
 def test_official_weights_of_another_network_are_refused(method):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,11 @@ def write_atomically(path: Path | str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path | str) -> Iterator[Path]:
+def whole_folder(path: Path | str, *, owned: Collection[str] = ()) -> Iterator[Path]:
     """A folder to write files in that are moved to `path` when the block has ended, and thrown away if it fails.
+
+    owned: names of all files that such a run may write; those of an earlier run that this one did not write are
+    removed, so that the folder holds one run. Other files stay.
 
     Raises:
         OSError: the folder cannot be made or written to; at once, before the block begins.
@@ -52,8 +56,11 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".part", dir=path) as beside:
             yield Path(beside)
-            for file in sorted(Path(beside).iterdir()):
+            made_now = sorted(Path(beside).iterdir())
+            for file in made_now:
                 os.replace(file, path / file.name)
+            for name in set(owned) - {file.name for file in made_now}:
+                (path / name).unlink(missing_ok=True)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):  # it holds something by now
@@ -64,17 +71,21 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
 def read_tensors(path: Path | str) -> dict[str, Any]:
     """What torch.save wrote, on the CPU: a dict of tensors and plain values; a file that would run code is refused.
 
+    Numbers and arrays of numpy are plain values, too.
+
     Raises:
         FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
     """
-    import torch
 
     from regkit.types import InputError
 
     stream = io.BytesIO(Path(path).read_bytes())
     try:
-        content = torch.load(stream, map_location="cpu", weights_only=True)
+        content = _load(stream)
     except Exception as error:  # torch raises many kinds for damaged files
+        if more := re.search(r"GLOBAL (\S+)", str(error)):
+            rule, remedy = "a checkpoint must hold tensors and plain values alone", "save its state_dict alone"
+            raise InputError(rule, f"{path}, which also holds {more[1]}", remedy) from error
         raise InputError(
             "a checkpoint must be a whole file of tensors and plain values",
             f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
@@ -83,6 +94,26 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError("a checkpoint must be a dict", f"{type(content).__name__} in {path}", "save a state_dict")
     return content
+
+
+def _load(stream: io.BytesIO) -> Any:
+    import torch
+
+    with contextlib.suppress(Exception):  # with numpy's numbers it says the rest
+        return torch.load(stream, map_location="cpu", weights_only=True)
+    stream.seek(0)
+    with torch.serialization.safe_globals(_numpys()):
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _numpys() -> list[Any]:
+    """What a pickle of numpy's numbers and arrays names; `_core` was `core` before numpy 2."""
+    import numpy as np
+
+    kinds = [np.dtype, np.ndarray, *(type(np.dtype(letter)) for letter in "?bhilqBHILQefd")]
+    scalar, array = (np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0])
+    parts = ((scalar, "scalar"), (array, "_reconstruct"))
+    return kinds + [(part, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for part, name in parts]
 
 
 def fill(model: nn.Module, state: State, origin: str) -> None:

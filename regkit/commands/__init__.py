@@ -55,7 +55,8 @@ def plainly(run: Run) -> Run:
 
                 if not isinstance(error, (*_TOLD, torch.cuda.OutOfMemoryError)):
                     raise
-                print(f"regkit: {' '.join(str(error).splitlines())}", file=sys.stderr)
+                words = " ".join(str(error).splitlines()) or f"{type(error).__name__}, too little memory?"
+                print(f"regkit: {words}", file=sys.stderr)
                 return 1
 
     return told

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from regkit.tools.methods import Method
     from regkit.types import Pair
 
+FILES = ("summary.md", "summary.csv", "pairs.csv", "tables.md")  # of --out
+
 
 def add_evaluate(commands: Any) -> None:
     """`evaluate`: a table of methods on a dataset."""
@@ -62,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
         rows = compare.compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
         print(compare.as_markdown(rows, reference))
         return 0
-    with whole_folder(chosen.out) as folder:
+    with whole_folder(chosen.out, owned=FILES) as folder:
         rows = compare.compare(methods, pairs, cycle=chosen.cycle, device=chosen.device)
         (folder / "summary.md").write_text(compare.as_markdown(rows, reference), encoding="utf-8")
         (folder / "summary.csv").write_text(compare.summary_as_csv(rows, reference), encoding="utf-8")
@@ -89,7 +91,7 @@ def _papers_tables(chosen: argparse.Namespace, methods: Sequence[Method]) -> int
         texts.append(f"{rules.source}\n\n{tables.table(rules, rows)}\n")
     print("\n".join(texts))
     if chosen.out is not None:
-        with whole_folder(chosen.out) as folder:
+        with whole_folder(chosen.out, owned=FILES) as folder:
             (folder / "tables.md").write_text("\n".join(texts), encoding="utf-8")
     return 0
 

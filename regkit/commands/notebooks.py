@@ -18,5 +18,7 @@ def run(chosen: argparse.Namespace) -> int:
     from regkit.course import notebooks
 
     for path in notebooks.build(notebooks.folder()):
-        print(f"made {path.name} in {path.parent.name}/")
+        own = f"{path.name.split('.')[0]}.ipynb"
+        kept = "" if path.name == own else f"; {own} was worked in and stays as it is"
+        print(f"made {path.name} in {path.parent.name}/{kept}")
     return 0

@@ -9,7 +9,7 @@ Into the folder go:
     report.html                   pictures to judge it by
     metrics.json                  all numbers
 
-All of them, or none if anything fails.
+All of them, or none if anything fails; of an earlier run in that folder no file stays.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
     parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on (fixed's own)")
     parser.add_argument("--volume", type=int, metavar="N", help="which volume, from 0, of each file with several")
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=("image", "labels"),
+        help="what both scans are, where regkit takes them for another",
+    )
     parser.set_defaults(run=run)
 
 
@@ -80,14 +86,14 @@ def run(chosen: argparse.Namespace) -> int:
     from regkit.tools import register, report
     from regkit.tools.methods import measured
 
-    with whole_folder(chosen.out) as folder, measured() as usage:
+    with whole_folder(chosen.out, owned=report.FILES) as folder, measured() as usage:
         moving, fixed = _read((chosen.moving, chosen.fixed), chosen.volume)
         labels = [read_labels(path) for path in chosen.labels or ()]
         register.check_label_grids(labels, (moving, fixed))
         itk.check_grid(moving.original)
         itk.check_grid(fixed.original)
         method = chosen_method(chosen, len(fixed.grid.space))
-        options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device")}
+        options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device", "kind")}
         result = register.register_scans(moving, fixed, method, **options)
         numbers = {"method": method.name, "refine_steps": chosen.refine, "affine": chosen.affine}
         numbers |= {"moving": chosen.moving.name, "fixed": chosen.fixed.name}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -86,16 +87,38 @@ def edition(source: Path, which: Edition) -> str:
 
 
 def build(tutorials: Path) -> list[Path]:
-    """Write both editions of every tutorial; returns the files whose bytes changed."""
+    """Write both editions of every tutorial; returns the files whose bytes changed.
+
+    A notebook that somebody worked in stays as it is; the new one is written beside it, as NN_topic.new.ipynb.
+    """
     changed = []
     for source in sources(tutorials):
-        for which, target in editions(source).items():
+        for which, place in editions(source).items():
             text = edition(source, which)
+            target = next(path for path in _places(place) if not path.exists() or is_untouched(path))
             if not target.exists() or target.read_text(encoding="utf-8") != text:
                 target.parent.mkdir(exist_ok=True)
                 target.write_text(text, encoding="utf-8")
                 changed.append(target)
     return changed
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a notebook is as `build` made it, now or earlier: nothing run, and each cell with the id of its text."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        own = [cell["id"] for cell in cells]
+        bare = [{"source": "".join(cell["source"]).splitlines(keepends=True)} for cell in cells]
+    except (ValueError, KeyError, TypeError):
+        return False
+    run = any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    return not run and own == [cell["id"] for cell in _with_ids(bare)]
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where a notebook goes: its own place, else the first free one beside it."""
+    yield path
+    yield from (path.with_suffix(f".new{number or ''}.ipynb") for number in itertools.count())
 
 
 def editions(source: Path) -> dict[Edition, Path]:

@@ -20,9 +20,9 @@ from __future__ import annotations
 import gzip
 import math
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,28 @@ import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
-from nibabel.spatialimages import HeaderDataError
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit import types
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.types import Displacement, Image, InputError, MissingFileError, check_displacement, spatial
+from regkit.images.formats import TooLargeError, open_nifti, read_values
+from regkit.types import Displacement, Image, InputError, check_displacement, spatial
 
 __all__ = [
     "Affine",
     "Grid",
     "Scan",
+    "TooLargeError",
     "crop_or_pad",
     "normalise",
+    "open_nifti",
     "pad_to_multiple",
     "read_image",
     "read_labels",
+    "read_values",
     "resample",
     "to_original",
     "volumes",
@@ -60,8 +62,12 @@ __all__ = [
 Affine = np.ndarray  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
+SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
+_OTHERS = (
+    "ITK and ANTs may take another place, where the written fields do not fit: write it anew with one place, "
+    "write_image('new.nii.gz', read_image('old.nii')) of regkit.images, and use that file everywhere."
+)
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 _ENDINGS = (".nii", ".nii.gz")
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
@@ -152,6 +158,19 @@ class Grid:
         """Whether two grids have the same voxels at the same places."""
         dim = len(self.space)
         return self.space == other.space and np.allclose(voxel_map(self, other), np.eye(dim, dim + 1))
+
+    def apart(self, other: Grid) -> tuple[float, float]:
+        """How far two grids are apart: mm between corners of one number, and degrees between axes, the most of all."""
+        corners = [list(product(*((0, size - 1) for size in (*grid.shape, 1)[:3]), (1,))) for grid in (self, other)]
+        places = [np.array(each) @ grid.affine[:3].T for each, grid in zip(corners, (self, other), strict=True)]
+        axes = [grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0) for grid in (self, other)]
+        cosines = np.clip((axes[0] * axes[1]).sum(0), -1, 1)
+        turned = float(np.degrees(np.arccos(cosines)).max())
+        return float(np.linalg.norm(places[0] - places[1], axis=1).max()), turned
+
+    def lies_on(self, other: Grid) -> bool:
+        """Whether two files' voxels lie at the same places, to a tenth of a voxel: headers are rounded."""
+        return self.space == other.space and self.apart(other)[0] <= SAME * min(other.spacing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +355,9 @@ def normalise(
 ) -> Scan:
     """Intensities as [0, 1]: linear from a low to a high value, cut beyond.
 
-    percentiles: of all voxels, which give the two values. window: the two values themselves, such as (-160, 240) of CT.
+    percentiles: of all voxels, which give the two values; where these are one, as of a sparse image, the upper is that
+    of what is brighter, else the lower that of what is darker. window: the two values themselves, such as (-160, 240)
+    of CT.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.
@@ -345,6 +366,12 @@ def normalise(
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
     low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
+    if low == high and window is None:
+        brighter, darker = values[values > low], values[values < low]
+        if len(brighter):
+            high = float(np.percentile(brighter.cpu().numpy(), percentiles[1]))
+        elif len(darker):
+            low = float(np.percentile(darker.cpu().numpy(), percentiles[0]))
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
         raise InputError(
@@ -444,54 +471,9 @@ def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
         raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
 
 
-def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
-    """All values of a file.
-
-    Raises:
-        ValueError: the file ends too early, or is damaged.
-    """
-    try:
-        return np.asarray(image.dataobj, dtype=dtype)
-    except _DAMAGE as error:
-        found = f"{path}, whose values cannot be read ({_first_line(error)})"
-        raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
-
-
 def volumes(path: Path | str) -> int:
     """How many volumes a file has; errors as `open_nifti`."""
     return math.prod(open_nifti(Path(path)).shape[3:])
-
-
-def open_nifti(path: Path) -> Any:
-    """A file's header, and its values for later.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file; it is no NIfTI file, or damaged.
-    """
-    if not path.is_file():
-        raise MissingFileError("an image is read from a file", f"{path}, where there is no file", "check the path")
-    try:
-        image: Any = nibabel.load(path)
-        if path.suffix == ".gz":
-            _check_sum(path)
-    except _DAMAGE as error:
-        raise InputError(
-            "an image must be a whole NIfTI file (.nii, .nii.gz)",
-            f"{path} of {path.stat().st_size} bytes ({_first_line(error)})",
-            "fetch it again, or convert it",
-        ) from error
-    return image
-
-
-def _check_sum(path: Path) -> None:
-    """Read a packed file to its end, where its checksum is; nibabel stops before."""
-    with gzip.open(path) as file:
-        while file.read(2**20):
-            pass
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def header_affine(image: Any, path: Path) -> Affine:
@@ -501,12 +483,17 @@ def header_affine(image: Any, path: Path) -> Affine:
         if not int(header["qform_code"]) and not int(header["sform_code"]):
             warnings.warn(
                 f"{path} does not say where its voxels are (no qform, no sform): its first axis is taken as leading to "
-                f"the left, the others to the front and up, about the centre.",
+                f"the left, the others to the front and up, about the centre. {_OTHERS}",
                 stacklevel=4,
             )
-        with nibabel.openers.ImageOpener(str(path)) as file:
-            stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
-        if not int(header["sform_code"]) and not (stored > 0).all():  # nibabel reads 0 as 1
+        elif (apart := forms_apart(image)) > SAME * min(header.get_zooms()[:3]):
+            warnings.warn(
+                f"{path} says two things of where its voxels are: qform and sform are up to {apart:.3g} apart, in the "
+                f"header's unit. The sform is taken. {_OTHERS}",
+                stacklevel=4,
+            )
+        stored = np.ones(1) if int(header["sform_code"]) else _stored_sizes(image)
+        if not (stored > 0).all():  # nibabel reads 0 as 1
             raise InputError(
                 "voxels must have a size along each axis",
                 f"{path} with {stored.tolist()} in its header and no sform",
@@ -514,7 +501,35 @@ def header_affine(image: Any, path: Path) -> Affine:
             )
         units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
         return np.diag([units, units, units, 1.0]) @ image.affine
+    if is_lost(image):
+        warnings.warn(
+            f"{path} (Analyze) does not say how it lies or where: nibabel's guess is taken. {_OTHERS}", stacklevel=4
+        )
     return np.asarray(image.affine)
+
+
+def is_lost(image: Any) -> bool:
+    """Whether a file is Analyze, which does not say how its axes lie, without the .mat of SPM, which does."""
+    if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image.header, nibabel.Nifti1Header):
+        return False
+    mat = image.file_map.get("mat")
+    return mat is None or mat.filename is None or not Path(mat.filename).exists()
+
+
+def forms_apart(image: Any) -> float:
+    """How far the places of a corner are apart by qform and by sform, in the header's unit; 0 where one is missing."""
+    if not int(image.header["qform_code"]) or not int(image.header["sform_code"]):
+        return 0.0
+    corners = np.array([*product(*[(0, size - 1) for size in (*image.shape, 1, 1)[:3]], (1,))])
+    qform, sform = image.get_qform(), image.get_sform()
+    return float(np.linalg.norm(corners @ (qform - sform)[:3].T, axis=1).max())
+
+
+def _stored_sizes(image: Any) -> np.ndarray:
+    """The header's own sizes of voxels, which nibabel mends; of a pair of files the header is a file of its own."""
+    holder = image.file_map.get("header") or image.file_map["image"]
+    with nibabel.openers.ImageOpener(str(holder.filename)) as file:
+        return type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
 
 
 # ---------------------------------------------------------------------------------------------- out

@@ -17,7 +17,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from regkit.images import Scan, normalise, read_image, read_labels
+from regkit.images import SAME, Scan, normalise, read_image, read_labels
 from regkit.types import InputError, MissingFileError, Pair
 
 ENDING = ".nii.gz"
@@ -81,8 +81,24 @@ class FolderPairs(Sequence[Pair]):
                 f"{sorted(spaces)} for {self.names[index]} in {self.folder}",
                 "resample them when the folder is made",
             )
+        for scan, other, what in zip(
+            (moving, *labels), (fixed, moving, fixed), ("images", "labels and moving", "labels and fixed"), strict=False
+        ):
+            self._check_place(scan, other, f"the {what} of {self.names[index]}")
         moving_labels, fixed_labels = (scan.tensor for scan in labels) if labels else (None, None)
         return Pair(moving.tensor, fixed.tensor, moving_labels, fixed_labels, spacing=fixed.spacing)
+
+    def _check_place(self, scan: Scan, other: Scan, what: str) -> None:
+        """Raise unless two files' voxels lie at the same places; those of labels of one size in the same order, too."""
+        ordered = scan.is_labels and scan.original.shape == other.original.shape
+        start, end = (scan.original, other.original) if ordered else (scan.grid, other.grid)
+        millimetres, degrees = start.apart(end)
+        if millimetres > SAME * min(other.spacing):
+            raise InputError(
+                "the scans of a pair and their labels must share one grid",
+                f"{what} in {self.folder}, up to {millimetres:.3g} mm and {degrees:.3g} degrees apart by their headers",
+                "resample them when the folder is made, or mend the headers",
+            )
 
     def _scan(self, kind: str, name: str) -> Scan:
         path = self.folder / kind / f"{name}{ENDING}"

@@ -7,6 +7,7 @@ SimpleITK as `DisplacementFieldTransform(ReadImage(path, sitkVectorFloat64))`.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def write_displacement(path: Path | str, deformation: Deformation) -> None:
     """
     grid = deformation.grid
     check_grid(grid)
+    if grid.shape[2:] in ((), (1,)) and not _is_plane(grid):
+        warnings.warn(
+            f"{Path(path).name}: ITK takes one slice for a plane and cannot read this one ({grid.codes}, not straight "
+            f"axial), nor a field of it; regkit can. For ITK, give volumes, or each slice as straight axial.",
+            stacklevel=2,
+        )
     field = deformation.displacement[0].detach().cpu().float().numpy()
     step = 2.0 ** np.floor(np.log2(min(grid.spacing) * _PRECISION))
     matrix = (_LPS[:, None] * grid.affine[:3, grid.axes] / step).astype(np.float32)

@@ -52,6 +52,8 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     network, importer = choose("method", method, _OFFICIAL)
     state: Mapping[str, Any] = read_tensors(weights) if isinstance(weights, (str, Path)) else weights
     state = state.get("state_dict", state)
+    if all(name.startswith("module.") for name in state):  # of torch's DataParallel
+        state = {name.removeprefix("module."): value for name, value in state.items()}
     model = network(**arguments)
     fill(model, importer(state, model), str(weights) if isinstance(weights, (str, Path)) else "the weights")
     return model.eval()

@@ -22,7 +22,18 @@ import torch
 from nibabel.affines import apply_affine, from_matvec, obliquity
 from nibabel.orientations import aff2axcodes
 
-from regkit.images import Affine, Grid, Scan, header_affine, normalise, open_nifti, read_array, read_image, resample
+from regkit.images import (
+    Affine,
+    Grid,
+    Scan,
+    header_affine,
+    is_lost,
+    normalise,
+    open_nifti,
+    read_array,
+    read_image,
+    resample,
+)
 from regkit.images.itk import check_grid
 from regkit.tools.register import FOREGROUND, centre_of_mass, check_overlap, looks_like_labels
 from regkit.types import InputError
@@ -122,6 +133,9 @@ def _axes(case: Case) -> Finding:
 def _place(case: Case) -> Finding:
     """Which of the header's two affine maps there are, and whether they agree."""
     header = case.image.header
+    if is_lost(case.image):
+        advice = "left, right, front and up are a guess: convert the original again, to NIfTI"
+        return _finding(True, "Analyze: the header does not say how the voxels lie, or where", advice)
     if not isinstance(header, nibabel.Nifti1Header):
         return Finding("green", "", "the format has one place for it")
     names = [name for name in ("qform", "sform") if int(header[f"{name}_code"])]

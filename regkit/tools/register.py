@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from regkit import losses
 from regkit.fields import identity, jacobian_determinant, resize
-from regkit.images import Affine, Grid, Scan, normalise, resample
+from regkit.images import Affine, Grid, Scan, TooLargeError, normalise, resample, voxel_map
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
 from regkit.tools.methods import Method, Usage, measured
@@ -20,7 +22,9 @@ from regkit.types import InputError, Registration, check_finite
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
 FOREGROUND = 0.1  # of the range of intensities
+_NEAR = 0.05  # of the size: foregrounds that close count as overlapping
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
+_NOISY, _SMOOTH = 0.5, 0.12  # of neighbours that differ; of the count of values by which they differ: an image's
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 # ---------------------------------------------------------------------------------------------- the affine stage
@@ -58,16 +62,27 @@ def align(
 
 
 def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> None:
-    """Raise unless what is brighter than the background of one scan meets that of the other (intensities in [0, 1])."""
+    """Raise unless the boxes around what is brighter than the background meet, a twentieth aside; scans in [0, 1].
+
+    Boxes, because thin structures need not meet where they lie side by side.
+    """
     grid = _coarse(fixed.grid, _SIZES[1])
     there, here = resample(moving, grid, through=through), resample(fixed, grid)
-    if not ((there.tensor > FOREGROUND) & (here.tensor > FOREGROUND)).any():
+    moved, still = _box(there), _box(here)
+    near = np.array(grid.space) * _NEAR
+    if moved is None or still is None or (np.maximum(moved[0], still[0]) - np.minimum(moved[1], still[1]) > near).any():
         apart = float(np.linalg.norm(centre_of_mass(moving, through) - centre_of_mass(fixed)))
         raise InputError(
             "two scans must overlap to be registered",
             f"scans whose centres are {apart:.0f} mm apart by their headers",
             "align them first (--affine, regkit.tools.register.align), or repair the headers",
         )
+
+
+def _box(scan: Scan) -> np.ndarray | None:
+    """The first and the last voxel of the foreground, (2, dim); None without any."""
+    places = (scan.tensor[0, 0] > FOREGROUND).nonzero().numpy()
+    return np.array([places.min(0), places.max(0)]) if len(places) else None
 
 
 def _coarse(grid: Grid, size: int) -> Grid:
@@ -116,10 +131,6 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
 # ---------------------------------------------------------------------------------------------- two scans
 
 
-class TooLargeError(InputError, MemoryError):
-    """An `InputError` of images that do not fit into the memory."""
-
-
 @dataclass(frozen=True, eq=False)
 class ScanRegistration:
     """What was found for two scans.
@@ -165,18 +176,21 @@ def register_scans(
     spacing: float | None = None,
     device: str = "cpu",
     progress: bool = True,
+    kind: Literal["image", "labels"] | None = None,
 ) -> ScanRegistration:
     """Register two scans: affine stage, the method, refinement of its field; the whole map both ways.
 
     affine: find an affine map first, also across large distances. refine: steps of `refine_field`, 0 for none. spacing:
     of the voxels that all works on, mm; by default the fixed scan's own, and those that a network was trained on for
     the network alone. device: where the method computes.
+    kind: of both scans, which are then taken as such; by default it is looked at whether one holds labels.
 
     Raises:
         ValueError: a volume and a slice; labels and an image; constant images; no overlap.
         MemoryError: the images are too large; says which spacing fits.
     """
-    check_kinds(moving, fixed)
+    if kind is None:
+        check_kinds(moving, fixed)
     unit_moving, unit_fixed = _unit("moving", moving), _unit("fixed", fixed)
     through = align(unit_moving, unit_fixed) if affine else np.eye(4)
     check_overlap(unit_moving, unit_fixed, through)
@@ -258,22 +272,76 @@ def check_kinds(moving: Scan, fixed: Scan) -> None:
         raise InputError(
             "two images of one kind are registered",
             f"{name} that holds labels (whole numbers, at most {_LABEL_COUNT} different ones) and an image",
-            "give the scan that the labels were drawn on, and the labels with --labels",
+            "give the scan that the labels were drawn on, and the labels with --labels; or --as image, if it is one",
         )
 
 
 def looks_like_labels(scan: Scan) -> bool:
-    """Whether all values are whole numbers, and few different ones."""
-    values = scan.tensor
-    return bool((values == values.round()).all()) and 1 < len(torch.unique(values)) <= _LABEL_COUNT
+    """Whether all values are whole numbers, few different ones, and neighbours equal or of any two numbers.
+
+    An image of few grey levels is noisy, so that neighbours differ, or smooth, so that they differ little.
+    """
+    values, ranks = torch.unique(scan.tensor, return_inverse=True)
+    if not 1 < len(values) <= _LABEL_COUNT or not bool((values == values.round()).all()):
+        return False
+    pairs = [(ranks.narrow(axis, 1, size - 1), ranks.narrow(axis, 0, size - 1)) for axis, size in _axes(ranks)]
+    steps = torch.cat([(one - other).abs()[(one > 0) & (other > 0)] for one, other in pairs]).double()
+    different = steps[steps > 0]
+    if not len(different):
+        return True
+    return len(different) < _NOISY * len(steps) and float(different.mean()) > _SMOOTH * len(values)
+
+
+def _axes(values: Tensor) -> list[tuple[int, int]]:
+    """The spatial axes and their sizes."""
+    return list(enumerate(values.shape))[2:]
 
 
 def check_label_grids(labels: Sequence[Scan], scans: Sequence[Scan]) -> None:
-    """Raise unless the labels of moving and fixed are on the grids of their scans."""
+    """Raise unless the labels of moving and fixed belong to their scans by their headers; note where these differ.
+
+    Labels of another size may lie on other voxels, and are read at their own places. Of the same size, those that lie
+    elsewhere by more than a voxel have lost their header, or belong to another scan.
+    """
+    crossed = [label.grid.lies_on(scan.grid) for label, scan in zip(labels, reversed(scans), strict=False)]
+    if len(crossed) == 2 and all(crossed) and not scans[0].grid.lies_on(scans[1].grid):
+        rule, remedy = "labels must be on the grid of their scan", "give the two files in the order moving, fixed"
+        raise InputError(rule, "each on the other's", remedy)
     for label, scan, name in zip(labels, scans, ("moving", "fixed"), strict=False):
-        if label.grid.space != scan.grid.space:
-            raise InputError(
-                "labels must be on the grid of their scan",
-                f"{label.grid.space} for the {name} scan of {scan.grid.space}",
-                "give the two files in the order moving, fixed",
-            )
+        check_labels(label, scan, f"the {name} labels")
+
+
+def check_labels(label: Scan, scan: Scan, name: str) -> None:
+    """As `check_label_grids`, of one scan; name: of the labels, for the message."""
+    if label.original.shape == scan.original.shape:
+        millimetres, degrees = label.original.apart(scan.original)
+    else:
+        millimetres, degrees = label.grid.apart(scan.grid)
+    apart = f"up to {millimetres:.3g} mm and {degrees:.3g} degrees apart by their headers"
+    voxel, share = max(scan.spacing), _share_inside(label, scan.grid)
+    elsewhere = label.grid.space == scan.grid.space and label.grid.apart(scan.grid)[0] > voxel
+    if elsewhere or share < 0.5:
+        found = f"{name} of {label.grid.space} and their scan of {scan.grid.space}, {apart}"
+        remedy = (
+            "if they were drawn on this scan, give them its header; else resample them onto its grid (regkit apply); "
+            "give the two files in the order moving, fixed"
+        )
+        raise InputError("labels must be on the grid of their scan", f"{found}; {100 * share:.0f} % within it", remedy)
+    if not label.grid.lies_on(scan.grid) or (
+        label.original.shape == scan.original.shape and not label.original.lies_on(scan.original)
+    ):
+        warnings.warn(
+            f"{name} and their scan are {apart} ({label.original.codes} and {scan.original.codes}); the labels are "
+            f"read at their own places, by the nearest voxel.",
+            stacklevel=3,
+        )
+
+
+def _share_inside(label: Scan, grid: Grid) -> float:
+    """How much of the labels, background aside, lies within a grid."""
+    places = label.tensor[0, 0].nonzero().double().numpy()
+    if not len(places):
+        return 1.0
+    matrix = voxel_map(label.grid, grid)
+    there = places @ matrix[:, :-1].T + matrix[:, -1]
+    return float(((there >= -0.5) & (there <= np.array(grid.space) - 0.5)).all(1).mean())

@@ -215,7 +215,7 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
         "received fixed that holds labels": (moving, labels, "--affine"),
         "must vary": (fixed, tmp_path / "constant.nii", *none),
         "both be volumes or both slices": (tmp_path / "slice.nii", fixed, *none),
-        "whole NIfTI file": (fixed, tmp_path / "text.nii", *none),
+        "a scan is read from": (fixed, tmp_path / "text.nii", *none),
         "check the path": (fixed, tmp_path / "missing.nii", *none),
         "ships none for sitreg in 3D.*--weights.*optimise": (fixed, fixed, "--method", "sitreg"),
         "labels must be on the grid.*in the order moving, fixed": (
@@ -385,3 +385,15 @@ def test_a_shift_stays_a_shift_and_folds_are_shown():
     folded = register.register_scans(image, image, with_run(lambda one, other: Registration(shift, -shift)))
     text = report.page(folded, folded.jacobian(), {"a < b": "c & d"})
     assert "through the worst fold" in text and "288 folded voxels here" in text and "a &lt; b" in text
+
+
+def test_an_output_folder_holds_one_run(tmp_path):
+    store_slice(tmp_path / "scan.nii", (24, 22), 2)
+    moving, fixed, labels = tmp_path / "scan.nii", tmp_path / "fixed_scan.nii", tmp_path / "labels.nii"
+    scan = images.read_image(fixed)
+    images.write_labels(labels, scan.with_tensor((scan.tensor > 0.5).long()))
+    arguments = ("register", moving, fixed, "--method", "none", "--out", tmp_path / "out")
+    assert command(*arguments, "--labels", labels, labels) == 0
+    (tmp_path / "out" / "notes.txt").write_text("of the user")
+    assert (tmp_path / "out" / "warped_labels.nii.gz").exists() and command(*arguments) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"notes.txt"}

@@ -180,3 +180,22 @@ def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     for line in lines:
         assert "-c .ci/constraints.txt" in line
     assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_a_notebook_that_was_worked_in_stays(tmp_path):
+    source = tmp_path / "00_one.py"
+    source.write_text("# %%\nx = 1\n\n# %%\nx = 1\n")
+    (learner, instructor), beside = notebooks.build(tmp_path), tmp_path / "00_one.new.ipynb"
+    assert notebooks.is_untouched(learner) and notebooks.build(tmp_path) == []
+    source.write_text("# %%\nx = 2\n")
+    assert notebooks.build(tmp_path) == [learner, instructor]  # an older one, as it was made, is replaced
+    for change in ({"source": ["x = 3"]}, {"execution_count": 1}, {"outputs": [{"output_type": "stream"}]}):
+        beside.unlink(missing_ok=True)
+        learner.write_text(notebooks.edition(source, "learner"), encoding="utf-8")
+        book = json.loads(learner.read_text(encoding="utf-8"))
+        book["cells"][-1] |= change
+        learner.write_text(json.dumps(book), encoding="utf-8")
+        assert notebooks.build(tmp_path) == [beside] and json.loads(learner.read_text(encoding="utf-8")) == book
+        assert notebooks.build(tmp_path) == []
+    beside.write_text("{}", encoding="utf-8")
+    assert notebooks.build(tmp_path) == [tmp_path / "00_one.new1.ipynb"] and beside.read_text() == "{}"

@@ -120,3 +120,14 @@ def test_scans_of_another_size_and_unknown_splits_are_refused(folder):
         folders.FolderPairs(folder, limit=0)
     with pytest.raises(FileNotFoundError, match="without images"):
         folders.FolderPairs(folder / "images")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("images", "the images of"), ("labels", "labels and fixed of")])
+def test_the_same_grid_is_the_same_affine(folder, kind, words):
+    read = images.read_labels if kind == "labels" else images.read_image
+    scan = read(folder / f"{kind}/two.nii.gz")
+    moved = images.Grid(SHAPE, scan.affine + np.outer([20, 0, 0, 0], [0, 0, 0, 1]))
+    write = images.write_labels if kind == "labels" else images.write_image
+    write(folder / f"{kind}/two.nii.gz", images.Scan(scan.tensor, moved, moved))
+    with pytest.raises(ValueError, match=rf"{words}.*up to 20 mm and 0 degrees apart"):
+        folders.FolderPairs(folder)[0]

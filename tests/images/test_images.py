@@ -241,10 +241,10 @@ def written(tmp_path, kind):
 @pytest.mark.parametrize(
     ("kind", "words"),
     {
-        "text": "must be a whole NIfTI file",
+        "text": "is read from .*none of these",
         "empty": "of 0 bytes",
         "truncated": "must be a whole NIfTI file",
-        "truncated, not packed": "cannot be read",
+        "truncated, not packed": "whose header claims",
         "corrupt": "must be a whole NIfTI file",
         "RGB": "colours",
         "five axes": "read_displacement",

@@ -1,5 +1,7 @@
 """The affine stage: a known map between two scans is found again, from any distance and orientation."""
 
+import warnings
+
 import nibabel
 import numpy as np
 import pytest
@@ -67,3 +69,58 @@ def test_a_map_that_lost_its_way_is_refused():
     fixed = drawn((21, 18, 17), (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="within a factor of 4"):
         register.align(fixed, fixed, similarity=lambda warped, fixed: warped.mean() - fixed.mean(), steps=300)
+
+
+def labelled(affine, shape=(12, 10, 8)):
+    values = torch.zeros(1, 1, *shape, dtype=torch.int64)
+    values[..., 3:9, 3:7, 2:6] = 1
+    grid = images.Grid(shape, affine)
+    return images.Scan(values, grid, grid)
+
+
+OFF = {"a header lost": np.eye(4), "20 mm off": np.diag([2.0, 2, 2, 1]) + np.outer([20, 0, 0, 0], [0, 0, 0, 1])}
+
+
+@pytest.mark.parametrize("affine", OFF.values(), ids=OFF)
+def test_labels_of_the_scans_size_that_lie_elsewhere_are_refused(affine):
+    scan = labelled(np.diag([2.0, 2, 2, 1]))
+    with pytest.raises(ValueError, match=r"up to \d+.* mm and 0 degrees apart"):
+        register.check_label_grids([labelled(affine), scan], [scan, scan])
+
+
+def test_labels_at_their_own_places_are_read_there_and_told():
+    scan = labelled(np.diag([2.0, 2, 2, 1]))
+    turned = images.Grid(scan.grid.shape, np.diag([-2.0, 2, 2, 1]) + np.outer([22, 0, 0, 0], [0, 0, 0, 1]))
+    mirrored = images.Scan(scan.tensor.flip(2), scan.grid, turned)
+    finer = images.resample(scan, scan.grid.with_spacing(1.0))
+    finer = images.Scan(finer.tensor, finer.grid, finer.grid)
+    with warnings.catch_warnings(action="error"):
+        register.check_label_grids([scan, scan], [scan, scan])
+    for label, degrees in ((mirrored, 180), (finer, 0)):
+        with pytest.warns(UserWarning, match=rf"the moving labels .* mm and {degrees} degrees apart"):
+            register.check_label_grids([label, scan], [scan, scan])
+
+
+def test_thin_structures_side_by_side_overlap():
+    grid = images.Grid((40, 40, 12), np.diag([2.0, 2, 2, 1]))
+    image = torch.zeros(1, 1, *grid.shape)
+    scans = []
+    for start in (18, 20, 34):
+        vessel = image.clone()
+        vessel[:, :, start : start + 2, 20] = 900  # 0.1 % of the voxels
+        scans.append(images.normalise(images.Scan(vessel, grid, grid)))
+    assert all(scan.tensor.max() == 1 and scan.tensor.min() == 0 for scan in scans)
+    register.check_overlap(scans[0], scans[1])
+    with pytest.raises(ValueError, match="must overlap"):
+        register.check_overlap(scans[0], scans[2])
+
+
+def test_images_of_few_grey_levels_are_no_labels():
+    pair = data.synthetic_pair(3, 2, size=(30, 28, 26))
+    grid = images.Grid(tuple(pair.fixed.shape[2:]), np.eye(4))
+    counts = torch.poisson(8 * pair.fixed, generator=torch.Generator().manual_seed(0))
+    smooth = torch.linspace(0, 1, 30).reshape(1, 1, 30, 1, 1).expand_as(pair.fixed)
+    for image in (counts, (40 * smooth).round(), 16 * (16 * smooth).round()):
+        assert not register.looks_like_labels(images.Scan(image, grid, grid))
+    for labels in (pair.fixed_labels, pair.fixed_labels > 0, pair.fixed_labels * 17 % 60):
+        assert register.looks_like_labels(images.Scan(labels.float(), grid, grid))
