@@ -149,7 +149,7 @@ def _load(path: Path) -> Any:
         with _rounded_quaternions():
             image = nibabel.load(path)
         if isinstance(image.header, nibabel.Nifti1Header):
-            image.header.quaternion_threshold = _ROUNDED
+            cast(Any, image.header).quaternion_threshold = _ROUNDED
     return image
 
 
