@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import shlex
 import sys
 
@@ -11,7 +12,10 @@ from regkit.commands import COMMANDS, plainly
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status. What the console's encoding has no sign for is printed as "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m regkit", description="Deep-learning image registration.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     words = sys.argv[1:] if arguments is None else arguments

@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent.parent  # regkit/
 
+_ASCII = {ord(sign): plain for sign, plain in {"✓": "+", "✗": "x", "○": "o", "→": "->", "·": "-", "±": "+-"}.items()}
+
 State = Mapping[str, Any]  # of torch.Tensors
+
+
+def printable(text: str) -> str:
+    """The text as the console can show it: signs that its encoding lacks as ASCII, or as "?"."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def write_atomically(path: Path | str, content: bytes) -> None:

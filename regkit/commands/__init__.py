@@ -93,6 +93,9 @@ def _device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"a device is cpu, cuda or cuda:N, received {name!r}; name one.") from error
+    macs = device.type == "mps" and torch.backends.mps.is_available()
+    if device.type not in ("cpu", "cuda") and not macs:
+        raise argparse.ArgumentTypeError(f"a device is cpu, cuda or cuda:N, received {name!r}; leave --device out.")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise argparse.ArgumentTypeError(

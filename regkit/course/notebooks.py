@@ -25,7 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from regkit._core import __version__
-from regkit._core.files import PACKAGE
+from regkit._core.files import PACKAGE, printable
 from regkit.training import mode
 from regkit.types import MissingFileError
 
@@ -162,7 +162,8 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-    print(f"regkit {__version__} · torch {torch.__version__} · Python {platform.python_version()} · {device}")
+    versions = f"regkit {__version__} · torch {torch.__version__} · Python {platform.python_version()}"
+    print(printable(f"{versions} · {device}"))
     print(f"REGKIT_MODE={mode()}: all cells together take about {seconds[mode()]} s of computing on two cores.")
 
 

@@ -24,7 +24,7 @@ from regkit.types import InputError, MissingFileError, MissingPackageError
 READ = ".nii, .nii.gz, .nii.bz2, .hdr with .img, .mgz, .mgh, .mnc; .nrrd, .nhdr, .mha, .mhd with SimpleITK"
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
-_PACKED = {".gz": gzip.open, ".mgz": gzip.open, ".bz2": bz2.open}
+_PACKED: dict[str, Any] = {".gz": gzip.open, ".mgz": gzip.open, ".bz2": bz2.open}
 _ROUNDED = 0.01  # of a quaternion's squared length above 1: it is taken as 1, as ITK does
 _DICOM = ("DICOM", "convert the whole series to NIfTI, by dcm2niix")
 _UNPACK = ("a packed file of a kind that is not read", "unpack it (unzstd, unxz, unzip, tar) and give the .nii in it")
@@ -149,14 +149,14 @@ def _load(path: Path) -> Any:
         with _rounded_quaternions():
             image = nibabel.load(path)
         if isinstance(image.header, nibabel.Nifti1Header):
-            image.header.quaternion_threshold = _ROUNDED
+            cast(Any, image.header).quaternion_threshold = _ROUNDED
     return image
 
 
 @contextlib.contextmanager
 def _rounded_quaternions() -> Iterator[None]:
     """Quaternions that were rounded to a length above 1 count as 1, as in nifti_clib, which ITK uses."""
-    classes = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    classes: tuple[Any, ...] = (nibabel.Nifti1Header, nibabel.Nifti2Header)
     before = [each.quaternion_threshold for each in classes]
     try:
         for each in classes:
@@ -211,6 +211,7 @@ def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error, or its kind where it says nothing."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -22,6 +22,7 @@ import torch
 from nibabel.affines import apply_affine, from_matvec, obliquity
 from nibabel.orientations import aff2axcodes
 
+from regkit._core.files import printable
 from regkit.images import (
     Affine,
     Grid,
@@ -69,7 +70,8 @@ class Finding:
     advice: str = ""
 
     def __str__(self) -> str:
-        return f"{SHADES[self.severity][1]} {self.rule}: {self.found}" + (f" → {self.advice}" if self.advice else "")
+        advice = f" → {self.advice}" if self.advice else ""
+        return printable(f"{SHADES[self.severity][1]} {self.rule}: {self.found}{advice}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +318,7 @@ class Intake:
         return next(finding for finding in self.findings if finding.rule == rule)
 
     def __str__(self) -> str:
-        return "\n".join([self.name, *map(str, self.findings)])
+        return printable("\n".join([self.name, *map(str, self.findings)]))
 
     def _repr_html_(self) -> str:
         cells = "".join(_row(finding) for finding in self.findings)
@@ -327,7 +329,9 @@ def _row(finding: Finding) -> str:
     shade, sign = SHADES[finding.severity]
     words = [html.escape(text) for text in (finding.rule, finding.found, finding.advice)]
     cells = "".join(f'<td style="text-align: left">{text}</td>' for text in words)
-    return f'<tr><td title="{finding.severity}" style="color: {shade}"><b>{sign}</b></td>{cells}</tr>'
+    return (
+        f'<tr><td title="{finding.severity}" style="color: #ffffff; background: {shade}"><b>{sign}</b></td>{cells}</tr>'
+    )
 
 
 def examine(path: Path | str, other: Path | str | None = None) -> Intake:

@@ -29,7 +29,7 @@ from regkit.images.itk import Deformation, regrid, write_displacement
 from regkit.tools.measures import Outcome, quantities
 from regkit.tools.register import ScanRegistration
 
-FILES = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
+FILES: tuple[str, ...] = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
 FILES += ("inverse_displacement.nii.gz", "metrics.json", "report.html")  # all that `write` may write
 _LONGEST = 120  # voxels along the longest axis of what is drawn
 _TARGET = 256  # pixels along the longer side of a picture

@@ -115,7 +115,7 @@ class View:
         except Exception as error:
             self.errors.append(traceback.format_exc())
             words = html.escape(f"{type(error).__name__}: {error}")
-            self.alert.value = f'<div role="alert" style="color:#b00020;border:1px solid;padding:4px">{words}</div>'
+            self.alert.value = f'<div role="alert" style="color:#ffffff;background:#b00020;padding:4px">{words}</div>'
 
     def _draw(self) -> None:
         state = self.state

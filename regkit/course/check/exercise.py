@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from regkit._core.files import printable
+
 Colour = Literal["amber", "green", "red"]
 _SHADES: dict[Colour, tuple[str, str]] = {
     "amber": ("#8a5a00", "○ not answered yet"),
@@ -24,13 +26,14 @@ class Verdict:
     message: str
 
     def __str__(self) -> str:
-        return f"{_SHADES[self.colour][1]}: {self.message}"
+        return printable(f"{_SHADES[self.colour][1]}: {self.message}")
 
     def _repr_html_(self) -> str:
         shade, word = _SHADES[self.colour]
         return (
             f'<div role="status" style="border-left: 6px solid {shade}; padding: .4em .8em">'
-            f'<b style="color: {shade}">{word}</b> {html.escape(self.message)}</div>'
+            f'<b style="color: #ffffff; background: {shade}; padding: 0 .3em">{word}</b> '
+            f"{html.escape(self.message)}</div>"
         )
 
 
