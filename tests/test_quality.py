@@ -29,17 +29,17 @@ FLOORS = [  # imports point to earlier floors; rooms of one floor may know each 
     {"__init__", "__main__"},
 ]
 COMPUTE = {room for floor in FLOORS[:6] for room in floor}
-MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 23050, 6550, 7.4  # goals: 18000, 6000 and 5
-MOST_TEST_LINES = 17000
+MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 23100, 6900, 7.4  # goals: 18000, 6000 and 5
+MOST_TEST_LINES = 17900
 
 FOREIGN_MESSAGES = {  # errors of other packages that only their words tell apart
     "images/formats.py": "nibabel: a quaternion that is too long is a ValueError; SimpleITK's words are shown",
     "_core/files.py": "torch: what else a checkpoint holds is told in words only",
     "tools/register.py": "torch: memory that a processor does not have is a RuntimeError like others",
     "course/check/t14_your_own_brain.py": "SimpleITK: its errors are RuntimeErrors like torch's",
-    "tools/examine.py": "to go: an InputError's parts are read, not its sentence",
+    "images/transforms.py": "SimpleITK: its last line says what is wrong with a file",
 }
-DISPATCHING = {"official.py", "smgicnet/__init__.py"}  # goal: none
+DISPATCHING: set[str] = set()
 
 
 def run(*command: str) -> None:
