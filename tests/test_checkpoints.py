@@ -311,6 +311,6 @@ class Trap:
 def test_nothing_is_ever_unpickled(tmp_path, method, write):
     write({"a": Trap(tmp_path / "sprung")}, tmp_path / "trap")
     for read in (read_tensors, checkpoints.load, lambda path: checkpoints.load_official(method, path, dim=2)):
-        with pytest.raises(ValueError, match="must be"):
+        with pytest.raises(ValueError, match=r"must be|must hold tensors and plain values alone"):
             read(tmp_path / "trap")
     assert not (tmp_path / "sprung").exists()
