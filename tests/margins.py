@@ -4,7 +4,7 @@
     python tests/margins.py table 06 09                      # each claim, its values, and its margin
     python tests/margins.py run 06 --interrupt 3             # every training stops by Ctrl-C after three steps
     python tests/margins.py run 06 --twice                   # every cell that trains is run twice
-    python tests/margins.py run tests/test_refine.py         # the same of a test file
+    python tests/margins.py run tests/test_optimise.py       # the same of a test file
 
 A combination is a tutorial in one edition and mode, on one kind of processor (`ATEN_CPU_CAPABILITY`, and oneDNN's and
 MKL's instructions with it), on one or two threads, from one seed, with or without rounding noise. Each one is a process
