@@ -43,9 +43,9 @@ def test_what_the_controls_change():
     witnesses.set(level=1)
     changes = dict.fromkeys(["network", "level", "swapped", "axis_0", "axis_1"], "both")
     drive(witnesses, {**changes, "crosshair": "picture", "extreme": "nothing"})
-    traveller.set(time=0.5)
-    changes = dict.fromkeys(["network", "time", "sampler", "row", "column"], "both")
-    drive(traveller, {**changes, "back": "words", "squarings": "words"})  # averaged: both ways back are the same
+    traveller.set(time=0.5, squarings=1)  # from 7 to 8 less changes than a pixel shows on every processor
+    changes = dict.fromkeys(["network", "time", "sampler", "squarings", "row", "column"], "both")
+    drive(traveller, {**changes, "back": "words"})  # averaged: both ways back are the same
     for view in (witnesses, traveller):
         assert "image/png" in view._repr_mimebundle_() and 'aria-live="polite"' in view.caption.value
 
