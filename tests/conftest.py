@@ -1,6 +1,7 @@
 """What all tests share: one thread, the tutorials' fast mode, no display, and a table of the notebooks' times."""
 
 import os
+import signal
 from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and threads that compete lose
@@ -12,6 +13,7 @@ from nbmake import nb_run
 # A kernel has 60 s to start by default: not enough where eight programs share two cores. It ends with its notebook,
 # whether a cell fails, hangs or leaves a thread behind: nbclient sees to that.
 nb_run.NotebookClient = partial(nb_run.NotebookClient, startup_timeout=3600)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -281,7 +281,7 @@ def test_check_looks_into_the_files(run, tmp_path):
     (folder / "dataset.json").write_text(json.dumps(facts))
     error = run("--check", origin=None)[2]
     assert "has another size than its image" in error and "holds the numbers [77]" in error
-    assert "x.csv is no table of x, y, z" in error and f"labels/{image.name}: an image must be" in error
+    assert "x.csv is no table of x, y, z" in error and f"images/{image.name}, which is none of these" in error
 
 
 def test_a_dry_run_touches_nothing(run, dataset, tmp_path):
