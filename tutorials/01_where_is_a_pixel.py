@@ -344,7 +344,7 @@ axes[2].set(
 )
 
 right, wrong = ((image - plane).abs().max() for image in (right_way, wrong_way))
-assert right < 1e-4 and wrong > 0.1, (
+assert right < 1e-5 and wrong > 0.1, (
     f"the right way changes nothing, the wrong one more than 0.1 somewhere, here {right:.1e} and "
     f"{wrong:.2f}: run this cell again"
 )

@@ -124,7 +124,7 @@ def affine_by_hand(moving, fixed, steps=150):
 
 affine = affine_by_hand(pair.moving, pair.fixed)
 apart = (affine - optimise.optimise_affine(pair.moving, pair.fixed)).abs().max()
-assert apart < 0.01, f"by hand as by regkit, here {apart:.1e} apart: was affine_by_hand changed?"
+assert apart < 1e-3, f"by hand as by regkit, here {apart:.1e} apart: was affine_by_hand changed?"
 reach = affine[0, :, :2].det().sqrt().item()
 print(f"it reads {reach:.2f} times as far out; ours, without the bend, 1.15 times")
 assert abs(reach - 1.15) < 0.05, (
@@ -197,7 +197,7 @@ by_hand = field_by_hand(pair.moving, pair.fixed, affine, weight=0.1, steps=40)
 by_regkit = optimise.optimise_field(pair.moving, pair.fixed, affine=affine, weight=0.1, steps=40)
 apart = (by_hand - by_regkit.displacement).abs().max()
 print(f"largest difference: {apart:.1e} voxels")
-assert apart < 0.05, (
+assert apart < 0.01, (
     f"by hand as by regkit, here {apart:.1e} voxels apart: was field_by_hand changed?"
 )
 charged = regkit.losses.diffusion(by_hand)

@@ -418,7 +418,7 @@ ours_and_regkits = (
     (f_ab, found.displacement),
 )
 apart = max((ours - regkits).abs().max() for ours, regkits in ours_and_regkits)
-assert apart < 1e-3, (
+assert apart < 1e-4, (
     f"L, R and f_AB by hand as by regkit, here {apart:.1e} voxels apart: run this cell again"
 )
 print(f"f_AB moves voxels by up to {f_ab.norm(dim=1).max():.1f}, by hand as by regkit")
