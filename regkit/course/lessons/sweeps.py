@@ -88,7 +88,7 @@ def sweep(
         images = [paint.render_image(stop.warped, **options)]
         if error:
             difference = np.abs(stop.warped - target)
-            images.append(paint.render_image(difference, limits=(0, (high - low) / 2), scale=scale))
+            images.append(paint.render_image(difference, limits=(0, (high - low) / 4), scale=scale))
         grid = paint.render_grid(below, stop.displacement, every=max(1, max(shape) // 24))
         jacobian = paint.render_jacobian(determinants[name], scale=scale)
         if state["mark"]:
