@@ -124,7 +124,7 @@ def _masks():
 
 @by_hand(
     "Write the three lines: the common voxels, the voxels of both masks, and Dice; one number for each pair.",
-    praise="1 where both masks are the same, 0 where they have no voxel in common.",
+    praise="Dice is 1 where both masks are the same, and 0 where they have no voxel in common.",
     calls=_masks,
     mistakes={
         "not doubled": (
