@@ -30,12 +30,12 @@ from regkit.training import mode
 from regkit.types import MissingFileError
 
 __all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "REPOSITORY", "TAG", "Edition", "begin", "build", "edition", "editions"]
+
 __all__ += ["folder", "lab", "publish", "sources"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
 REPOSITORY = "regkit/regkit"
-
 TAG = f"v{__version__}"
 
 BADGE = """[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\

@@ -19,7 +19,6 @@ from regkit.models.layers import batch_norm, check_inputs, configured, conv, con
 from regkit.types import Coordinates, Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
-
 _WEIGHTS = {"none": 0.0, "icon": 1024.0, "gradicon": 0.2}
 
 

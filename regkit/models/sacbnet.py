@@ -26,11 +26,8 @@ from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_mu
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
-
 Empty = Literal["origin", "farthest"]
-
 _AS_RELEASED: tuple[float, int, Empty] = (1e-10, 10**10, "origin")  # tolerance, limit, empty clusters of the program
-
 _SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
 
 

@@ -24,11 +24,8 @@ from regkit.models.layers import check_inputs, configured, conv, convolve, pad_t
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, choose, spatial
 
 Spline = Literal["plain", "prefiltered"]
-
 _SAFETY = 0.99  # of the bound on control values
-
 _PAPER: dict[str, Any] = {"limit": "gamma", "spline": "prefiltered", "normalization": "after"}
-
 _FOUR_LEVELS: dict[str, Any] = {"channels": (8, 40, 40, 40), "update_channels": (16, 72, 72, 72)}
 
 _DATASETS: dict[str, dict[str, Any]] = {

@@ -21,11 +21,8 @@ from regkit.models.layers import check_inputs, configured, conv, conv_transposed
 from regkit.types import Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
-
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
-
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
-
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
 
 

@@ -26,11 +26,8 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-
 PIXELS = 150_000_000  # of all frames of a scene, at most
-
 MOST, LEAST = 21, 5  # values of a slider
-
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
 

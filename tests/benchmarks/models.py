@@ -21,8 +21,6 @@ from regkit import models
 from regkit.data import synthetic_pair
 
 NAMES = ("VoxelMorph", "GradICON", "SITReg", "SACBNet", "SPNet", "SMGICNet")
-
-
 PUBLISHED_CONVOLUTIONS = 0.219  # CPU seconds
 PUBLISHED: dict[str, tuple[Callable[[], nn.Module], float]] = {  # the authors' forward pass, CPU seconds
     "SITReg, paper": (lambda: models.SITReg.paper(dim=3), 2.4),

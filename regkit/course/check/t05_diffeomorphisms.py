@@ -14,7 +14,6 @@ from regkit.types import Displacement
 __all__ = ["squarings", "swirl", "wild_swirl"]
 
 _TURN, _SIZE, _MOST = 6.0, 64, 10  # radians at the swirl's centre, voxels, squarings tried
-
 Squarings = tuple[int, int]
 
 

@@ -21,7 +21,6 @@ __all__ = ["dearer_trip", "gradicon_by_hand", "icon_by_hand", "there_and_back"]
 _SIZE = 40  # voxels along both axes
 _CLOSE, _ALIKE = 0.08, 0.03  # how near a right value is, and one that a known mistake gives; relative
 TRIPS = ("shift", "ripple", "neither")
-
 Penalty = Callable[[Displacement, Displacement], Tensor]
 
 dearer_trip = Exercise(

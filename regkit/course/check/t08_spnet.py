@@ -8,9 +8,7 @@ from regkit.course.check.exercise import Exercise
 __all__ = ["bought"]
 
 WORDS = ("consistency", "accuracy", "both", "neither")
-
 _BOUGHT = {"MIE": "neither", "FW": "accuracy", "BE": "accuracy", "BA": "both"}  # the tutorial measures that it is so
-
 _words = Words(_BOUGHT, WORDS)
 
 bought = Exercise(

@@ -16,7 +16,6 @@ from regkit.models.sacbnet import adaptive_convolution
 __all__ = ["one_cluster", "plain_convolution"]
 
 _OUT, _IN, _SHAPE = 5, 4, (9, 12)
-
 _TAPS = 9
 
 

@@ -17,7 +17,6 @@ from regkit.types import Displacement
 __all__ = ["growing_gap", "three_levels", "way_back"]
 
 CHANGES = ("more", "about as much", "less")
-
 _SWITCHES = {"levels": "more", "symmetric": "about as much", "gradient inverse": "less"}  # the tutorial measures it
 
 # ---------------------------------------------------------------------------------------------- which switch

@@ -24,7 +24,6 @@ __all__ = ["exported", "oblique_case"]
 _SHAPE, _SPACING, _ORIGIN = (11, 9, 8), (2.0, 1.5, 3.0), (-20.0, 35.0, 12.0)  # voxels, mm, mm (LPS)
 _FLIPPED = np.array([-1.0, -1.0, 1.0])  # LPS of RAS
 _CLOSE = 0.01  # voxels, on average
-
 Array = NDArray[np.float64]
 Answer = Callable[[Array, Any], Any]
 

@@ -20,7 +20,6 @@ from regkit.widgets.live import View
 from regkit.widgets.scene import Choice, Control, Scene, Slider, State
 
 Similarity = Callable[[Image, Image], Tensor]
-
 SIMILARITIES: Mapping[str, Similarity] = {"MSE": mse, "NCC": ncc, "LNCC": lncc, "adaptive NCC": adaptive_ncc}
 
 
@@ -68,13 +67,9 @@ def capture_range(
 
 
 RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}
-
 REACH: Mapping[str, float] = {"shift": 40.0, "angle": 60.0}
-
 STEPS: Mapping[str, float] = {"shift": 1.0, "angle": 2.0}
-
 UNITS: Mapping[str, str] = {"shift": "voxels", "angle": "degrees"}
-
 _BAND: Colour = (214, 240, 224)
 
 

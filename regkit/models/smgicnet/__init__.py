@@ -21,7 +21,6 @@ from regkit.models.smgicnet.networks import ask, haar, paper_networks
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
-
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
 
 
