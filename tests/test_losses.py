@@ -1,7 +1,5 @@
 """Losses: plain loops, laws, parity with the published programs, and messages."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -4,8 +4,6 @@ REGKIT_AUTHORS names a folder with a file <method>.py for each authors' program 
 It defines `build(dim, shape)`, which returns a function of (moving, fixed) that runs the program's forward pass.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Callable

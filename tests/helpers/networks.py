@@ -1,7 +1,5 @@
 """Images, weights and a few steps of training, for tests of networks; all by the recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

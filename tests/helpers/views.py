@@ -1,7 +1,5 @@
 """Views driven in process: their pixels, and what each of their controls changes."""
 
-from __future__ import annotations
-
 import io
 
 import ipywidgets

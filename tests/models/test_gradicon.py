@@ -1,7 +1,5 @@
 """GradICON: the authors' numbers, and what holds by construction."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -1,7 +1,5 @@
 """What all networks share: one flow, typed switches, files that rebuild them, and a loss that falls."""
 
-from __future__ import annotations
-
 import inspect
 from typing import get_type_hints
 

@@ -1,7 +1,5 @@
 """SACB-Net: the authors' numbers, the readable forms that the fast ones must equal, and what holds by construction."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

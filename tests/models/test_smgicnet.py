@@ -1,7 +1,5 @@
 """SM-GICNet: the authors' numbers, and what holds for any weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -1,7 +1,5 @@
 """SPnet: the authors' numbers, and what holds for any weights."""
 
-from __future__ import annotations
-
 import functools
 import json
 

@@ -1,7 +1,5 @@
 """VoxelMorph: sizes, counts, and what holds by construction."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from helpers.networks import descend, small_pair

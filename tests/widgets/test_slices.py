@@ -1,7 +1,5 @@
 """Volumes in planes: where a voxel is found, linked panels, levels and times; every control driven in process."""
 
-from __future__ import annotations
-
 import base64
 import io
 import itertools

@@ -1,7 +1,5 @@
 """Widgets, driven in process: every control redraws, errors are shown and kept, a static page has a picture."""
 
-from __future__ import annotations
-
 import base64
 import io
 import typing

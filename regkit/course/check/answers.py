@@ -1,7 +1,5 @@
 """What answers have in common: words, parts that may be blank, functions that are called."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

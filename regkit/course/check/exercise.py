@@ -1,7 +1,5 @@
 """What an exercise is, what a known mistake is, and how an answer is judged."""
 
-from __future__ import annotations
-
 import html
 import operator
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The exercise of tutorial 00: three landmarks, placed by hand."""
 
-from __future__ import annotations
-
 import functools
 from itertools import permutations
 from typing import Any

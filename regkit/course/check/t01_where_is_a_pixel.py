@@ -1,7 +1,5 @@
 """The exercise of tutorial 01: a place found in a small copy of an image, taken back to the full image."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

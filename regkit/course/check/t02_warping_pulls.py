@@ -1,7 +1,5 @@
 """The exercises of tutorial 02: 72 turns of 5 degrees, and a landmark carried the right way."""
 
-from __future__ import annotations
-
 import functools
 from importlib import resources
 from typing import Any

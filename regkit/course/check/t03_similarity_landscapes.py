@@ -1,7 +1,5 @@
 """The exercises of tutorial 03: a change of intensities under which MSE lies, and a slope computed in two ways."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

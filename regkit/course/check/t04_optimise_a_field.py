@@ -1,7 +1,5 @@
 """The exercise of tutorial 04: a registration whose picture is right and whose map folds."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The exercise of tutorial 05: how often to square so that a swirl does not fold, and so that it can be undone."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The exercises of tutorial 06: which shift of the data breaks a network, and how a broken answer is mended."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The exercises of tutorial 07: which round trip ICON finds worse, and both penalties from two plain fields."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The exercise of tutorial 08: what each switch of SPnet buys, consistency, accuracy, both or neither."""
 
-from __future__ import annotations
-
 from regkit.course.check.answers import Words
 from regkit.course.check.exercise import Exercise
 

@@ -1,7 +1,5 @@
 """The exercises of tutorial 09: which law a broken half-way step breaks, and a step that breaks one law only."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The exercise of tutorial 10: the plain convolution that a block with one cluster is."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The exercises of tutorial 11: which switch matters as the displacement grows, and the way back through all levels."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The exercises of tutorial 12: four files of one head, each with a fault in its affine, to be named and repaired."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cache

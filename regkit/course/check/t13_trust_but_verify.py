@@ -1,7 +1,5 @@
 """The exercises of tutorial 13: a field that raises Dice and is nonsense, and a protocol that finds it out."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 SimpleITK comes with the course; it is imported where it is needed.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The ablation panel: switches from a model's signature, results kept and found again, trainings driven and stopped."""
 
-from __future__ import annotations
-
 import json
 import threading
 from typing import Literal

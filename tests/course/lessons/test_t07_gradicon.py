@@ -1,8 +1,6 @@
 """The ripple dial's prices are the losses', its thresholds those of calculus; round trips are compositions;
 the scales of the adaptive NCC are the loss's own; each control changes what it should."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """SPnet's two answers, the way there and back, and the ablation panel on the stored study: laws, numbers, controls."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
