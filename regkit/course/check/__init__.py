@@ -13,14 +13,15 @@ there and asks that blank is amber, the reference green, each mistake red with i
         praise="the same number as regkit's `losses.mse`.",
         prepare=_value, reference=lambda: losses.mse, alike=torch.allclose,
         mistakes={
-            "summed": written(lambda a, b: (a - b).square().sum(), "a sum grows with the image. Take the mean."),
-            "signed": written(lambda a, b: (a - b).mean(), "differences of both signs cancel. Square them first."),
-            "another": otherwise(lambda a, b: 2 * losses.mse(a, b), "subtract, square, take the mean."),
+            "summed": Hint("a sum grows with the image. Take the mean.").written(lambda a, b: (a - b).square().sum()),
+            "signed": Hint("differences of both signs cancel. Square them first.").written(lambda a, b: (a - b).mean()),
+            "another": Hint("subtract, square, take the mean.").otherwise(lambda a, b: 2 * losses.mse(a, b)),
         },
     )
 
-`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is `Mistake(make,
-hint)`; where it shows in a property, not in the value, `Mistake(make, hint, made)`. `Words` is for answers by words.
+`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is
+`Hint(...).to(make)`; where it shows in a property, not in the value, `Hint(...).to(make, made)`. `Words` is for answers
+by words.
 """
 
 # ruff: noqa: F403 (the modules' __all__ say what the tutorials use)
