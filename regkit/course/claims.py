@@ -5,8 +5,6 @@ seeds show it and every seed shows it by itself. A law (symmetry, say) is judged
 stays in. `python -m regkit ledger` writes the table.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`:
 the same two cells, made here, so that each notebook opens in Colab by itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

@@ -5,8 +5,6 @@ kernel a view shows its last picture (PNG). An exception in a callback is shown 
 Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import traceback

@@ -4,8 +4,6 @@ A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `
 their values, without widgets; live.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

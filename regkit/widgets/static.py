@@ -4,8 +4,6 @@ While a notebook runs with REGKIT_STATIC=1 (course.publish), its views show them
 so many values of each slider that all combinations fit into one page; the page says what it leaves out.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

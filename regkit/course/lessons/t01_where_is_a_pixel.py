@@ -1,7 +1,5 @@
 """One point, four ways to say where it is: index, voxel, normalised (two conventions) and millimetres."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

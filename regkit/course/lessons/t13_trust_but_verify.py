@@ -1,7 +1,5 @@
 """The scoreboard, methods as columns of dots with the case behind each; and the claims board, with their evidence."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence
