@@ -402,21 +402,6 @@ def test_only_the_heads_learn_in_the_first_step() -> None:
 # ------------------------------------------------------------------------------------------------ bad input
 
 
-def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="end at 0"):
-        GradICON(2, levels=(2, 1))
-    with pytest.raises(ValueError, match="never rise"):
-        GradICON(2, levels=(0, 1, 0))
-    with pytest.raises(ValueError, match="must not fall"):
-        GradICON(2, encoder_channels=(8, 4), decoder_channels=(4, 4))
-    with pytest.raises(ValueError, match="must be as many"):
-        GradICON(2, encoder_channels=(4, 8), decoder_channels=(4, 8, 8))
-    with pytest.raises(ValueError, match="more than its level receives"):
-        GradICON(2, encoder_channels=(4, 8), decoder_channels=(4, 16))
-    with pytest.raises(ValueError, match="regularizer"):
-        GradICON(2, regularizer="bending")
-
-
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("section", SECTIONS)
 def test_similarities_that_the_model_does_not_offer_are_the_authors(section: str, precision: str) -> None:

@@ -133,6 +133,34 @@ def test_bad_images_are_named(name):
         model(image, image.index_put((*torch.zeros(4, 1, dtype=torch.long),), torch.tensor(torch.nan)))
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("VoxelMorph", {"encoder_channels": (4, 4), "decoder_channels": (4, 4)}, "at least one more"),
+        ("VoxelMorph", {"output": "spline"}, "output"),
+        ("GradICON", {"levels": (2, 1)}, "end at 0"),
+        ("GradICON", {"levels": (0, 1, 0)}, "never rise"),
+        ("GradICON", {"encoder_channels": (8, 4), "decoder_channels": (4, 4)}, "must not fall"),
+        ("GradICON", {"encoder_channels": (4, 8), "decoder_channels": (4, 8, 8)}, "must be as many"),
+        ("GradICON", {"encoder_channels": (4, 8), "decoder_channels": (4, 16)}, "more than its level receives"),
+        ("GradICON", {"regularizer": "bending"}, "regularizer"),
+        ("SITReg", {"channels": (4, 4, 4), "update_channels": (4, 4)}, "give as many"),
+        ("SITReg", {"limit": "tight"}, "limit"),
+        ("SITReg", {"channels": (4, 6), "update_channels": (4, 6), "affine": "halfway"}, "affine_voxels=35"),
+        ("SACBNet", {"clusters": {5: 3}}, "one for each of the levels"),
+        ("SACBNet", {"clusters": 0}, "one for each of the levels"),
+        ("SACBNet", {}, "more than 16 voxels"),
+        ("SMGICNet", {"channels": 5}, "even number"),
+        ("SMGICNet", {"variant": "other"}, "variant must be one of"),
+        ("SMGICNet", {"variant": "released", "levels": 3}, "4 levels and both directions"),
+        ("SMGICNet", {"variant": "released", "symmetric": False}, "4 levels and both directions"),
+    ],
+)
+def test_what_a_network_cannot_be_or_register_is_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(models, name)(2, **arguments)(*torch.rand(2, 1, 1, 13, 9))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_rebuilds_the_model(name, tmp_path):
     torch.manual_seed(0)

@@ -699,15 +699,6 @@ def test_clusters_survive_a_file(tmp_path):
     assert [loaded.blocks[str(level)].count for level in LEVELS] == [2, 3, 5, 9]
 
 
-def test_network_states_its_rules():
-    with pytest.raises(ValueError, match="one for each of the levels"):
-        SACBNet(2, clusters={5: 3})
-    with pytest.raises(ValueError, match="one for each of the levels"):
-        SACBNet(2, clusters=0)
-    with pytest.raises(ValueError, match="more than 16 voxels"):
-        SACBNet(2)(torch.rand(1, 1, 16, 9), torch.rand(1, 1, 16, 9))
-
-
 def test_neighbours_are_in_the_order_of_a_kernel():
     features = torch.arange(20.0).view(1, 1, 4, 5)
     middle = torch.stack([view[0, 0, 1, 2] for view in neighbours(pad(features))])

@@ -542,15 +542,6 @@ def test_weight_and_window_act_on_their_terms(dim):
     assert float(other["lncc"].detach()) != pytest.approx(float(usual["lncc"].detach()), abs=1e-3)
 
 
-def test_errors_say_what_to_do():
-    with pytest.raises(ValueError, match="affine_voxels=35"):
-        tiny(2, affine="halfway")(*images(2))
-    with pytest.raises(ValueError, match="give as many"):
-        SITReg(2, channels=(4, 4, 4), update_channels=(4, 4))
-    with pytest.raises(ValueError, match="limit"):
-        SITReg(2, limit="tight")
-
-
 # ---------------------------------------------------------------------------------------------- published weights
 
 

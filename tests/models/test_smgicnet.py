@@ -277,12 +277,6 @@ def test_every_key_of_the_authors_weights_is_used_once():
         load_official("smgicnet", state, dim=3)
 
 
-@pytest.mark.parametrize(("levels", "symmetric"), [(3, True), (4, False)])
-def test_the_released_program_has_one_form(levels, symmetric):
-    with pytest.raises(ValueError, match="4 levels and both directions"):
-        SMGICNet(variant="released", levels=levels, symmetric=symmetric)
-
-
 @pytest.mark.parametrize(
     ("dim", "counts"), [(3, (288_992, 436_720, 616_416, 535_587)), (2, (97_408, 147_872, 208_704, 186_339))]
 )
@@ -646,10 +640,3 @@ def test_energies_count_in_the_similarity():
     energy = haar(image)[1]
     assert losses.lncc(energy, energy, window=7, epsilon=ENERGY_EPSILON) < -0.5
     assert losses.lncc(energy, energy, window=7) > -0.2  # 1e-5 as for images would silence them
-
-
-def test_options_are_checked():
-    with pytest.raises(ValueError, match="even number"):
-        SMGICNet(2, channels=5)
-    with pytest.raises(ValueError, match="variant must be one of"):
-        SMGICNet(2, variant="other")

@@ -105,10 +105,3 @@ def test_published_weights_load() -> None:
     assert torch.equal(loaded.unet.decoder[1].bias, state["unet_model.uparm.1.main.bias"])
     assert torch.equal(loaded.unet.encoder[0].weight, state["unet_model.downarm.0.main.weight"])
     assert torch.equal(loaded.unet.tail[0].weight, state["unet_model.extras.0.main.weight"])
-
-
-def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="at least one more"):
-        VoxelMorph(2, encoder_channels=(4, 4), decoder_channels=(4, 4))
-    with pytest.raises(ValueError, match="output"):
-        VoxelMorph(2, output="spline")

@@ -1,6 +1,7 @@
 """The exercise of tutorial 04: a registration whose picture is right and whose map folds."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,25 +45,11 @@ def _folds() -> Tensor:
     return _determinant() <= 0
 
 
-def _slopes() -> list[Tensor]:
-    """∂u0/∂x0, ∂u0/∂x1, ∂u1/∂x0, ∂u1/∂x1."""
+def _not_positive(form: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Where a form of ∂u0/∂x0, ∂u0/∂x1, ∂u1/∂x0, ∂u1/∂x1 is not positive."""
     displacement = beautiful_picture()[1]
-    return [difference(displacement, axis)[0, component] for component in range(2) for axis in range(2)]
-
-
-def _without_identity() -> Tensor:
-    a, b, c, d = _slopes()
-    return a * d - b * c <= 0
-
-
-def _diagonal_only() -> Tensor:
-    a, _, _, d = _slopes()
-    return (1 + a) * (1 + d) <= 0
-
-
-def _axes_swapped() -> Tensor:
-    a, b, c, d = _slopes()
-    return (1 + b) * (1 + c) - a * d <= 0
+    a, b, c, d = (difference(displacement, axis)[0, component] for component in range(2) for axis in range(2))
+    return form(a, b, c, d) <= 0
 
 
 def _mask(answer: Any) -> Tensor:
@@ -97,10 +84,10 @@ hidden_folds = Exercise(
         ),
         "the identity forgotten": Hint(
             "this is the determinant of ∂u. The map is x + u(x): add 1 to ∂u0/∂x0 and to ∂u1/∂x1 first."
-        ).to(_without_identity),
+        ).to(lambda: _not_positive(lambda a, b, c, d: a * d - b * c)),
         "axes swapped": Hint(
             "the 1 stands at the wrong places: component i is moved along axis i, so 1 belongs to ∂u_i/∂x_i."
-        ).to(_axes_swapped),
+        ).to(lambda: _not_positive(lambda a, b, c, d: (1 + b) * (1 + c) - a * d)),
         "shrinking taken for folding": Hint(
             "this is |J| < 1, where the map only shrinks. It folds where |J| <= 0: space is turned inside out."
         ).to(lambda: _determinant() < 1),
@@ -108,7 +95,7 @@ hidden_folds = Exercise(
             lambda: _folds().T, lambda mask: _hits_folds_only(mask.T) and not _hits_folds_only(mask)
         ),
         "the diagonal only": Hint("the product of the diagonal is not the determinant: subtract ∂u0/∂x1 · ∂u1/∂x0.").to(
-            _diagonal_only
+            lambda: _not_positive(lambda a, b, c, d: (1 + a) * (1 + d))
         ),
         "everything": Hint(
             "voxels are marked where the map does not fold. Compare det(I + ∂u) with 0, and with nothing else."
