@@ -104,8 +104,8 @@ def write(folder: Path, result: ScanRegistration, labels: Sequence[Scan], number
     determinant = result.jacobian()
     write_image(folder / "warped.nii.gz", result.warp(result.moving))
     write_image(folder / "jacobian.nii.gz", determinant)
-    write_displacement(folder / "displacement.nii.gz", result.there)
-    write_displacement(folder / "inverse_displacement.nii.gz", result.back)
+    write_displacement(folder / "displacement.nii.gz", result.there, result.moving.original)
+    write_displacement(folder / "inverse_displacement.nii.gz", result.back, result.fixed.original)
     if labels:
         write_labels(folder / "warped_labels.nii.gz", result.warp(labels[0]))
     (folder / "metrics.json").write_text(json.dumps(_finite(numbers), indent=1) + "\n", encoding="utf-8")
