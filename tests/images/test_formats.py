@@ -34,6 +34,12 @@ def by_simpleitk(path):
     return path
 
 
+def upper(pair, path):
+    for ending in (".img", ".hdr"):
+        pair.with_suffix(ending).rename(path.with_suffix(ending.upper()))
+    return path
+
+
 READ = {
     "plain.nii": nifti,
     "packed.nii.gz": nifti,
@@ -41,7 +47,8 @@ READ = {
     "two.nii": lambda path: nifti(path, nibabel.Nifti2Image),
     "pair.img": lambda path: nifti(path, nibabel.Nifti1Pair),
     "pair.hdr": lambda path: nifti(path, nibabel.Nifti1Pair, sform=False),
-    "pair.img.gz": lambda path: nifti(path, nibabel.Nifti1Pair, sform=False),
+    **dict.fromkeys(("pair.img.gz", "pair.hdr.gz"), lambda path: nifti(path, nibabel.Nifti1Pair, sform=False)),
+    "PAIR.IMG": lambda path: upper(nifti(path.with_name("pair.img"), nibabel.Nifti1Pair), path),
     "volume.mgz": lambda path: (nibabel.save(nibabel.MGHImage(VALUES, AFFINE), path), path)[1],
     **dict.fromkeys(("itk.nrrd", "itk.mha", "itk.mhd", "itk.nhdr"), by_simpleitk),
 }
@@ -149,6 +156,14 @@ def lonely(path):
     path.with_suffix(".hdr" if path.suffix == ".img" else ".img").unlink()
 
 
+def damaged(path, where):
+    """A packed MetaImage that lacks some bytes."""
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(nifti(path.with_name("a.nii")))), str(path), True)
+    content = bytearray(path.read_bytes())
+    del content[where]
+    path.write_bytes(content)
+
+
 REFUSED = {
     "s.surf.gii": (gifti, "a surface"),
     "s.dscalar.nii": (cifti, "CIFTI"),
@@ -173,6 +188,11 @@ REFUSED = {
     "broken.nrrd": (lambda path: path.write_bytes(b"NRRD0004\njunk"), "whole file"),
     "cut.nii.bz2": (lambda path: path.write_bytes(nifti(path).read_bytes()[:-40]), "whole NIfTI file"),
     "cut.mgz": (lambda path: path.write_bytes(READ["volume.mgz"](path).read_bytes()[:-40]), "whole NIfTI file"),
+    "cut.mha": (lambda path: damaged(path, slice(-1, None)), "packed values end too early"),
+    "cut_damaged.mha": (lambda path: damaged(path, slice(-99, -90)), "while decompressing"),
+    "twice.nii.gz": (lambda path: path.write_bytes(gzip.compress(nifti(path).read_bytes())), "packed twice"),
+    "packed": (lambda path: nifti(path.with_name("a.nii.gz")).rename(path), "rename it to .nii.gz"),
+    "bzip.nii.gz": (lambda path: nifti(path.with_name("a.nii.bz2")).rename(path), "rename it to .nii.bz2"),
     "text.nii": (lambda path: path.write_text("no image"), "none of these"),
 }
 
