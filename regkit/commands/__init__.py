@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 Run = Callable[[argparse.Namespace], int]
 COMMANDS = {
     "register": "register two scans (NIfTI): warped image, displacement fields for ITK and ANTs, report, metrics",
+    "examine": "look at a scan's file before it is registered; write a copy with a plain header",
     "apply": "carry an image, labels or landmarks through maps of register, ITK or ANTs, interpolated once",
     "train": "train a network; go on where a training was interrupted",
     "evaluate": "compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
