@@ -27,7 +27,7 @@ from regkit._core.records import digest as _digest
 from regkit.models.official import load_official, rename
 from regkit.types import InputError, InputTypeError, MissingFileError
 
-__all__ = ["describe", "load", "load_official", "rename", "save"]
+__all__ = ["describe", "load", "load_official", "rename", "restate", "save"]
 
 FORMAT = 1
 
@@ -58,12 +58,24 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
         "command": command,
         "sha256": _digest(tensors),
     }
-    texts["metadata_sha256"] = _digest(texts)
-    write_atomically(path, _in_order(safetensors.torch.save(tensors, texts)))
+    write_atomically(path, _content(tensors, texts))
 
 
-def _in_order(content: bytes) -> bytes:
-    """The file with its metadata sorted, which safetensors writes in another order each time."""
+def restate(path: Path | str, metrics: Mapping[str, float]) -> None:
+    """Write what a stored model reached into its file, which was kept before it was judged; all else stays.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `load` and `save`.
+    """
+    describe(path)
+    texts = _metadata(Path(path)) | {"metrics": json.dumps(dict(metrics))}
+    write_atomically(path, _content(safetensors.torch.load(Path(path).read_bytes()), texts))
+
+
+def _content(tensors: Mapping[str, Tensor], texts: dict[str, str]) -> bytes:
+    """The file; its metadata have a checksum, and are sorted: safetensors orders them otherwise each time."""
+    texts.pop("metadata_sha256", None)
+    content = safetensors.torch.save(dict(tensors), texts | {"metadata_sha256": _digest(texts)})
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -84,7 +96,7 @@ def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> A
     tensors = safetensors.torch.load(Path(path).read_bytes())
     if _digest(tensors) != description["sha256"]:
         raise InputError("weights must have the checksum that their file states", path, "fetch it again")
-    constructor = make or getattr(models, description["model"], None)
+    constructor: Any = make or getattr(models, description["model"], None)
     if getattr(constructor, "__name__", "") != description["model"] or not (make or isinstance(constructor, type)):
         raise InputError(
             "a model is made by its own class",

@@ -39,15 +39,17 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, seconds: float = 600) -> Iterator[None]:
     """Hold a file as a lock against other processes and threads; it goes with the block, or with the process.
 
+    seconds: to wait for who holds it; -1 for any time.
+
     Raises:
-        OSError: its folder cannot be written to; another has held it for ten minutes (TimeoutError).
+        OSError: its folder cannot be written to; another holds it for longer (TimeoutError).
     """
     from filelock import FileLock
 
-    with FileLock(path, timeout=600, poll_interval=0.01):
+    with FileLock(path, timeout=seconds, poll_interval=0.01):
         try:
             yield
         finally:

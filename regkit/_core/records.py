@@ -75,13 +75,19 @@ def unsealed(path: Path, form: Any, remedy: str) -> dict[str, Any]:
         OSError, InputError: it cannot be read; it is damaged, altered, or of another form (see `check_form`).
     """
     content: dict[str, Any] = parsed(path.read_bytes(), form, path, remedy)
-    if content.pop("sha256", None) not in (None, _json_digest(content)):
+    if not intact(content):
         raise InputError("a record must have the checksum that it states", f"{path}, which was altered", remedy)
-    return content
+    return {name: value for name, value in content.items() if name != "sha256"}
 
 
-def _json_digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def intact(content: Mapping[str, Any]) -> bool:
+    """Whether an object that `sealed` wrote has the checksum that it states; older ones state none."""
+    return content.get("sha256") in (None, _json_digest(content))
+
+
+def _json_digest(content: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def digest(content: Mapping[str, Any]) -> str:
