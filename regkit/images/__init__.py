@@ -382,9 +382,9 @@ def normalise(
 ) -> Scan:
     """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
-    percentiles: of the voxels in the box around all that is not background, which give the two values: see
-    `regkit.images.content.window`. window: the two values themselves, such as (-160, 240) of CT. Outside the field of
-    view (NaN, padding) the result has its background.
+    percentiles: of the voxels in the field of view, which give the two values: see `regkit.images.content.window`.
+    window: the two values themselves, such as (-160, 240) of CT. Outside the field of view (NaN, padding) the result
+    has its background.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.

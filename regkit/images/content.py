@@ -64,19 +64,14 @@ def background(values: Tensor, inside: Tensor) -> float:
 def window(
     values: Tensor, inside: Tensor, dark: float, percentiles: tuple[float, float] = (0.0, 99.5)
 ) -> tuple[float, float]:
-    """The two values that contrast lies between: `percentiles` in the box around all that is not background (`dark`).
+    """The two values that contrast lies between: `percentiles` of the field of view; dark: the background.
 
     A few dead voxels count as little as a few hot ones. Where the two are one, as of a sparse image, the upper is that
     of what is brighter, else the lower that of what is darker; where few voxels in one piece are far brighter than all
     others, the upper is theirs. A background much darker than all else is cut.
     """
-    least, most = _percentiles(values[inside], 100 * _SHARE, 99.5)
-    content = inside & ((values - dark).abs() > FOREGROUND * (most - least))
-    box = bounding_box(content)
-    part = values if box is None else values[(..., *map(slice, *box.tolist()))]
-    seen = part[inside if box is None else inside[(..., *map(slice, *box.tolist()))]]
-    low, high = _percentiles(seen, *percentiles)
-    least = _percentiles(seen, 100 * _SHARE)[0]
+    seen = values[inside]
+    low, high, least = _percentiles(seen, *percentiles, 100 * _SHARE)
     low = least if least - low > (high - least) / 4 else low
     if low == high:
         brighter, darker = seen[seen > low], seen[seen < low]
@@ -87,7 +82,7 @@ def window(
     far = values > low + _SPARSE * (high - low)
     if low < high and (far := far & _in_one_piece(far)).any():
         high = _percentiles(values[far], percentiles[1])[0]
-    rest = values[content]
+    rest = seen[(seen - dark).abs() > FOREGROUND * (high - low)]
     if low == dark and len(rest):
         near, last = _percentiles(rest, 100 * _SHARE, 100 - 100 * _SHARE)
         low = near - (last - near) / 4 if near - dark > _FAR * (last - near) > 0 else low

@@ -385,18 +385,19 @@ def correlation(moving: Scan, fixed: Scan, displacement: Displacement | None = N
 
 
 def _unit(name: str, scan: Scan, window: tuple[float, float] | None = None) -> Scan:
-    """A scan with intensities in [0, 1], cut to a box around its content; an error says which of the two it was."""
+    """A scan cut to a box around its content, with intensities in [0, 1] there; an error says which of the two it was."""
     try:
         unit = normalise(scan, window=window)
+        start, stop = _foreground_box(unit)
+        more = np.ceil(_MARGIN * (stop - start)).astype(int) + 1
+        start, stop = np.maximum(start - more, 0), np.minimum(stop + more, unit.grid.space)
+        part = (..., *map(slice, start, stop))
+        inside = None if unit.inside is None else unit.inside[part].contiguous()
+        grid = unit.grid.cropped(start.tolist(), (stop - start).tolist())
+        cut = replace(scan, tensor=scan.tensor[part].contiguous(), grid=grid, inside=inside)
+        return normalise(cut, window=window)
     except InputError as error:
         raise InputError(f"the {name} scan: {error.rule}", error.received, error.remedy) from error
-    start, stop = _foreground_box(unit)
-    more = np.ceil(_MARGIN * (stop - start)).astype(int) + 1
-    start, stop = np.maximum(start - more, 0), np.minimum(stop + more, unit.grid.space)
-    part = (..., *map(slice, start, stop))
-    inside = None if unit.inside is None else unit.inside[part].contiguous()
-    grid = unit.grid.cropped(start.tolist(), (stop - start).tolist())
-    return replace(unit, tensor=unit.tensor[part].contiguous(), grid=grid, inside=inside)
 
 
 def _around_both(moving: Scan, fixed: Scan, through: Affine, spacing: float | None) -> Grid:
