@@ -10,10 +10,10 @@ scan keeps the file's own grid, and `to_original` goes back to it. A file of one
     small = crop_or_pad(normalise(fixed), (64, 80, 64))         # [0, 1]; about the centre
     write_image("back.nii.gz", to_original(small))
 
-Files are written in one move: a full disk leaves no half of one. An image with NaN is read with 0 in their place, and
-one whose header says nothing of space with nibabel's guess, both with a warning. In the header, the sform goes before
-the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it sees that file. Lengths
-in metres or micrometres become mm.
+Files are written in one move: a full disk leaves no half of one. NaN are outside an image's field of view, and read as
+its background; a header that says nothing of space is read with nibabel's guess; both with a warning. In the header,
+the sform goes before the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it
+sees that file. Lengths in metres or micrometres become mm.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from torch import Tensor
 
 from regkit import types
 from regkit.fields import identity, sample
+from regkit.images import content
+from regkit.images.content import FOREGROUND
 from regkit.images.formats import TooLargeError, open_nifti, read_values
 from regkit.images.headers import header_affine, itk_affine, store
 from regkit.types import Displacement, Image, InputError, check_displacement, spatial
@@ -46,6 +48,7 @@ __all__ = [
     "Scan",
     "TooLargeError",
     "crop_or_pad",
+    "foreground",
     "normalise",
     "open_nifti",
     "pad_to_multiple",
@@ -64,6 +67,7 @@ SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of 
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SAME_PLACE = 0.01  # voxels: where regkit and ITK see one file
+_SEEN = 0.9  # of a voxel: less of it in the field of view is outside
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
@@ -175,12 +179,15 @@ class Scan:
     """An image, or integer labels, and where its voxels are.
 
     tensor: (1, 1, *space); float32 of an image, int64 of labels. grid: where they are. original: the grid of the file
-    it came from, in the file's own order of axes; `to_original` goes back to it.
+    it came from, in the file's own order of axes; `to_original` goes back to it. inside: (1, 1, *space), bool, the
+    field of view of an image, where it does not go on as background in all directions. background: its value, if found.
     """
 
     tensor: Tensor
     grid: Grid
     original: Grid
+    inside: Tensor | None = None
+    background: float | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
@@ -284,7 +291,8 @@ def resample(
 
     to: a grid (then `original` stays), or a scan whose grid and original are taken over. displacement u: (1, dim,
     *to.space), voxels of `to`. through: (4, 4), mm to mm (RAS), such as an affine registration. Outside, an image has
-    its lowest value and labels are 0. Where the new voxels are larger, an image is blurred to their size before.
+    its background, or its lowest value where that was not looked for, and labels are 0. Where the new voxels are
+    larger, an image is blurred to their size before.
 
     Raises:
         ValueError: a volume and a slice; a displacement on another grid.
@@ -292,7 +300,7 @@ def resample(
     grid, original = (to.grid, to.original) if isinstance(to, Scan) else (to, scan.original)
     matrix = voxel_map(grid, scan.grid, through)
     if displacement is None and grid.space == scan.grid.space and np.array_equal(matrix, np.eye(*matrix.shape)):
-        return Scan(scan.tensor, grid, original)
+        return replace(scan, grid=grid, original=original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
         check_displacement(displacement)
@@ -307,9 +315,26 @@ def resample(
     if scan.is_labels:
         values = sample(scan.tensor.double(), places, mode="nearest", padding="zeros").round().to(scan.tensor.dtype)
         return Scan(values, grid, original)
-    lowest = scan.tensor.min()
-    blurred = _blur(scan.tensor, np.linalg.norm(matrix[:, :-1], axis=1))
-    return Scan(sample(blurred - lowest, places, padding="zeros") + lowest, grid, original)
+    dark = scan.tensor.min() if scan.background is None else scan.background
+    steps = np.linalg.norm(matrix[:, :-1], axis=1)
+    values = sample(_blur(scan.tensor, steps) - dark, places, padding="zeros") + dark
+    inside = None if scan.inside is None else _inside(scan, scan.inside, places, steps)
+    return Scan(values, grid, original, inside, scan.background)
+
+
+def _inside(scan: Scan, inside: Tensor, places: Tensor, steps: Sequence[float]) -> Tensor:
+    """The field of view at places (1, dim, *space), voxels; beyond the file it goes on where the file ends in air."""
+    seen = sample(_blur(inside.float(), steps), places)
+    ends = sample(foreground(scan).float(), places)
+    last = places.new_tensor(scan.grid.space).view(1, -1, *[1] * (places.dim() - 2)) - 0.5
+    beyond = ((places < -0.5) | (places > last)).any(1, keepdim=True)
+    return (seen > _SEEN) & ~(beyond & (ends > 0.5))
+
+
+def foreground(scan: Scan) -> Tensor:
+    """What is not background, in the field of view: bool, as the tensor. scan: as of `normalise`."""
+    there = (scan.tensor - (scan.background or 0.0)).abs() > FOREGROUND
+    return there if scan.inside is None else there & scan.inside
 
 
 def _blur(image: Image, steps: Sequence[float]) -> Image:
@@ -338,8 +363,10 @@ def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
     before = [int(difference / 2) for difference in missing]  # towards zero, so that there and back is exact
     widths = [(first, difference - first) for first, difference in zip(before, missing, strict=True)]
     lowest = 0 if scan.is_labels else float(scan.tensor.min())
-    tensor = F.pad(scan.tensor, [width for pair in reversed(widths) for width in pair], value=lowest)
-    return replace(scan, tensor=tensor, grid=scan.grid.cropped([-first for first in before], space))
+    pads = [width for pair in reversed(widths) for width in pair]
+    inside = None if scan.inside is None else F.pad(scan.inside, pads)
+    grid = scan.grid.cropped([-first for first in before], space)
+    return replace(scan, tensor=F.pad(scan.tensor, pads, value=lowest), grid=grid, inside=inside)
 
 
 def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
@@ -350,11 +377,11 @@ def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
 def normalise(
     scan: Scan, *, percentiles: tuple[float, float] = (0.0, 99.5), window: tuple[float, float] | None = None
 ) -> Scan:
-    """Intensities as [0, 1]: linear from a low to a high value, cut beyond.
+    """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
-    percentiles: of all voxels, which give the two values; where these are one, as of a sparse image, the upper is that
-    of what is brighter, else the lower that of what is darker. window: the two values themselves, such as (-160, 240)
-    of CT.
+    percentiles: of the voxels in the field of view, which give the two values: see `regkit.images.content.window`.
+    window: the two values themselves, such as (-160, 240) of CT. Outside the field of view (NaN, padding) the result
+    has its background.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.
@@ -362,13 +389,12 @@ def normalise(
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
-    low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
-    if low == high and window is None:
-        brighter, darker = values[values > low], values[values < low]
-        if len(brighter):
-            high = float(np.percentile(brighter.cpu().numpy(), percentiles[1]))
-        elif len(darker):
-            low = float(np.percentile(darker.cpu().numpy(), percentiles[0]))
+    inside = content.field_of_view(values)
+    inside = inside if scan.inside is None else inside & scan.inside
+    if not inside.any():
+        raise InputError("a scan must have a field of view", "one with nothing in it", "check its mask")
+    dark = content.background(values, inside)
+    low, high = content.window(values, inside, dark, percentiles) if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
         raise InputError(
@@ -376,7 +402,14 @@ def normalise(
             f"{what}, of values from {float(values.min()):g} to {float(values.max()):g}",
             "check that it is no empty or constant image, or give a wider range",
         )
-    return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
+    level = min(max((dark - low) / (high - low), 0.0), 1.0)
+    unit = ((values - low) / (high - low)).clamp(0, 1)
+    if not inside.all():
+        unit = torch.where(inside, unit, level)
+    found = replace(scan, tensor=unit, inside=inside, background=level)
+    ends = foreground(found)
+    cut = any(ends.select(axis, end).any() for axis in range(2, ends.dim()) for end in (0, -1))
+    return found if cut or not inside.all() else replace(found, inside=None)
 
 
 # ---------------------------------------------------------------------------------------------- in
@@ -396,10 +429,13 @@ def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
         if not finite.any():
             raise InputError("an image must have finite values", f"{path} with none", "make or fetch it again")
         warnings.warn(
-            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; they count as 0.",
+            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; there it counts "
+            f"as not seen.",
             stacklevel=2,
         )
-        values = np.where(finite, values, np.float32(0))
+        scan, inside = _scan(values, grid), _scan(finite, grid).tensor
+        dark = content.background(scan.tensor, inside)
+        return replace(scan, tensor=torch.where(inside, scan.tensor, dark), inside=inside)
     return _scan(values, grid)
 
 
