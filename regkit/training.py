@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from regkit._core.files import read_tensors, write_atomically
 from regkit._core.interrupts import Bar, until_the_end
-from regkit.types import Image, InputError, InputTypeError, Pair
+from regkit.types import Count, Image, InputError, InputTypeError, Pair, Positive, Seed, Whole, check_kind
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
 
@@ -56,27 +56,17 @@ class Recipe:
         ValueError: a value is out of range.
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    batch: int = 1
-    seed: int = 0
+    steps: Whole = 1000
+    learning_rate: Positive = 1e-3
+    batch: Count = 1
+    seed: Seed = 0
     schedule: Schedule = "constant"
-    clip: float | None = None
+    clip: Positive | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        rules = {
-            "steps": (self.steps >= 0, "0 or more"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "schedule": (self.schedule in get_args(Schedule), f"one of {get_args(Schedule)}"),
-            "clip": (self.clip is None or self.clip > 0, "a positive number or None"),
-            "precision": (self.precision in get_args(Precision), f"one of {get_args(Precision)}"),
-        }
-        for name, (kept, rule) in rules.items():
-            if not kept:
-                raise InputError(f"{name} must be {rule}", f"{getattr(self, name)!r}", "change the recipe")
+        for name, hint in get_type_hints(Recipe, include_extras=True).items():
+            check_kind(getattr(self, name), hint, name)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -181,8 +171,8 @@ def train(
             training or cannot be written; an argument is out of range; nothing can be trained.
     """
     path = None if checkpoint is None else Path(checkpoint)
-    if every < 1:
-        raise InputError("every must be at least 1 step", every, "give no checkpoint to write none")
+    for name, value, hint in (("recipe", recipe, Recipe), ("every", every, Count), ("progress", progress, bool)):
+        check_kind(value, hint, name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             "a model must have weights to train",
@@ -387,8 +377,9 @@ def _check_source(source: Source, recipe: Recipe) -> None:
         )
     if not len(source):
         raise InputError("a source must hold at least one pair", "none", "check how it was made")
-    if recipe.batch > 1 and isinstance(source, list | tuple):
-        _check_sizes([_images(item) for item in source], f"batches of {recipe.batch} from {len(source)} pairs")
+    items = [_images(item) for item in source] if isinstance(source, list | tuple) else []
+    if recipe.batch > 1:
+        _check_sizes(items, f"batches of {recipe.batch} from {len(source)} pairs")
 
 
 def _fingerprint(moving: Image, fixed: Image) -> list[float]:

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from regkit import images
 from regkit.fields import identity, sample
 from regkit.images import Affine, Grid, header_affine, move_points, open_nifti, voxel_map, write_nifti
-from regkit.types import Displacement, InputError, at_least_float32, check_displacement, spatial
+from regkit.types import Displacement, InputError, at_least_float32, check_displacement, guard, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
 _PRECISION = 1 / 4096  # voxels
@@ -137,3 +137,6 @@ def read_displacement(path: Path | str) -> Deformation:
     voxels = np.tensordot(np.linalg.inv(canonical.affine[:3, :3])[list(canonical.axes)], whole, (1, -1))
     field = torch.from_numpy(voxels.astype(np.float32))
     return Deformation(field.reshape(1, len(canonical.axes), *canonical.space), canonical)
+
+
+guard(globals())

@@ -21,7 +21,7 @@ from regkit._core.sampler import Interpolation, sample
 from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
 from regkit.images.itk import Deformation, read_displacement
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.types import InputError, MissingFileError, MissingPackageError, guard
 
 Points = np.ndarray  # (n, 3), float64, mm, RAS
 
@@ -309,3 +309,6 @@ def _itk_field(image: Any) -> FieldMap:
     inverse = np.linalg.inv(grid.affine[:3, :3])[list(grid.axes)] @ _LPS[:3, :3]
     displacement = torch.from_numpy(np.moveaxis(full @ inverse.T, -1, 0)[None].copy())
     return FieldMap(Deformation(displacement, grid))
+
+
+guard(globals())

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ _REFINED = " + refinement"
 _OTHERS = ("none", "affine", "syn", "optimise")
 METHODS = (*_OTHERS, *NETWORKS, *(name + _REFINED for name in NETWORKS))  # in the order of the rows
 _KEY = "key"
+_MOST = {"dice": 1.0, "folds_percent": 100.0}  # what these cannot exceed
 _CERTAIN = 0.05  # p below which a difference is not taken for chance
 
 
@@ -104,7 +106,8 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
     with one_thread(), Bar(missing, disable=not progress, desc=name) as bar:
         for method, number in bar:
             bar.set_postfix_str(f"{method}, pair {number}")
-            values = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            reached = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            values = {column: value for column, value in reached.items() if math.isfinite(value)}
             _store(name, keys[method], Row(method, number, values))
     return stored(name)
 
@@ -134,17 +137,25 @@ def _read(name: str) -> list[tuple[str, Row]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [(line[_KEY], _row(line)) for line in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+            rows = [(line[_KEY], _row(line)) for line in csv.DictReader(file)]
+        if len({(row.method, row.pair) for _, row in rows}) < len(rows):
+            raise ValueError("a row that is there twice")
+        return rows
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
-            f"stored rows are a table with the columns method, pair, {_KEY} and numbers",
+            f"stored rows are a table with the columns method, pair, {_KEY} and finite numbers, one for each pair",
             f"{path} ({error!r})",
             "remove it and measure again",
         ) from error
 
 
 def _row(line: Mapping[str, str]) -> Row:
-    return Row(line["method"], int(line["pair"]), {name: float(line[name]) for name in COLUMNS if line.get(name)})
+    check_option("the method", line["method"], METHODS)
+    values = {name: float(line[name]) for name in COLUMNS if line.get(name)}
+    wrong = {name: value for name, value in values.items() if not abs(value) <= _MOST.get(name, sys.float_info.max)}
+    if wrong or None in line.values() or None in line:
+        raise ValueError(f"{wrong or 'a line of another length'}")
+    return Row(line["method"], int(line["pair"]), values)
 
 
 def _store(name: str, own: str, row: Row) -> None:

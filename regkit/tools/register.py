@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from regkit.images import Affine, Grid, Scan, TooLargeError, normalise, resample
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
 from regkit.tools.methods import Method, Usage, measured
-from regkit.types import InputError, Registration, check_finite
+from regkit.types import InputError, Registration, check_finite, check_memory, guard, is_memory
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
@@ -25,6 +26,7 @@ FOREGROUND = 0.1  # of the range of intensities
 _NEAR = 0.05  # of the size: foregrounds that close count as overlapping
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
 _NOISY, _SMOOTH = 0.5, 0.12  # of neighbours that differ; of the count of values by which they differ: an image's
+_IMAGES, _FIELDS = 2, 3  # of float32 that are there at once, whatever the method
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 # ---------------------------------------------------------------------------------------------- the affine stage
@@ -195,6 +197,8 @@ def register_scans(
     through = align(unit_moving, unit_fixed) if affine else np.eye(4)
     check_overlap(unit_moving, unit_fixed, through)
     grid = fixed.grid if spacing is None else fixed.grid.with_spacing(spacing)
+    wanted = math.prod(grid.space) * 4 * (_IMAGES + _FIELDS * len(grid.space))
+    check_memory(wanted, "a registration must fit into memory", _size(grid), "give a coarser --spacing")
     here = resample(unit_fixed, grid)
     near = resample(unit_moving, here, through=through)
     with measured(device) as usage:
@@ -231,19 +235,14 @@ def _run(method: Method, near: Scan, here: Scan, device: str) -> Registration:
     try:
         found = method(near.tensor.to(device), here.tensor.to(device))
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+        if not is_memory(error):
             raise
         raise TooLargeError(
             "a registration must fit into memory",
-            f"{method.name} on {here.grid.space} voxels of {_listed(here.spacing)} mm",
+            f"{method.name} on {_size(here.grid)}",
             _advice(method, near, here, device),
         ) from error
     return Registration(found.displacement.cpu(), None if found.inverse is None else found.inverse.cpu())
-
-
-def _is_memory(error: Exception) -> bool:
-    """Whether it was the memory; torch has a class for that of a GPU, and none for the computer's own."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
@@ -258,8 +257,8 @@ def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
     return "a quarter of the size does not fit either: free memory, or take another method"
 
 
-def _listed(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:.3g}" for number in numbers)
+def _size(grid: Grid) -> str:
+    return f"{grid.space} voxels of {' x '.join(f'{size:.3g}' for size in grid.spacing)} mm"
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -345,3 +344,6 @@ def _share_inside(label: Scan, grid: Grid) -> float:
     matrix = voxel_map(label.grid, grid)
     there = places @ matrix[:, :-1].T + matrix[:, -1]
     return float(((there >= -0.5) & (there <= np.array(grid.space) - 0.5)).all(1).mean())
+
+
+guard(globals())
