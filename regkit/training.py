@@ -7,7 +7,6 @@ draw random numbers without changing it.
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import io
 import json
@@ -27,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from regkit._core.files import read_tensors, write_atomically
 from regkit._core.interrupts import Bar, until_the_end
+from regkit._core.processes import answering, join, one_statistic
 from regkit.types import Count, Image, InputError, InputTypeError, Pair, Positive, Seed, Whole, check_kind
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
@@ -162,7 +162,9 @@ def train(
 
     Ctrl-C ends the training after the step in hand: the checkpoint is written and the history so far returned (a second
     Ctrl-C interrupts at once). Under `torchrun` each process takes its share: W processes with batch B take the step of
-    one with batch W B, batch normalisation aside; put the model on the process's own device first. The model is trained
+    one with batch W B, up to rounding: batch normalisation has one statistic over all, and what a model draws in a step
+    is drawn once for all. A process that does not answer for five minutes (REGKIT_TIMEOUT, seconds) ends it with an
+    error. Put the model on the process's own device first. The model is trained
     in training mode; each module's mode and torch's global random state are left as they were found.
 
     Raises:
@@ -183,7 +185,7 @@ def train(
     device = next(model.parameters()).device
     found = [(module, module.training) for module in model.modules()]
     run: _Run | None = None
-    rank, world = _processes(device)
+    rank, world = join(device)
     if path is not None and rank == 0:
         _check_place(path)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -226,7 +228,7 @@ class _Run:
         """Take the steps that are left."""
         try:
             for step in range(len(self.history), self.recipe.steps):
-                with until_the_end(impatient=True):
+                with until_the_end(impatient=True), answering(f"step {step} is taken"):
                     terms = self.take(step)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
@@ -244,6 +246,8 @@ class _Run:
         torch.manual_seed(_mixed(self.recipe.seed, step, self.rank))
         batch = _batch(self.source, self.recipe, step, self.rank, self.world)
         moving, fixed = (image.to(self.device) for image in batch)
+        if self.world > 1:  # what a model draws, such as points to look at, all processes draw alike
+            torch.manual_seed(_mixed(self.recipe.seed, step, 0))
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         states = [(generator, generator.get_state()) for generator in generators(self.model)]
         try:
@@ -266,7 +270,8 @@ class _Run:
         """Put the gradient of the loss into the parameters; returns the terms' values."""
         self.model.train()
         self.optimiser.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        with half, one_statistic(self.model):
             registration = self.network(moving, fixed)
         terms = self.model.objective(_widened(registration), moving, fixed)
         values = _values(terms, self.world)
@@ -405,19 +410,6 @@ def _check_place(path: Path) -> None:
             f"{path} ({error})",
             "name another file, such as runs/training.pt",
         ) from error
-
-
-def _processes(device: torch.device) -> tuple[int, int]:
-    """This process's rank and the number of processes; joins the group that torchrun describes, until the exit."""
-    if not distributed.is_available():
-        return 0, 1
-    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(distributed.destroy_process_group)
-    if not distributed.is_initialized():
-        return 0, 1
-    distributed.barrier()  # what the first process wrote in a training before is there for all
-    return distributed.get_rank(), distributed.get_world_size()
 
 
 # ---------------------------------------------------------------------------------------------- resuming
