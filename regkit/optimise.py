@@ -24,12 +24,15 @@ from regkit.types import (
     Displacement,
     Image,
     InputError,
+    Matrix,
     Registration,
+    Whole,
     at_least_float32,
     check_displacement,
     check_pair,
     check_same_grid,
     choose,
+    guard,
     spatial,
 )
 
@@ -88,13 +91,13 @@ def optimise_field(
     fixed: Image,
     *,
     output: Output = "displacement",
-    affine: Tensor | None = None,
+    affine: Matrix | None = None,
     start: Displacement | None = None,
     similarity: Similarity = losses.mse,
     weight: float = 0.03,
     steps: int = 300,
     learning_rate: float = 0.1,
-    squarings: int | None = 7,
+    squarings: Whole | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
     """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
@@ -169,7 +172,7 @@ def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
     return inverse if affine is None else compose(inverse, affine_displacement(invert_affine(affine), spatial(inverse)))
 
 
-def invert_affine(affine: Tensor) -> Tensor:
+def invert_affine(affine: Matrix) -> Tensor:
     """The matrix (B, dim, dim + 1) of the inverse map: A⁻¹ and -A⁻¹ t."""
     inverse = torch.linalg.inv(affine[:, :, :-1])
     return torch.cat([inverse, -inverse @ affine[:, :, -1:]], 2)
@@ -352,3 +355,6 @@ def _counted(similarity: Similarity, bar: Bar) -> Similarity:
         return value
 
     return counted
+
+
+guard(globals())

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel
 import numpy as np
@@ -38,9 +38,9 @@ from regkit import types
 from regkit.fields import identity, sample
 from regkit.images import content
 from regkit.images.content import FOREGROUND
-from regkit.images.formats import TooLargeError, open_nifti, read_values
+from regkit.images.formats import open_nifti, read_values
 from regkit.images.headers import header_affine, itk_affine, store
-from regkit.types import Displacement, Image, InputError, check_displacement, spatial
+from regkit.types import Displacement, Image, InputError, TooLargeError, check_displacement, guard, spatial
 
 __all__ = [
     "Affine",
@@ -62,7 +62,13 @@ __all__ = [
     "write_labels",
 ]
 
-Affine = np.ndarray  # (4, 4), float64
+
+def _check_form(affine: np.ndarray, name: str) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError(f"{name} must be (4, 4) and finite", affine.tolist(), "repair the image's header")
+
+
+Affine = Annotated[np.ndarray, _check_form]  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
@@ -70,6 +76,7 @@ _SAME_PLACE = 0.01  # voxels: where regkit and ITK see one file
 _SEEN = 0.9  # of a voxel: less of it in the field of view is outside
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
+_EXACT = 2.0**53  # above, numbers are read as their neighbours
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -129,7 +136,7 @@ class Grid:
         affine[:3, 3] += self.affine[:3, :3] @ first
         return Grid(tuple(shape), affine)
 
-    def with_space(self, space: Sequence[int]) -> Grid:
+    def with_space(self, space: Sequence[types.Count]) -> Grid:
         """Other numbers of voxels over the same extent, from edge to edge."""
         return self._divided([size / new for size, new in zip(self.space, space, strict=True)], space)
 
@@ -190,10 +197,10 @@ class Scan:
     background: float | None = None
 
     def __post_init__(self) -> None:
-        if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
+        if tuple(self.tensor.shape) != (1, 1, *self.grid.space) or self.tensor.is_complex():
             raise InputError(
-                "a scan's tensor must be (1, 1, *space) on its grid",
-                f"{tuple(self.tensor.shape)} on {self.grid.space}",
+                "a scan's tensor must be (1, 1, *space) on its grid, in real numbers",
+                f"{self.tensor.dtype} of {tuple(self.tensor.shape)} on {self.grid.space}",
                 "resample it to that grid",
             )
 
@@ -218,8 +225,7 @@ class Scan:
 
 
 def _check_affine(affine: Affine) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError("an affine must be (4, 4) and finite", f"{affine.tolist()}", "repair the image's header")
+    _check_form(affine, "an affine")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing.tolist())
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -354,7 +360,7 @@ def to_original(scan: Scan) -> Scan:
 # ---------------------------------------------------------------------------------------------- sizes, intensities
 
 
-def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
+def crop_or_pad(scan: Scan, space: Sequence[types.Count]) -> Scan:
     """The scan about its centre with another number of voxels; the same call with the old number goes back.
 
     Added voxels have the lowest value, those of labels 0; `to_original` also undoes it.
@@ -369,13 +375,16 @@ def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
     return replace(scan, tensor=F.pad(scan.tensor, pads, value=lowest), grid=grid, inside=inside)
 
 
-def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
+def pad_to_multiple(scan: Scan, multiple: types.Count) -> Scan:
     """The scan with voxels added on both sides, to a size divisible by `multiple` along each axis."""
     return crop_or_pad(scan, [size + -size % multiple for size in scan.grid.space])
 
 
 def normalise(
-    scan: Scan, *, percentiles: tuple[float, float] = (0.0, 99.5), window: tuple[float, float] | None = None
+    scan: Scan,
+    *,
+    percentiles: tuple[types.Percent, types.Percent] = (0.0, 99.5),
+    window: tuple[float, float] | None = None,
 ) -> Scan:
     """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
@@ -453,6 +462,9 @@ def read_labels(path: Path | str, *, volume: int | None = None) -> Scan:
             f"{path} with values such as {values[values != whole].flat[0]:g}",
             "give the file of the labels, not of the image, and resample labels by the nearest voxel only",
         )
+    if np.abs(whole).max() > _EXACT:
+        received = f"{path} with {whole.flat[np.abs(whole).argmax()]:g}"
+        raise InputError("labels must be whole numbers up to 2**53", received, "number them anew")
     return _scan(whole.astype(np.int64), grid)
 
 
@@ -548,3 +560,6 @@ def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
     store(path, image)
+
+
+guard(globals())

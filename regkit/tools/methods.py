@@ -155,6 +155,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
+    types.check_kind(spacing, types.Positive | None, f"the spacing that {path} names")
     return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
