@@ -6,7 +6,8 @@ those rules are written as code; each error states the rule, then what was recei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -40,6 +41,26 @@ class MissingFileError(InputError, FileNotFoundError):
 
 class MissingPackageError(InputError, ImportError):
     """An `InputError` of a package that is not installed."""
+
+
+DISTRIBUTION = "regkit-registration"  # what pip calls this library: to pip, `regkit` is somebody else's
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Around the imports of an extra's packages: a missing one is told with the line that installs it.
+
+    Raises:
+        MissingPackageError: what needs them, the package, the extra.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = error.name or str(error)
+        if isinstance(error, MissingPackageError) or package.startswith("regkit"):
+            raise
+        remedy = f'run: pip install "{DISTRIBUTION}[{extra}]"'
+        raise MissingPackageError(f"{what} needs {package}", "an environment without it", remedy) from error
 
 
 Dim = Literal[2, 3]

@@ -21,7 +21,7 @@ from regkit._core.sampler import Interpolation, sample
 from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
 from regkit.images.itk import Deformation, read_displacement
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.types import InputError, MissingFileError, needing
 
 Points = np.ndarray  # (n, 3), float64, mm, RAS
 
@@ -246,10 +246,8 @@ def _reader(path: Path) -> Callable[[Path], Map]:
 
 
 def _simpleitk(path: Path) -> Any:
-    try:
+    with needing("itk", f"reading {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     return SimpleITK
 
 

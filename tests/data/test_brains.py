@@ -38,7 +38,9 @@ def overlap(first, second):
 def test_the_template_is_the_one_that_every_stored_result_was_made_with():
     maps = atlas._template()[:3]
     digest = hashlib.sha256(b"".join((255 * each).round().astype("uint8").tobytes() for each in maps)).hexdigest()
-    assert digest.startswith("79197a4e816fe769") and all(each.dtype == "float32" for each in maps)  # those of nilearn's files
+    assert digest.startswith("79197a4e816fe769") and all(
+        each.dtype == "float32" for each in maps
+    )  # those of nilearn's files
     assert all((each == each[::-1]).all() and each.max() == 1 for each in maps)
 
 
