@@ -17,6 +17,7 @@ import torch
 from helpers.tutorials import ROOT, SOURCES
 
 from regkit import __main__ as command_line
+from regkit import __version__
 from regkit.course import notebooks
 from regkit.images import Grid, Scan, write_image
 from regkit.types import DISTRIBUTION
@@ -233,7 +234,7 @@ def test_the_readmes_python_runs(monkeypatch, tmp_path):
 
 def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
-    lines = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)
+    lines = re.findall(r"^python3 -m venv .* -m .*$", readme, re.MULTILINE)
     assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest")
     pattern = re.search(r"grep -m 1 -E '(.*)' README.md", ci).group(1)
     assert [line for line in lines if re.search(pattern, line)] == [lines[1]]
@@ -242,10 +243,12 @@ def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
 
 
-def test_what_errors_tell_to_install_is_what_pyproject_calls_it():
+def test_names_and_versions_agree_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras, code = project["optional-dependencies"], "".join(path.read_text() for path in ROOT.glob("regkit/**/*.py"))
     assert project["name"] == DISTRIBUTION and project["urls"]["Repository"].endswith(notebooks.repository())
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     asked = set(re.findall(r'needing\("(\w+)"', code))
     assert asked >= {"notebooks", "lab", "itk", "ants", "dev"} and asked <= set(extras)
 
