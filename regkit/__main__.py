@@ -15,12 +15,10 @@ import sys
 from regkit._core import __version__
 from regkit.commands import COMMANDS, EXAMPLES, Help, plainly, silence
 
-PROGRAM = "python -m regkit"
-
 
 def parse(words: list[str]) -> argparse.Namespace:
     """What the words ask for; `run` does it. Of the commands only the one that is asked for is imported."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Deep-learning image registration.")
+    parser = argparse.ArgumentParser(prog="python -m regkit", description="Deep-learning image registration.")
     parser.add_argument("--version", action="version", version=f"regkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     asked = next((word for word in words if not word.startswith("-")), None)
@@ -29,7 +27,7 @@ def parse(words: list[str]) -> argparse.Namespace:
             getattr(importlib.import_module(f"regkit.commands.{name}"), f"add_{name}")(commands)
             command = commands.choices[name]
             command.formatter_class = Help
-            command.epilog = f"example: {PROGRAM} {name} {EXAMPLES[name]}"
+            command.epilog = f"example: {parser.prog} {name} {EXAMPLES[name]}"
             command.add_argument("--quiet", action="store_true", help="print warnings and errors only")
         else:
             commands.add_parser(name, help=text)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors
 import safetensors.torch
@@ -20,12 +20,14 @@ from torch import nn
 from regkit import models
 from regkit._core import __version__
 from regkit._core.files import State, fill, write_atomically
+from regkit.models.layers import Network
 from regkit.models.official import load_official, rename
-from regkit.types import InputError, InputTypeError, MissingFileError
+from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
 __all__ = ["describe", "load", "load_official", "rename", "save"]
 
 FORMAT = 1
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None, command: str = "") -> None:
@@ -57,7 +59,15 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
     write_atomically(path, safetensors.torch.save(tensors, description))
 
 
-def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> Any:
+@overload
+def load(path: Path | str) -> Network[Registration]: ...
+
+
+@overload
+def load(path: Path | str, *, make: Callable[..., Model]) -> Model: ...
+
+
+def load(path: Path | str, *, make: Callable[..., Any] | None = None) -> Any:
     """The model that `save` wrote, on the CPU and in evaluation mode (to train it further: `model.train()`).
 
     make: the model's class where it is none of `regkit.models`. Lists among its arguments come back as tuples.

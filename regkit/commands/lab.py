@@ -12,12 +12,7 @@ from regkit.commands import COMMANDS
 def add_lab(commands: Any) -> None:
     """`lab`: open a working copy of the course in JupyterLab at the first tutorial."""
     parser = commands.add_parser("lab", help=COMMANDS["lab"])
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default="regkit-course",
-        help="the working copy: what you changed in it stays, and newer notebooks come beside it",
-    )
+    parser.add_argument("--folder", type=Path, default="regkit-course", help="working copy; what you changed stays")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
     parser.add_argument("--port", type=int, default=8888, help="on this machine (8888, or the next free one)")
     parser.set_defaults(run=run)

@@ -134,15 +134,11 @@ def _deliver(content: bytes, place: Path, earlier: str | None = None) -> list[Pa
         current = path.read_bytes() if path.exists() else None
         if current == content:
             break
-        if current is None or _checksum(current) == earlier or is_untouched(path):
+        if current is None or hashlib.sha256(current).hexdigest() == earlier or is_untouched(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             return [path]
     return []
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def is_untouched(path: Path) -> bool:
@@ -226,7 +222,7 @@ def working_copy(target: Path) -> list[Path]:
     delivered, came = {}, []
     for path in files:
         name, content = path.relative_to(course).as_posix(), path.read_bytes()
-        delivered[name] = _checksum(content)
+        delivered[name] = hashlib.sha256(content).hexdigest()
         if delivered[name] != before.get(name) or not (target / name).exists():
             came += _deliver(content, target / name, before.get(name))
     write_atomically(note, json.dumps(delivered, indent=1).encode())
