@@ -278,6 +278,7 @@ def refine_field(
     """
     check_pair(moving, fixed)
     scales = _scales(spatial(fixed), most, 2 if found is None else 1) if halvings is None else halvings
+    name = "optimise" if found is None else "refine"
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
     check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
     before = found.displacement.detach()
@@ -285,7 +286,7 @@ def refine_field(
     moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
     start = resize_displacement(before, spatial(fixed))
     there = back = torch.zeros_like(start)  # what is found here, on the finest scale's grid
-    with Bar(total=steps * len(scales), disable=not progress, desc="refine") as bar:
+    with Bar(total=steps * len(scales), disable=not progress, desc=name) as bar:
         for count in scales:
             step = optimise_field(
                 _coarse(warp(moving, compose(start, there)), count - finest),

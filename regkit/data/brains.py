@@ -197,7 +197,6 @@ class BrainPairs(Sequence[Pair]):
     "random" draws them anew for each subject; "mixed" tosses a coin between "t1" and "shared".
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
 
@@ -259,7 +258,6 @@ def brain_source(
     0 and 1, the share of the pairs that are.
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
     check_option("motion", motion, get_args(Motion))

@@ -19,7 +19,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory
+from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory, needing
 
 READ = ".nii, .nii.gz, .nii.bz2, .hdr with .img, .mgz, .mgh, .mnc; .nrrd, .nhdr, .mha, .mhd with SimpleITK"
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -237,10 +237,8 @@ def first_line(error: Exception) -> str:
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    try:
+    with needing("itk", f"reading {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     try:
         _check_meta_image(path)
         image = SimpleITK.ReadImage(str(path))

@@ -20,7 +20,7 @@ from regkit import fields, losses, types
 from regkit._core.grid import identity
 from regkit._core.inversion import invert
 from regkit._core.sampler import compose, exponential, sample, warp
-from regkit.models.layers import check_inputs, configured, conv, convolve, pad_to_multiple, swap
+from regkit.models.layers import Network, check_inputs, configured, conv, convolve, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, choose, spatial
 
 Spline = Literal["plain", "prefiltered"]
@@ -50,7 +50,7 @@ class SITRegistration(Registration):
 
 
 @configured
-class SITReg(nn.Module):
+class SITReg(Network[SITRegistration]):
     """Symmetric, inverse consistent, topology preserving registration (Honkamaa and Marttinen).
 
     L = R = identity, then at each level, coarse to fine, both images' features are compared in the middle and
