@@ -103,7 +103,7 @@ def pull(image, u):
 #
 # $N$ is the number of voxels. The first term is the **misfit**: the mean of the squared differences. The second is the
 # **roughness**: $\nabla v$ is how much $v$ differs between neighbouring voxels, and we take the mean of its square over
-# voxels, components of $v$ and directions. $\lambda$ says how much roughness costs. The network is never shown the right
+# voxels, components of $v$ and directions. $\lambda$ is the price of roughness. The network is never shown the right
 # displacement. (Balakrishnan et al., VoxelMorph, 2019, eq. 2; the velocity: Dalca et al., 2019.)
 
 

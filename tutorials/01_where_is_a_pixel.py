@@ -64,7 +64,7 @@ assert bright > usual, (
 # %% [markdown]
 # Where is the cross? Four programs give four answers:
 #
-# | who | says | unit and origin |
+# | who | answer | unit and origin |
 # |---|---|---|
 # | your array | `[70, 62, 12]` | **index**: whole numbers, which box of memory |
 # | regkit | (70.0, 62.0, 12.0) | **voxel**: real numbers; voxel *centres* are whole, a voxel reaches ±0.5 around them |
@@ -274,7 +274,7 @@ assert off < 1e-3, (
 # ## Left is a sign
 #
 # Along axis 0 the first number *falls* at each step: this array runs towards the patient's **left**. You cannot see this
-# in the picture, because a brain looks nearly the same in a mirror. Only the affine says it.
+# in the picture, because a brain looks nearly the same in a mirror. Only the affine shows it.
 #
 # There are two ways to show such a plane, and both are in use. In the **radiological convention** the patient's left is
 # at the right of the picture, as if you looked at the patient from the feet. In the **neurological convention** the
@@ -408,7 +408,8 @@ assert np.allclose(ends, (-0.5, 0.5), atol=1e-4) and abs(centre) < 0.01, (
 # %% [markdown]
 # **Symptom:** the picture looks perfect. The error is zero in the middle, where you look and where most tests put their
 # dot. It is half a voxel at the border. The sampler reads at places that are too far out, by $N/(N-1)$, so the picture
-# **shrinks** by $(N-1)/N$. **The error adds up:** after ten such warps, the outer five voxels show what lies outside the image.
+# **shrinks** by $(N-1)/N$. **The error adds up:** after ten such warps, the outer five voxels show what lies outside the
+# image.
 #
 # **Fix:** name the convention in every call. Test with a dot in a *corner* of an image with unequal sides, so that a
 # swapped axis or a wrong $N$ shows. Take odd sides: half of an odd number leaves a remainder, and code that forgets it
