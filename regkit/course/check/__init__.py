@@ -30,7 +30,10 @@ A function of two to five lines that the notebook needs later is written in `han
 from regkit.course.check.exercise import Exercise as Exercise
 from regkit.course.check.exercise import Mistake as Mistake
 from regkit.course.check.exercise import Verdict as Verdict
+from regkit.course.check.hands.t00 import *
+from regkit.course.check.hands.t01 import *
 from regkit.course.check.hands.t02 import *
+from regkit.course.check.hands.t03 import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *
