@@ -72,8 +72,9 @@ def by_hand(
 ) -> Callable[[Function], ByHand]:
     """A decorator that makes the solution an exercise, judged by what it gives: tensors or numbers, or a tuple.
 
-    calls: makes the arguments of some calls. mistakes: by name, a text of the solution, what is written in its place,
-    and the hint. otherwise: the hint for all others that are not right.
+    calls: makes the arguments of some calls; over those that require a gradient the slope is judged, too. mistakes: by
+    name, a text of the solution, what is written in its place, and the hint. otherwise: the hint for all others that
+    are not right.
     """
 
     def make(solution: Function) -> ByHand:
@@ -117,7 +118,7 @@ def _outputs(calls: Calls, answer: Any) -> list[Tensor]:
     """What the function gives for each of the calls, whose arguments it may change."""
     function = function_of("these arguments", answer)
     try:
-        given = [function(*copy.deepcopy(arguments)) for arguments in calls()]
+        given = [value for arguments in calls() for value in _called(function, copy.deepcopy(arguments))]
     except Exception:
         if _has_dots(function):
             raise Unanswered("There is still a ... in it.") from None
@@ -126,6 +127,14 @@ def _outputs(calls: Calls, answer: Any) -> list[Tensor]:
         raise Unanswered("It returns nothing yet.")
     parts = [part for value in given for part in (value if isinstance(value, tuple) else (value,))]
     return [torch.as_tensor(part, dtype=torch.float64).detach() for part in parts]
+
+
+def _called(function: Function, arguments: tuple[Any, ...]) -> list[Any]:
+    """What a function gives, and its gradient over each of the arguments that require one."""
+    value, over = function(*arguments), [one for one in arguments if torch.is_tensor(one) and one.requires_grad]
+    if torch.is_tensor(value) and value.requires_grad:
+        return [value, *torch.autograd.grad(value.sum(), over, materialize_grads=True)]
+    return [value, *map(torch.zeros_like, over)]
 
 
 def _has_dots(function: Function) -> bool:
