@@ -104,7 +104,7 @@ my_shift = "inverted"
 
 
 # %%
-@check.loss_by_hand
+@check.registration_loss_by_hand
 def registration_loss(found, moving, fixed, weight=0.002):
     """Misfit + λ · roughness, one number. found: a Registration; images: (B, 1, H, W)."""
     warped = ...  # moving, warped: found has a displacement and a velocity

@@ -8,7 +8,7 @@ from regkit import losses
 from regkit.course.check.hands import by_hand
 from regkit.types import Registration
 
-__all__ = ["dice_by_hand", "loss_by_hand", "train_by_hand"]
+__all__ = ["dice_by_hand", "registration_loss_by_hand", "train_by_hand"]
 
 
 class _Network(torch.nn.Module):
@@ -43,7 +43,7 @@ def registration_loss(found, moving, fixed, weight=0.002):
 
 
 # a function that another solution calls keeps a name of its own
-loss_by_hand = by_hand(
+registration_loss_by_hand = by_hand(
     "Write the three lines: the warped images, the misfit, and the loss.",
     praise="the loss of tutorials 04 and 05. No true field occurs in it.",
     calls=_found_and_images,
