@@ -197,7 +197,7 @@ assert euler[1] > 5 and euler[128] < 0.25, (
 # step: `follow_by_hand(..., steps=128)` counts the small steps. But `regkit.exponential(velocity, steps=7)` counts the
 # squarings, as papers do.
 #
-# You wrote `compose` in tutorial 02. From here on take regkit's, `regkit.compose(u, v)`.
+# You wrote `compose` in tutorial 02. From here on take regkit's, `fields.compose(u, v)`.
 
 
 # %%
@@ -265,7 +265,7 @@ def invert_by_hand(u, iterations=50):
     """z with z(x) = -u(x + z(x)): the displacement of the inverse. u, z: (1, 2, H, W), voxels."""
     z = ...  # a first guess: no displacement, or -u
     for _ in range(iterations):
-        z = ...  # the right side of the equation; regkit.warp(u, ...) reads u elsewhere
+        z = ...  # the right side of the equation; fields.warp(u, ...) reads u elsewhere
     return z
 
 

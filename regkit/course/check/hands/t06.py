@@ -3,8 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-import regkit
-from regkit import losses
+from regkit import fields, losses
 from regkit.course.check.hands import by_hand
 from regkit.types import Registration
 
@@ -20,7 +19,7 @@ class _Network(torch.nn.Module):
 
     def forward(self, moving, fixed):
         velocity = F.conv2d(torch.cat([moving, fixed], 1), self.weight, padding=1)
-        return Registration(regkit.exponential(velocity, steps=2), velocity=velocity)
+        return Registration(fields.exponential(velocity, steps=2), velocity=velocity)
 
 
 def _network_and_images():
@@ -37,7 +36,7 @@ def _found_and_images():
 
 def registration_loss(found, moving, fixed, weight=0.002):
     """Misfit + λ · roughness, one number. found: a Registration; images: (B, 1, H, W)."""
-    warped = regkit.warp(moving, found.displacement)
+    warped = fields.warp(moving, found.displacement)
     misfit = ((warped - fixed) ** 2).mean()
     return misfit + weight * losses.diffusion(found.velocity)
 
