@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 Run = Callable[[argparse.Namespace], int]
 COMMANDS = {
     "register": "register two scans (NIfTI): warped image, displacement fields for ITK and ANTs, report, metrics",
+    "examine": "look at a scan's file before it is registered; write a copy with a plain header",
     "apply": "carry an image, labels or landmarks through maps of register, ITK or ANTs, interpolated once",
     "train": "train a network; go on where a training was interrupted",
     "evaluate": "compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
@@ -45,15 +47,13 @@ EXAMPLES = {
 NETWORKS = ("gradicon", "sacbnet", "sitreg", "smgicnet", "spnet", "voxelmorph")
 METHODS = (*NETWORKS, "optimise", "syn", "affine", "none")
 BENCHMARKS = ("hollow", "hollow_64", "vessels", "brains", "brains_unaligned", "brains_3d", "brains_3d_unaligned")
-_TOLD = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
 
 
 def plainly(run: Run) -> Run:
     """A command that tells what went wrong in one line instead of a traceback, and warnings likewise.
 
-    Bad input (ValueError), files (OSError), numbers that are not finite (FloatingPointError), too little memory
-    (MemoryError, on a GPU torch's own) and what is not installed (ImportError) end it with status 1, Ctrl-C with 130;
-    arguments that argparse does not know end it with 2.
+    Every error ends it with status 1, Ctrl-C with 130; arguments that argparse does not know end it with 2. What no
+    command foresees, a fault of regkit, is a traceback as well under `python -X dev`.
     """
 
     @functools.wraps(run)
@@ -66,15 +66,55 @@ def plainly(run: Run) -> Run:
                 print("regkit: interrupted", file=sys.stderr)
                 return 130
             except Exception as error:
-                import torch
-
-                if not isinstance(error, (*_TOLD, torch.cuda.OutOfMemoryError)):
+                said = sentence(error)
+                if said is None and sys.flags.dev_mode:
                     raise
-                words = " ".join(str(error).splitlines()) or f"{type(error).__name__}, too little memory?"
-                print(f"regkit: {words}", file=sys.stderr)
+                fault = f"a command must end well, received {type(error).__name__} ({_line(error)}); this is a fault"
+                print(f"regkit: {said or f'{fault} of regkit: report it'}", file=sys.stderr)
                 return 1
 
     return told
+
+
+def sentence(error: Exception) -> str | None:
+    """An error in one line: the rule, what was received, and what to do; None for one that nobody foresaw."""
+    from regkit.types import InputError, is_memory
+
+    if isinstance(error, InputError) or not (isinstance(error, OSError) or is_memory(error)):
+        known = isinstance(error, ValueError | FloatingPointError | ImportError)
+        return _line(error) if known else None
+    if is_memory(error):
+        remedy = "take smaller images or a smaller network, or free memory"
+        return str(InputError("what a command computes must fit into memory", f"«{_line(error)}»", remedy))
+    assert isinstance(error, OSError)
+    received = f"«{error.strerror or _line(error)}»" + (f" at {error.filename}" if error.filename else "")
+    for numbers, rule, remedy in _SYSTEM:
+        if error.errno in numbers:
+            return str(InputError(rule, received, remedy))
+    return str(InputError("files must be readable and folders writable", received, "check the path and the disk"))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+_SYSTEM = (  # what errors of the operating system mean
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "the disk must have room for what is written",
+        "free some space and run it again; what was there is as it was",
+    ),
+    (
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "files must be readable and folders writable",
+        "choose another place, or change its permissions",
+    ),
+    (
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        "a folder must be given where a folder goes, a file where a file goes",
+        "check the path",
+    ),
+)
 
 
 @contextlib.contextmanager

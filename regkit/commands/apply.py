@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Read, carry, write."""
     from regkit.images import read_image, to_original, write_image, write_labels
     from regkit.images.points import read_landmarks, write_landmarks
-    from regkit.images.transforms import Chain, carry_scan, read_map
+    from regkit.images.transforms import Chain, between, carry_scan, read_map
 
     kind, source = chosen.to[0], Path(chosen.to[1])
     if kind not in ("image", "labels", "points"):
@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         refuse("an image comes to the grid of a scan", f"--to {kind} without --like", "give --like FIXED")
     grid = read_image(chosen.like, volume=_first(chosen.like)).original
     scan = _read(kind, source, chosen.volume)
-    carried = carry_scan(scan, grid, chain, smooth_labels=chosen.smooth, outside=chosen.outside)
+    carried = carry_scan(scan, grid, between(chain, scan, grid), smooth_labels=chosen.smooth, outside=chosen.outside)
     (write_labels if scan.is_labels else write_image)(chosen.out, to_original(carried))
     print(f"{source.name} through {', '.join(path.name for path in chosen.maps)}: {chosen.out}")
     return 0

@@ -5,10 +5,9 @@ A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise
 instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with
 the same two cells, made here, so that each notebook opens in Colab by itself. `lab` opens a working copy of the
 learner's notebooks: those of a clone, or those that an installed regkit has (regkit/course/tutorials, put there by
-setup.py).
+setup.py). A function under `@check.<name>` has blanks for the learner, and the solution of
+`regkit.course.check.hands` for the instructor.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -100,9 +99,10 @@ def edition(source: Path, which: Edition) -> str:
 
     notebook = jupytext.read(source)
     shown = [cell for cell in notebook.cells if not HIDDEN[which] & set(cell.metadata.get("tags", []))]
-    cells = [*_opening(source.stem), *(_cell(cell.cell_type, cell.source, cell.metadata) for cell in shown)]
+    texts = [_solved(cell.source) if which == "instructor" else cell.source for cell in shown]
+    cells = [_cell(cell.cell_type, text, cell.metadata) for cell, text in zip(shown, texts, strict=True)]
     content = {
-        "cells": list(_with_ids(cells)),
+        "cells": list(_with_ids([*_opening(source.stem), *cells])),
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -170,6 +170,14 @@ def editions(source: Path) -> dict[Edition, Path]:
 def _opening(name: str) -> list[dict[str, Any]]:
     words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}
     return [_cell("markdown", BADGE.format(**words), {}), _cell("code", BOOTSTRAP.format(**words), {})]
+
+
+def _solved(text: str) -> str:
+    """A cell's text; the solution in place of a function that the learner writes."""
+    from regkit.course import check
+
+    name = re.match(r"@check\.(\w+)\n", text)
+    return f"{name[0]}{getattr(check, name[1]).solution}" if name else text
 
 
 def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:

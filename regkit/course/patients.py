@@ -4,8 +4,6 @@
 again and again, each time with one thing wrong.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

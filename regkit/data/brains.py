@@ -20,7 +20,7 @@ from regkit._core.windows import gaussian_blur
 from regkit.data import Split
 from regkit.data.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
+from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, guard, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
 Motion = Literal["small", "large"]
@@ -325,3 +325,6 @@ def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Ten
     matrix[:dim, :dim] *= uniform(*_SHRINK, (dim,), generator)
     matrix[:dim, dim] = uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
+
+
+guard(globals())

@@ -18,14 +18,11 @@ from regkit._core.grid import identity
 from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
 from regkit.models.layers import Network, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
-from regkit.types import Dim, Displacement, Image, Registration, spatial
+from regkit.types import Amount, Count, Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
-
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
-
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
-
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
 
 
@@ -78,7 +75,7 @@ class SPNet(Network[SPNetRegistration]):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
+        in_channels: Count = 1,
         levels: Literal[1, 2, 3, 4] = 4,
         integrate: bool = True,
         image_encoding: bool = True,
@@ -87,8 +84,8 @@ class SPNet(Network[SPNetRegistration]):
         bidirectional: bool = True,
         average: bool = True,
         geometry: Geometry = "aligned",
-        weight: float = 1.0,
-        inverse_weight: float = 1.0,
+        weight: Amount = 1.0,
+        inverse_weight: Amount = 1.0,
     ) -> None:
         super().__init__()
         self.dim, self.stride, self.geometry = dim, 2 ** (levels - 1), geometry

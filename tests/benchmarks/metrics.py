@@ -1,7 +1,5 @@
 """Overlap and surface distances of 35 structures, and the other metrics of one pair."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from harness import compare, peer

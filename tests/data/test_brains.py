@@ -1,7 +1,5 @@
 """Synthetic brains: laws of the anatomy, of the subjects and of the true displacement; seeds; no network."""
 
-from __future__ import annotations
-
 import hashlib
 import socket
 from statistics import mean

@@ -1,7 +1,5 @@
 """The networks that come with regkit: small files that say what made them, and do on new brains what they claim."""
 
-from __future__ import annotations
-
 from statistics import fmean
 
 import pytest

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from regkit import types
 from regkit._core.sampler import compose, exponential, warp
 from regkit.fields import normalized_to_voxels, upsample, voxels_to_normalized
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
@@ -21,7 +22,6 @@ from regkit.models.smgicnet.networks import ask, haar, paper_networks
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
-
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
 
 
@@ -89,8 +89,8 @@ class SMGICNet(Network[SMGICRegistration]):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        channels: int = 32,
+        in_channels: types.Count = 1,
+        channels: types.Count = 32,
         levels: Literal[1, 2, 3, 4, 5] = 4,
         symmetric: bool = True,
         attention: bool = True,
@@ -98,12 +98,12 @@ class SMGICNet(Network[SMGICRegistration]):
         smoothness: bool = True,
         weighting: bool = True,
         variant: Literal["paper", "released"] = "paper",
-        velocity_range: float = 0.4,
-        gradient_inverse_weight: float = 1.0,
-        smoothness_weight: float = 0.1,
-        symmetric_weight: float = 0.001,
-        inverse_weight: float = 0.01,
-        multilevel_weight: float = 0.0005,
+        velocity_range: types.Positive = 0.4,
+        gradient_inverse_weight: types.Amount = 1.0,
+        smoothness_weight: types.Amount = 0.1,
+        symmetric_weight: types.Amount = 0.001,
+        inverse_weight: types.Amount = 0.01,
+        multilevel_weight: types.Amount = 0.0005,
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
