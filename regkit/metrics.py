@@ -304,11 +304,10 @@ def tre(displacement: Displacement, fixed_points: Points, moving_points: Points,
     field = checked(displacement, "displacement")
     sizes = check_spacing(spacing, field.shape[1])
     for name, points in (("fixed_points", fixed_points), ("moving_points", moving_points)):
-        if not isinstance(points, Tensor) or points.shape != fixed_points.shape or not points.numel():
+        if points.shape != fixed_points.shape:
+            shapes = f"{tuple(fixed_points.shape)} and {tuple(points.shape)}"
             raise InputError(
-                "fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0",
-                f"{name} {getattr(points, 'shape', type(points).__name__)}",
-                "list the same landmarks in both",
+                "fixed_points and moving_points must have one shape", shapes, "list the same landmarks in both"
             )
         check_finite(points, name)
     carried = warp_points(fixed_points.to(field), field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from regkit.commands import COMMANDS
+from regkit.commands import COMMANDS, refuse
 
 
 def add_lab(commands: Any) -> None:
@@ -20,4 +20,6 @@ def run(chosen: argparse.Namespace) -> int:
     """Until JupyterLab ends."""
     from regkit.course import notebooks
 
+    if not 0 <= chosen.port < 2**16:
+        refuse("--port must be from 0 to 65535", chosen.port, "leave it out for 8888, or the next free one")
     return notebooks.lab(browser=not chosen.no_browser, port=chosen.port)
