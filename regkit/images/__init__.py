@@ -38,7 +38,7 @@ from regkit import types
 from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
 from regkit.images.formats import open_nifti, read_values
-from regkit.types import Displacement, Image, InputError, TooLargeError, check_displacement, guard, spatial
+from regkit.types import Displacement, Image, InputError, TooLargeError, guard, spatial
 
 __all__ = [
     "Affine",
@@ -304,7 +304,6 @@ def resample(
         return Scan(scan.tensor, grid, original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
-        check_displacement(displacement)
         if spatial(displacement) != grid.space:
             raise InputError(
                 "a displacement must be on the grid that a scan is resampled to",
