@@ -7,13 +7,14 @@ a rule, too: `guard` holds every call of a module's public functions to what the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,6 +53,26 @@ class MissingPackageError(InputError, ImportError):
 
 class TooLargeError(InputError, MemoryError):
     """An `InputError` of images that do not fit into the memory."""
+
+
+DISTRIBUTION = "regkit-registration"  # what pip calls this library: to pip, `regkit` is somebody else's
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Around the imports of an extra's packages: a missing one is told with the line that installs it.
+
+    Raises:
+        MissingPackageError: what needs them, the package, the extra.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = error.name or str(error)
+        if isinstance(error, MissingPackageError) or package.startswith("regkit"):
+            raise
+        remedy = f'run: pip install "{DISTRIBUTION}[{extra}]"'
+        raise MissingPackageError(f"{what} needs {package}", "an environment without it", remedy) from error
 
 
 Dim = Literal[2, 3]

@@ -38,7 +38,8 @@ SCAN = images.Scan(torch.rand(1, 1, 12, 14, 10), GRID, GRID)
 MARKED = SCAN.with_tensor((3 * SCAN.tensor).long())
 WARP = itk.Deformation(torch.zeros(1, 3, 12, 14, 10), GRID)
 PAIR, FOUND = types.Pair(IMAGE, OTHER, LABELS, LABELS), types.Registration(FIELD)
-PLACE = Path(tempfile.gettempdir()) / "regkit-bad-input"
+KEPT = tempfile.TemporaryDirectory()
+PLACE = Path(KEPT.name)
 SMALL = {"encoder_channels": (4,), "decoder_channels": (4, 4)}
 NARROW: dict[str, dict[str, Any]] = {
     "VoxelMorph": {**SMALL, "output": "velocity", "similarity": "lncc", "weight": 0.1},
@@ -186,7 +187,6 @@ NAN_IN = ("losses", "metrics.checked")
 
 def prepare() -> None:
     """The files that the calls read."""
-    PLACE.mkdir(exist_ok=True)
     images.write_image(PLACE / "image.nii.gz", SCAN)
     images.write_labels(PLACE / "labels.nii.gz", MARKED)
     itk.write_displacement(PLACE / "displacement.nii.gz", WARP)
@@ -361,51 +361,15 @@ leaderboard --scans {i} {i} --out {out} --methods magic | leaderboard --scans {i
 leaderboard --scans {i} --out {out} | nosuch | {none} | leaderboard --scans {i} {i} --labels {l} {l} --labels
 {l} {l} --out {out} | --nosuch
 """
-PLACES = [
-    "no",
-    "no.nii.gz",
-    "i",
-    "image.nii.gz",
-    "l",
-    "labels.nii.gz",
-    "d",
-    "displacement.nii.gz",
-    "empty",
-    "empty.nii.gz",
-    "text",
-    "text.nii",
-    "half",
-    "half.nii.gz",
-    "csv",
-    "bad.csv",
-    "words",
-    "words.csv",
-    "h5",
-    "bad.h5",
-    "txt",
-    "bad.txt",
-    "weights",
-    "weights.safetensors",
-    "net",
-    "net.safetensors",
-    "flat",
-    "flat.safetensors",
-    "constant",
-    "constant.nii.gz",
-    "far",
-    "far.nii.gz",
-    "points",
-    "points.csv",
-    "here",
-    ".",
-    "out",
-    "out",
-]
+PLACES = """no no.nii.gz i image.nii.gz l labels.nii.gz d displacement.nii.gz empty empty.nii.gz text text.nii
+half half.nii.gz csv bad.csv words words.csv h5 bad.h5 txt bad.txt weights weights.safetensors net net.safetensors
+flat flat.safetensors constant constant.nii.gz far far.nii.gz points points.csv here . out out
+"""
 
 
 def command_lines() -> list[list[str]]:
     """All of them, with the files of `prepare` in their places."""
-    places = {name: PLACE / file for name, file in zip(PLACES[::2], PLACES[1::2], strict=True)}
+    places = {name: PLACE / file for name, file in zip(*[iter(PLACES.split())] * 2, strict=True)}
     ways = {
         "register {} --out {{out}}": REGISTER,
         "apply {} --out {{out}}.nii.gz": APPLY,

@@ -2,7 +2,7 @@
 
     images/ID.nii.gz  labels/ID.nii.gz  masks/ID.nii.gz  landmarks/ID.csv    (the last two where a dataset has them)
     splits.json       {"train": [...], "validation": [...], "test": [...]}: IDs, or pairs [moving, fixed]
-    dataset.json      source, licence, preprocessing, labels, and the SHA-256 of every file
+    dataset.json      source, licence, preprocessing, labels, and the SHA-256 of every file and of itself
 
 The rows of landmarks are x, y, z in mm to the right, to the front and up; equal rows of a pair are one place.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from data_scripts.common.datasets import SPLITS, Entries, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from regkit._core.files import write_atomically
+from regkit._core.records import intact, sealed
 from regkit.images import read_image, read_labels, write_image, write_labels
 
 DATASET, SPLIT = "dataset.json", "splits.json"
@@ -75,9 +76,11 @@ def _check(name: str, prepared: Prepared, variant: Variant) -> None:
 
 def write_tables(folder: Path, splits: Splits, facts: dict[str, Any]) -> None:
     """Write splits.json, then dataset.json with the checksums of all files: where that is, the folder is whole."""
+    for left in folder.rglob(".*"):  # of a run that was killed while it wrote
+        left.unlink()
     _write(folder / SPLIT, json.dumps({split: splits[split] for split in SPLITS}, indent=1))
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in contents(folder)}
-    _write(folder / DATASET, json.dumps(facts | {"checksums": files}, indent=1, ensure_ascii=False))
+    write_atomically(folder / DATASET, sealed(facts | {"checksums": files}, indent=1, ensure_ascii=False))
 
 
 def _write(path: Path, text: str) -> None:
@@ -125,8 +128,9 @@ def problems(folder: Path) -> list[str]:
     """All that is wrong with a prepared folder: files that are missing, surplus, changed or do not fit."""
     facts = read_facts(folder)
     recorded = facts["checksums"]
+    found = [] if intact(facts) else [f"{DATASET} has changed (its SHA-256 is another)"]
     present = {path.relative_to(folder).as_posix(): path for path in contents(folder)}
-    found = [f"{name} is missing" for name in recorded if name not in present]
+    found += [f"{name} is missing" for name in recorded if name not in present]
     found += [f"{name} does not belong there" for name in present if name not in recorded]
     changed = [name for name in recorded if name in present and sha256(present[name]) != recorded[name]]
     found += [f"{name} has changed (its SHA-256 is another)" for name in changed]

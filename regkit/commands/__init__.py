@@ -7,16 +7,19 @@ a test holds the lists equal to those of the library.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 Run = Callable[[argparse.Namespace], int]
 COMMANDS = {
     "register": "register two scans (NIfTI): warped image, displacement fields for ITK and ANTs, report, metrics",
+    "examine": "look at a scan's file before it is registered; write a copy with a plain header",
     "apply": "carry an image, labels or landmarks through maps of register, ITK or ANTs, interpolated once",
     "train": "train a network; go on where a training was interrupted",
     "evaluate": "compare methods on a dataset: Dice, distances, folds, consistency, time, memory; paired statistics",
@@ -26,6 +29,19 @@ COMMANDS = {
     "pages": "run the course and write it as HTML pages whose pictures still move",
     "study": "train the variants of a method that are not trained yet, and list them",
     "ledger": "write what the papers claim, and what the stored results say of it",
+}
+
+EXAMPLES = {
+    "register": "moving.nii.gz fixed.nii.gz --affine --out results/",
+    "apply": "results/ --to labels moving_labels.nii.gz --like fixed.nii.gz --out warped_labels.nii.gz",
+    "train": "sitreg synthetic-brains --steps 1000 --out sitreg.safetensors",
+    "evaluate": "brains --method none affine optimise --limit 5",
+    "leaderboard": "--scans moving.nii.gz fixed.nii.gz --out tables/",
+    "lab": "--folder my-course",
+    "notebooks": "--repository OWNER/NAME",
+    "pages": "pages/",
+    "study": "spnet --variant reference --seeds 0",
+    "ledger": "--out claims.md",
 }
 
 NETWORKS = ("gradicon", "sacbnet", "sitreg", "smgicnet", "spnet", "voxelmorph")
@@ -101,6 +117,27 @@ _SYSTEM = (  # what errors of the operating system mean
 )
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """No progress, and nothing on the standard output."""
+    before = os.environ.get("TQDM_DISABLE", "")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        os.environ["TQDM_DISABLE"] = before
+
+
+class Help(argparse.HelpFormatter):
+    """Help that names each default, unless its text does."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        named = isinstance(default, bool) or not isinstance(default, (int, float, str)) or f"({default}" in text
+        return text if named or default == argparse.SUPPRESS else f"{text} (%(default)s)"
+
+
 def refuse(rule: str, received: object, remedy: str) -> NoReturn:
     """Raise an `InputError` of what a command was asked."""
     from regkit.types import InputError
@@ -122,19 +159,26 @@ def _one_line(message: Warning | str, *details: Any, **options: Any) -> None:
 
 def add_device(parser: argparse.ArgumentParser, what: str = "") -> None:
     """The argument --device; one that is not here is refused before anything is read."""
-    parser.add_argument("--device", type=_device, default="cpu", help=f"cpu, cuda, cuda:1, ...{what}")
+    words = f"cpu, cuda, cuda:1, ...{what}; auto: a GPU where torch finds one"
+    parser.add_argument("--device", type=_device, default="auto", help=words)
 
 
 def _device(name: str) -> str:
     import torch
 
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"a device is cpu, cuda or cuda:N, received {name!r}; name one.") from error
+        raise argparse.ArgumentTypeError(
+            f"a device is auto, cpu, cuda or cuda:N, received {name!r}; name one."
+        ) from error
     macs = device.type == "mps" and torch.backends.mps.is_available()
     if device.type not in ("cpu", "cuda") and not macs:
-        raise argparse.ArgumentTypeError(f"a device is cpu, cuda or cuda:N, received {name!r}; leave --device out.")
+        raise argparse.ArgumentTypeError(
+            f"a device is auto, cpu, cuda or cuda:N, received {name!r}; leave --device out."
+        )
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise argparse.ArgumentTypeError(

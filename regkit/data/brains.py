@@ -196,7 +196,6 @@ class BrainPairs(Sequence[Pair]):
     "random" draws them anew for each subject; "mixed" tosses a coin between "t1" and "shared".
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
 
@@ -254,7 +253,6 @@ def brain_source(
     0 and 1, the share of the pairs that are.
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
     if not 0 <= aligned <= 1:

@@ -19,7 +19,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory
+from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory, needing
 
 READ = ".nii, .nii.gz, .nii.bz2, .hdr with .img, .mgz, .mgh, .mnc; .nrrd, .nhdr, .mha, .mhd with SimpleITK"
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -40,13 +40,8 @@ _POINTER = ("a pointer in place of the file", "fetch its content: git lfs pull, 
 _BY_ENDING = {
     ".gii": _SURFACE,
     ".gii.gz": _SURFACE,
-    ".zst": _UNPACK,
-    ".xz": _UNPACK,
-    ".zip": _UNPACK,
-    ".7z": _UNPACK,
-    ".tar": _UNPACK,
-    ".tar.gz": _UNPACK,
-    ".tgz": _UNPACK,
+    **dict.fromkeys((".stl", ".ply", ".obj", ".vtk", ".vtp", ".pial", ".white", ".annot"), _SURFACE),
+    **dict.fromkeys((".zst", ".xz", ".lzma", ".lz4", ".z", ".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz"), _UNPACK),
     ".dcm": _DICOM,
     ".ima": _DICOM,
     ".trk": _LINES,
@@ -64,6 +59,14 @@ _BY_CONTENT = {
     b"\x28\xb5\x2f\xfd": _UNPACK,
     b"\xfd7zXZ": _UNPACK,
     b"PK\x03\x04": _UNPACK,
+}
+
+
+_NAMES = {  # of files that may have another one's name, by their first bytes
+    b"\x1f\x8b": (".nii.gz", "a packed file"),
+    b"BZh": (".nii.bz2", "a packed file"),
+    b"\x5c\x01\0\0": (".nii", "NIfTI that is not packed,"),
+    b"\0\0\x01\x5c": (".nii", "NIfTI that is not packed,"),
 }
 
 
@@ -100,17 +103,16 @@ def open_nifti(path: Path) -> Any:
 def _refuse_other_kinds(path: Path, start: bytes) -> None:
     """Raise for what is none of the formats, by its ending or its first bytes."""
     name = path.name.lower()
-    pair = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    pair = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(path.suffix)
     if pair and not path.with_suffix(pair).exists() and not Path(f"{path.with_suffix(pair)}.gz").exists():
         _say(path, f"one of two files, without its {pair}", f"put {path.with_suffix(pair).name} beside it")
     found = [what for ending, what in _BY_ENDING.items() if name.endswith(ending)]
     found += [what for begin, what in _BY_CONTENT.items() if start.lower().startswith(begin.lower())]
     found += [_DICOM] if start[128:] == b"DICM" else []
-    packed = start.startswith(b"\x1f\x8b")
-    if name.endswith(".nii.gz") and start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
-        found += [("NIfTI that is not packed, by the name of a packed one", "rename it to .nii")]
-    if name.endswith(".nii") and packed:
-        found += [("packed NIfTI by the name of one that is not", "rename it to .nii.gz")]
+    for begin, (ending, what) in _NAMES.items():
+        others = [other for other, _ in _NAMES.values() if other != ending and name.endswith(other)]
+        if start.startswith(begin) and (others or not path.suffix):
+            found += [(f"{what} by another name", f"rename it to {ending}")]
     if found:
         _say(path, *found[0])
 
@@ -129,7 +131,7 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         _say(path, "whose qform is no rotation: its quaternion is longer than 1", remedy, error)
     if isinstance(error, ImportError):
         raise MissingPackageError(
-            "this kind of file needs a package more", f"{path} ({words})", "install it"
+            "this kind of file needs a package more", f"{path} ({words})", f"pip install {error.name}"
         ) from error
     unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not start.startswith(b"\x1f\x8b")
     if unknown or not isinstance(error, _DAMAGE):
@@ -177,6 +179,10 @@ def _length(path: Path, image: Any) -> int | None:
     most = max(_SMALL, _RATIO * path.stat().st_size)
     most, length = min(most, (_claimed(image) or most) + _BEHIND), 0
     with cast(BinaryIO, _PACKED[path.suffix.lower()](path)) as file:
+        start = file.read(2)
+        if start == b"\x1f\x8b":
+            _say(path, "packed twice", "unpack it once (gunzip)")
+        length = len(start)
         while piece := file.read(2**20):
             length += len(piece)
             if length > most:
@@ -198,9 +204,7 @@ def _check_length(path: Path, image: Any, unpacked: int | None) -> None:
     if claimed is None or holder is None or holder.filename is None:
         return
     values = Path(holder.filename)
-    if values != path and path.suffix.lower() in (".hdr", ".img"):
-        unpacked = None
-    if unpacked is None and values.suffix.lower() in _PACKED:
+    if values != path:
         unpacked = _length(values, image)
     there = values.stat().st_size if unpacked is None else unpacked
     if there < claimed:
@@ -228,18 +232,17 @@ def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
 
 def first_line(error: Exception) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0] if str(error) not in ("", "None") else type(error).__name__
 
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    try:
+    with needing("itk", f"reading {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     try:
+        _check_meta_image(path)
         image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         words = " ".join(str(error).split()).rpartition("ERROR: ")[2]
         raise InputError("an image must be a whole file", f"{path} ({words[-120:]})", "fetch it again") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -252,3 +255,21 @@ def _by_simpleitk(path: Path) -> Any:
     affine[:dim, 3] = image.GetOrigin()[:dim]
     values = SimpleITK.GetArrayFromImage(image).T
     return nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, dtype=values.dtype)
+
+
+def _check_meta_image(path: Path) -> None:
+    """Unpack the values of a MetaImage, whose damage ITK only prints."""
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return
+    tags: dict[bytes, bytes] = {}
+    with path.open("rb") as file:
+        while b"ElementDataFile" not in tags and (line := file.readline(2**16)):
+            name, _, value = line.partition(b"=")
+            tags[name.strip()] = value.strip()
+        values = tags.get(b"ElementDataFile", b"").decode(errors="replace")
+        if tags.get(b"CompressedData", b"").lower() == b"true" and values:
+            packed = file.read() if values.upper() == "LOCAL" else (path.parent / values).read_bytes()
+            unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            unpacking.decompress(packed)
+            if not unpacking.eof:
+                raise EOFError("its packed values end too early")

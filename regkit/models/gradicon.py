@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from regkit import losses, types
 from regkit._core.sampler import sample
 from regkit.fields import average_pool, identity, linear_upsample, scale_components, unit_to_voxels, warp
-from regkit.models.layers import batch_norm, check_inputs, configured, conv, conv_transposed, crop
+from regkit.models.layers import Network, batch_norm, check_inputs, configured, conv, conv_transposed, crop
 from regkit.types import Coordinates, Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
-
 _WEIGHTS = {"none": 0.0, "icon": 1024.0, "gradicon": 0.2}
 
 
@@ -36,7 +35,7 @@ class GradICONRegistration(Registration):
 
 
 @configured
-class GradICON(nn.Module):
+class GradICON(Network[GradICONRegistration]):
     """Approximate diffeomorphisms from gradient inverse consistency (Tian et al., CVPR 2023).
 
     φ_AB = φ_coarsest ∘ … ∘ φ_finest (equation 6), each factor p + u(p) with u from a U-Net that sees the moving image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,17 @@ from torch import Tensor, nn
 from regkit.types import Dim, Image, InputError, InputTypeError, at_least_float32, check_kind, check_pair, spatial
 
 Class = TypeVar("Class", bound=type)
+Found = TypeVar("Found")
+
+
+class Network(nn.Module, Generic[Found]):
+    """A method's base: what a type checker is to know of it. Found: the `Registration` that it gives."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, moving: Image, fixed: Image) -> Found: ...
+
+        def objective(self, registration: Found, moving: Image, fixed: Image) -> dict[str, Tensor]: ...
 
 
 def configured(cls: Class) -> Class:

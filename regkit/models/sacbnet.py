@@ -22,15 +22,12 @@ from torch import Tensor, nn
 from regkit import fields, losses, types
 from regkit._core.sampler import compose, warp
 from regkit.fields import average_pool, upsample
-from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.models.layers import Network, check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
-
 Empty = Literal["origin", "farthest"]
-
 _AS_RELEASED: tuple[float, int, Empty] = (1e-10, 10**10, "origin")  # tolerance, limit, empty clusters of the program
-
 _SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
 
 
@@ -60,7 +57,7 @@ class SACBRegistration(Registration):
 
 
 @configured
-class SACBNet(nn.Module):
+class SACBNet(Network[SACBRegistration]):
     """SACB-Net (Cheng et al., CVPR 2025): encode both images; on each level warp, refine, match, compose.
 
     φ_i = up(φ_{i+1}) ∘ Δφ_i (eq. 11) on five levels, the finest of the image's size. On levels 5 to 2 nothing is

@@ -20,15 +20,12 @@ from regkit import fields, losses, types
 from regkit._core.grid import identity
 from regkit._core.inversion import invert
 from regkit._core.sampler import compose, exponential, sample, warp
-from regkit.models.layers import check_inputs, configured, conv, convolve, pad_to_multiple, swap
+from regkit.models.layers import Network, check_inputs, configured, conv, convolve, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, choose, spatial
 
 Spline = Literal["plain", "prefiltered"]
-
 _SAFETY = 0.99  # of the bound on control values
-
 _PAPER: dict[str, Any] = {"limit": "gamma", "spline": "prefiltered", "normalization": "after"}
-
 _FOUR_LEVELS: dict[str, Any] = {"channels": (8, 40, 40, 40), "update_channels": (16, 72, 72, 72)}
 
 _DATASETS: dict[str, dict[str, Any]] = {
@@ -53,7 +50,7 @@ class SITRegistration(Registration):
 
 
 @configured
-class SITReg(nn.Module):
+class SITReg(Network[SITRegistration]):
     """Symmetric, inverse consistent, topology preserving registration (Honkamaa and Marttinen).
 
     L = R = identity, then at each level, coarse to fine, both images' features are compared in the middle and

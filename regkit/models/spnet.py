@@ -17,15 +17,12 @@ from regkit._core import sampler
 from regkit._core.grid import identity
 from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
-from regkit.models.layers import check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
+from regkit.models.layers import Network, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
 from regkit.types import Amount, Count, Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
-
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
-
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
-
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
 
 
@@ -41,7 +38,7 @@ class SPNetRegistration(Registration):
 
 
 @configured
-class SPNet(nn.Module):
+class SPNet(Network[SPNetRegistration]):
     """A pyramid that is asked both ways: v = (v̂_AB - v̂_BA) / 2, φ_AB = exp(v), φ_BA = exp(-v), at every level.
 
     Both images pass one encoder. From the coarsest level on, the features of each image are warped by the displacement

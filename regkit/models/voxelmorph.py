@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit._core.sampler import exponential
 from regkit.fields import warp
-from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.models.layers import Network, check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Amount, Count, Dim, Image, InputError, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
 
 
 @configured
-class VoxelMorph(nn.Module):
+class VoxelMorph(Network[Registration]):
     """VoxelMorph (Balakrishnan et al., IEEE TMI 2019; as a diffeomorphism: Dalca et al., Medical Image Analysis 2019).
 
     u = U(moving, fixed), or u = exp(v) with v = U(moving, fixed). Loss: sim(warp(moving, u), fixed) + λ mean|∇U|².

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regkit import types
 from regkit._core.sampler import compose, exponential, warp
 from regkit.fields import normalized_to_voxels, upsample, voxels_to_normalized
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
-from regkit.models.layers import check_inputs, configured, crop, swap
+from regkit.models.layers import Network, check_inputs, configured, crop, swap
 from regkit.models.smgicnet import released
 from regkit.models.smgicnet.networks import ask, haar, paper_networks
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
-
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
 
 
@@ -45,7 +44,7 @@ class SMGICRegistration(Registration):
 
 
 @configured
-class SMGICNet(nn.Module):
+class SMGICNet(Network[SMGICRegistration]):
     """Four networks from coarse to fine, run on (A, B) and on (B, A): v_i = r_i + up(v_{i-1}), φ_i = exp(v_i).
 
     A Haar pyramid gives the images at 1/8, 1/4, 1/2 and full size. Each network sees the moving band warped by what is
