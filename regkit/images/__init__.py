@@ -40,7 +40,7 @@ from regkit.images import content
 from regkit.images.content import FOREGROUND
 from regkit.images.formats import open_nifti, read_values
 from regkit.images.headers import header_affine, itk_affine, store
-from regkit.types import Displacement, Image, InputError, TooLargeError, check_displacement, guard, spatial
+from regkit.types import Displacement, Image, InputError, TooLargeError, guard, spatial
 
 __all__ = [
     "Affine",
@@ -309,7 +309,6 @@ def resample(
         return replace(scan, grid=grid, original=original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
-        check_displacement(displacement)
         if spatial(displacement) != grid.space:
             raise InputError(
                 "a displacement must be on the grid that a scan is resampled to",
