@@ -12,7 +12,7 @@ import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors
 import safetensors.torch
@@ -24,12 +24,14 @@ from regkit._core import __version__
 from regkit._core.files import fill, write_atomically
 from regkit._core.records import check_form, parsed
 from regkit._core.records import digest as _digest
+from regkit.models.layers import Network
 from regkit.models.official import load_official, rename
-from regkit.types import InputError, InputTypeError, MissingFileError
+from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
 __all__ = ["describe", "load", "load_official", "rename", "restate", "save"]
 
 FORMAT = 1
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None, command: str = "") -> None:
@@ -84,7 +86,15 @@ def _content(tensors: Mapping[str, Tensor], texts: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[start:]
 
 
-def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> Any:
+@overload
+def load(path: Path | str) -> Network[Registration]: ...
+
+
+@overload
+def load(path: Path | str, *, make: Callable[..., Model]) -> Model: ...
+
+
+def load(path: Path | str, *, make: Callable[..., Any] | None = None) -> Any:
     """The model that `save` wrote, on the CPU and in evaluation mode (to train it further: `model.train()`).
 
     make: the model's class where it is none of `regkit.models`. Lists among its arguments come back as tuples.

@@ -7,7 +7,6 @@ draw random numbers without changing it.
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import math
 import os
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -27,8 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from regkit._core.files import locked
 from regkit._core.interrupts import Bar, as_ctrl_c, until_the_end
+from regkit._core.processes import answering, join, one_statistic
 from regkit._core.resuming import History, generators, restore, write
-from regkit.types import Image, InputError, InputTypeError, Pair
+from regkit.types import Count, Image, InputError, InputTypeError, Pair, Positive, Seed, Whole, check_kind
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
 
@@ -55,27 +55,17 @@ class Recipe:
         ValueError: a value is out of range.
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    batch: int = 1
-    seed: int = 0
+    steps: Whole = 1000
+    learning_rate: Positive = 1e-3
+    batch: Count = 1
+    seed: Seed = 0
     schedule: Schedule = "constant"
-    clip: float | None = None
+    clip: Positive | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        rules = {
-            "steps": (self.steps >= 0, "0 or more"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "schedule": (self.schedule in get_args(Schedule), f"one of {get_args(Schedule)}"),
-            "clip": (self.clip is None or self.clip > 0, "a positive number or None"),
-            "precision": (self.precision in get_args(Precision), f"one of {get_args(Precision)}"),
-        }
-        for name, (kept, rule) in rules.items():
-            if not kept:
-                raise InputError(f"{name} must be {rule}", f"{getattr(self, name)!r}", "change the recipe")
+        for name, hint in get_type_hints(Recipe, include_extras=True).items():
+            check_kind(getattr(self, name), hint, name)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -116,7 +106,9 @@ def train(
     Ctrl-C interrupts at once); so do SIGTERM and a terminal that is closed. The same bits need the same number of
     threads: a warning tells where the checkpoint was written with another. Trainings in several threads of one program
     take their steps in turn. Under `torchrun` each process takes its share: W processes with batch B take the step of
-    one with batch W B, batch normalisation aside; put the model on the process's own device first. The model is trained
+    one with batch W B, up to rounding: batch normalisation has one statistic over all, and what a model draws in a step
+    is drawn once for all. A process that does not answer for five minutes (REGKIT_TIMEOUT, seconds) ends it with an
+    error. Put the model on the process's own device first. The model is trained
     in training mode; each module's mode and torch's global random state are left as they were found.
 
     Raises:
@@ -125,8 +117,8 @@ def train(
             training or cannot be written; an argument is out of range; nothing can be trained.
     """
     path = None if checkpoint is None else Path(checkpoint)
-    if every < 1:
-        raise InputError("every must be at least 1 step", every, "give no checkpoint to write none")
+    for name, value, hint in (("recipe", recipe, Recipe), ("every", every, Count), ("progress", progress, bool)):
+        check_kind(value, hint, name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             "a model must have weights to train",
@@ -137,7 +129,7 @@ def train(
     device = next(model.parameters()).device
     found = [(module, module.training) for module in model.modules()]
     run: _Run | None = None
-    rank, world = _processes(device)
+    rank, world = join(device)
     if path is not None and rank == 0:
         _check_place(path)
     try:
@@ -195,7 +187,7 @@ class _Run:
         """Take the steps that are left."""
         try:
             for step in range(len(self.history), self.recipe.steps):
-                with until_the_end(impatient=True):
+                with until_the_end(impatient=True), answering(f"step {step} is taken"):
                     terms = self.take(step)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
@@ -215,6 +207,8 @@ class _Run:
         with random_state(_mixed(self.recipe.seed, step, self.rank), self.devices):
             batch = _batch(self.source, self.recipe, step, self.rank, self.world)
             moving, fixed = (image.to(self.device) for image in batch)
+            if self.world > 1:  # what a model draws, such as points to look at, all processes draw alike
+                torch.manual_seed(_mixed(self.recipe.seed, step, 0))
             buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
             states = [(generator, generator.get_state()) for generator in generators(self.model)]
             try:
@@ -239,7 +233,8 @@ class _Run:
         """Put the gradient of the loss into the parameters; returns the terms' values."""
         self.model.train()
         self.optimiser.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        with half, one_statistic(self.model):
             registration = self.network(moving, fixed)
         terms = self.model.objective(_widened(registration), moving, fixed)
         values = _values(terms, self.world)
@@ -351,8 +346,9 @@ def _check_source(source: Source, recipe: Recipe) -> None:
         )
     if not len(source):
         raise InputError("a source must hold at least one pair", "none", "check how it was made")
-    if recipe.batch > 1 and isinstance(source, list | tuple):
-        _check_sizes([_images(item) for item in source], f"batches of {recipe.batch} from {len(source)} pairs")
+    items = [_images(item) for item in source] if isinstance(source, list | tuple) else []
+    if recipe.batch > 1:
+        _check_sizes(items, f"batches of {recipe.batch} from {len(source)} pairs")
 
 
 def _fingerprint(moving: Image, fixed: Image) -> list[float]:
@@ -377,19 +373,6 @@ def _check_place(path: Path) -> None:
             f"{path} ({error})",
             "name another file, such as runs/training.pt",
         ) from error
-
-
-def _processes(device: torch.device) -> tuple[int, int]:
-    """This process's rank and the number of processes; joins the group that torchrun describes, until the exit."""
-    if not distributed.is_available():
-        return 0, 1
-    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(distributed.destroy_process_group)
-    if not distributed.is_initialized():
-        return 0, 1
-    distributed.barrier()  # what the first process wrote in a training before is there for all
-    return distributed.get_rank(), distributed.get_world_size()
 
 
 # ---------------------------------------------------------------------------------------------- notebooks

@@ -113,12 +113,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / DATASET
     try:
         facts = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"a prepared folder must hold {DATASET}, received {folder} ({error}); prepare the dataset into another "
             f"folder, or remove this one."
         ) from error
-    if not isinstance(facts, dict) or not {"dataset", "variant", "checksums"} <= facts.keys():
+    checksums = facts.get("checksums") if isinstance(facts, dict) else None
+    if not isinstance(checksums, dict) or not {"dataset", "variant"} <= facts.keys():
         raise DatasetError(f"{path} must be written by a script of data_scripts, received another file; remove it.")
     return facts
 
@@ -143,7 +144,7 @@ def _split_problems(path: Path, recorded: Iterable[str]) -> list[str]:
     try:
         splits = json.loads(path.read_text())
         used = {split: members(splits[split]) for split in SPLITS}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{SPLIT} cannot be read ({error})"]
     wanted = {f"images/{name}.nii.gz" for names in used.values() for name in names}
     return [f"{name} is in {SPLIT} but not in {DATASET}" for name in sorted(wanted - set(recorded))]
@@ -159,9 +160,10 @@ def _scan_problems(folder: Path, name: str, whole: Collection[str], facts: dict[
         if kind not in ("labels", "masks") or f"images/{file}" not in whole:
             return []
         labels, image = read_labels(folder / name), read_image(folder / "images" / file)
-    except ValueError as error:
+        known = {0, 1, *map(int, dict(facts.get("labels", {})))}
+    except (ValueError, TypeError) as error:
         return [f"{name}: {error}"]
-    strange = sorted(set(labels.tensor.unique().tolist()) - {0, 1, *map(int, facts.get("labels", {}))})
+    strange = sorted(set(labels.tensor.unique().tolist()) - known)
     found = [] if labels.grid.space == image.grid.space else [f"{name} has another size than its image"]
     return found + ([f"{name} holds the numbers {strange[:8]}"] if strange else [])
 

@@ -135,15 +135,16 @@ def is_prepared(request: Request) -> bool:
 def _begin(request: Request) -> None:
     """Make the folder for the work; what an interrupted run with the same plan has left there is kept."""
     plan, text = request.part / "plan.json", json.dumps(request.plan | {"from": str(request.origin)})
-    if plan.exists() and plan.read_text() != text:
+    found = plan.read_bytes() if plan.exists() else b""
+    if found.startswith(b"{") and found != text.encode():
         shutil.rmtree(request.part)
-    elif request.part.exists() and not plan.exists() and any(request.part.iterdir()):
+    elif request.part.exists() and not found.startswith(b"{") and any(request.part.iterdir()):
         raise DatasetError(
             f"the work needs the folder {request.part}, received one with other contents; move it away, or choose "
             f"another folder."
         )
     request.part.mkdir(parents=True, exist_ok=True)
-    plan.write_text(text)
+    plan.write_bytes(text.encode())
 
 
 def fetched(variant: Variant) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -58,13 +59,17 @@ def _handled(handlers: Mapping[int, Any]) -> Iterator[None]:
 
 
 class Bar(tqdm):
-    """tqdm's bar, drawn to the end: cut short it would keep its lock, and every bar of another thread would wait."""
+    """tqdm's bar, drawn to the end: cut short it would keep its lock, and every bar of another thread would wait.
+
+    tqdm's own TQDM_DISABLE switches it off, whatever a caller wants.
+    """
 
     def __new__(cls, *options: Any, **more: Any) -> Bar:
         with until_the_end():
             return super().__new__(cls, *options, **more)
 
-    def __init__(self, *options: Any, **more: Any) -> None:
+    def __init__(self, *options: Any, disable: bool = False, **more: Any) -> None:
+        more["disable"] = disable or bool(os.environ.get("TQDM_DISABLE"))
         with until_the_end():
             super().__init__(*options, **more)
 

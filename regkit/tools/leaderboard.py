@@ -106,7 +106,8 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
     with one_thread(), Bar(missing, disable=not progress, desc=name) as bar:
         for method, number in bar:
             bar.set_postfix_str(f"{method}, pair {number}")
-            values = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            reached = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            values = {column: value for column, value in reached.items() if math.isfinite(value)}
             _store(name, keys[method], Row(method, number, values))
     FOLDER.mkdir(parents=True, exist_ok=True)
     sweep(_path(name))
@@ -143,7 +144,7 @@ def _read(name: str) -> list[tuple[str, Row]]:
             raise ValueError("a pair of a method twice")
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
-            f"stored rows are a table with the columns method, pair, {_KEY} and numbers, each pair once",
+            f"stored rows are a table with the columns method, pair, {_KEY} and finite numbers, each pair once",
             f"{path} ({error!r})",
             "remove it and measure again",
         ) from error
