@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.answers import function_of, one_of
-from regkit.course.check.exercise import Exercise, Hint, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, function_of, one_of
 from regkit.fields import compose, identity, jacobian_determinant
 from regkit.types import Displacement
 

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from regkit.course.check.answers import Words, two_returned
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, Words, two_returned
 from regkit.fields import compose, invert, jacobian_determinant
 from regkit.models.sitreg import control_bound, upsample_controls
 from regkit.types import Displacement

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import Words, returned
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, Words, returned
 from regkit.fields import compose, exponential, upsample
 from regkit.types import Displacement
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regkit.course.check.answers import Words, entries
-from regkit.course.check.exercise import Exercise, Hint, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, Words, entries
 from regkit.data.brains import BrainPairs
 from regkit.images import Affine, Grid, Scan, resample, write_image
 

@@ -31,10 +31,9 @@ from regkit.types import (
     check_same_grid,
     spatial,
 )
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart, paint
-from regkit.widgets.live import View
 from regkit.widgets.panels import GridLines, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Stops, Toggle
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- round trips

@@ -19,9 +19,8 @@ from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plan
 from regkit.models import SPNet
 from regkit.models.spnet import half_voxel_off
 from regkit.types import Displacement, Image, InputError, Pair, spatial
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- there and back

@@ -16,10 +16,9 @@ from regkit.fields import compose, jacobian_determinant, warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import FieldPlane, Limits, Picture, field_plane, lengths, plane, stack
 from regkit.types import Displacement, Image, InputError, Pair
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
 
 # ---------------------------------------------------------------------------------------------- iterations
 

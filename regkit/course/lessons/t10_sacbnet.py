@@ -18,9 +18,8 @@ from regkit.figures.pixels import Colour, Limits, Picture, Plane, plane, stack
 from regkit.models.layers import pad_to_multiple
 from regkit.models.sacbnet import LEVELS, SACB, Match, SACBNet, soft_argmax
 from regkit.types import Displacement, Image, InputError, Pair, spatial
-from regkit.widgets.live import View
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops
 
 PIXELS = 256  # a panel's longer side
 SHARPNESS = ("0", "0.1", "0.25", "0.5", "1", "2", "4", "10", "100")

@@ -22,10 +22,9 @@ from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plan
 from regkit.models import SMGICNet
 from regkit.models.layers import crop
 from regkit.types import Displacement, Image, InputError, Labels, Pair, check_same_grid, spatial
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
 
 # ---------------------------------------------------------------------------------------------- the level stack
 

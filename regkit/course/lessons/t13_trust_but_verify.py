@@ -16,10 +16,8 @@ from regkit.figures.planes import Cut, Place, highest
 from regkit.tools.compare import COLUMNS, Row
 from regkit.tools.methods import Method
 from regkit.types import InputError, Pair
-from regkit.widgets import chart
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View, chart
 from regkit.widgets.panels import Intensities, Panel, Quantities, Volume, make_panels
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 BLUE: Colour = (0, 114, 178)

@@ -17,8 +17,7 @@ from regkit.figures.planes import Cut, cuts
 from regkit.images import SIDES, Scan, resample
 from regkit.tools.examine import SHADES, Finding, Intake, Severity, examine
 from regkit.types import InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets import Choice, Control, Scene, Slider, State, Toggle, View
 
 _LONGEST = 90  # voxels along the longest axis of what is drawn
 _SIDE, _MARGIN = 214, 17  # pixels: of a plane's square, and of its letters

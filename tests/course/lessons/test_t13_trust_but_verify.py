@@ -11,8 +11,7 @@ from scipy import stats
 
 from regkit import metrics
 from regkit.course import check
-from regkit.course.check.refereeing import TUNED_ON, protocol
-from regkit.course.check.t13_trust_but_verify import rig_pairs
+from regkit.course.check.t13_trust_but_verify import TUNED_ON, protocol, rig_pairs
 from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
 from regkit.course.lessons import t13_trust_but_verify as lesson
 from regkit.course.studies import results
