@@ -118,8 +118,6 @@ def awake(dim, **options) -> GradICON:
 
 
 # ------------------------------------------------------------------------------------------------ parity
-
-
 @pytest.mark.parametrize("section", SECTIONS)
 def test_maps_are_the_authors(section: str) -> None:
     dim, half = SECTIONS[section][0], every(2, SECTIONS[section][0])
@@ -275,8 +273,6 @@ def test_full_network_is_the_authors() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ published weights
-
-
 @pytest.mark.parametrize("levels", PREFIXES, ids=str)
 def test_published_weights_load(levels: tuple[int, ...]) -> None:
     """Every tree, saved from the loss module in the older form: `regis_net.` in front, identity maps inside."""
@@ -291,8 +287,6 @@ def test_published_weights_load(levels: tuple[int, ...]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ laws
-
-
 @pytest.mark.parametrize("shape", [(19, 26), (7, 1), (13, 18, 17), (9, 1, 12)])
 @pytest.mark.parametrize("regularizer", ["none", "icon", "gradicon"])
 def test_starts_at_the_identity(shape: tuple[int, ...], regularizer: str) -> None:
@@ -379,8 +373,6 @@ def test_only_the_heads_learn_in_the_first_step() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ bad input
-
-
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("section", SECTIONS)
 def test_similarities_that_the_model_does_not_offer_are_the_authors(section: str, precision: str) -> None:

@@ -44,8 +44,6 @@ BLOCKS = {"spatial": "space", "channel": "channels", "mix": "both"}
 
 
 # ---------------------------------------------------------------------------------------------- helpers
-
-
 def stored(name: str) -> Tensor:
     value = torch.from_numpy(FIXTURE[name])
     return value.long() if value.dtype == torch.uint8 else value
@@ -147,8 +145,6 @@ def movement(points: Tensor, start: Tensor) -> list[Clusters]:
 
 
 # ---------------------------------------------------------------------------------------------- the authors' numbers
-
-
 def test_parameters_of_each_part():
     model = SACBNet(3)
     parts = [model.encoder, *(model.blocks[str(level)] for level in (2, 3, 4, 5)), model.refine, model.regress]
@@ -356,8 +352,6 @@ def test_statistics_match_the_authors():
 
 
 # ---------------------------------------------------------------------------------------------- the authors' weights
-
-
 def test_official_weights_are_used_once_and_buffers_skipped():
     state = official("parameters")
     buffers = {f"transformer.{i}.grid": torch.zeros(1, 3, 2, 2, 2) for i in range(4)}
@@ -376,8 +370,6 @@ def test_official_weights_of_the_first_release_are_refused():
 
 
 # ---------------------------------------------------------------------------------------------- k-means
-
-
 def test_k_means_matches_the_authors():
     points = stored("km_points").T
     found = k_means_as_released(points, 5, seed=3)
@@ -447,8 +439,6 @@ def test_k_means_states_its_rules():
 
 
 # ---------------------------------------------------------------------------------------------- the convolution
-
-
 @pytest.mark.parametrize("dim, count", list(itertools.product((2, 3), (1, 4))))
 @pytest.mark.parametrize("values", [2**20, 1])
 def test_one_pass_equals_n_convolutions(dim, count, values, monkeypatch):
@@ -528,8 +518,6 @@ def test_means_equal_those_of_unfolded_neighbourhoods():
 
 
 # ---------------------------------------------------------------------------------------------- matching
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_matching_by_shifts_equals_unfolding(dim):
     generator = torch.Generator().manual_seed(dim)
@@ -585,8 +573,6 @@ def test_matching_of_nothing_is_nothing():
 
 
 # ---------------------------------------------------------------------------------------------- the network
-
-
 def test_switch_of_empty_clusters_reaches_the_clustering():
     block = SACBNet(2, width=2, empty="farthest").blocks["5"]
     assert block.empty == "farthest"

@@ -68,8 +68,6 @@ def difference_from(name, tensor):
 
 
 # ---------------------------------------------------------------------------------------------- parity
-
-
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_maps_objective_and_gradients_agree_with_the_authors_program(prefix):
     model, moving, fixed = official(prefix)
@@ -249,8 +247,6 @@ def test_inversion_agrees_with_the_authors_layer(name, tolerance):
 
 
 # ---------------------------------------------------------------------------------------------- splines and bounds
-
-
 @pytest.mark.parametrize("spline", ["plain", "prefiltered"])
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_splines_agree_with_the_authors_program(spline, factor):
@@ -322,8 +318,6 @@ def test_no_pattern_within_the_bound_folds_a_step(dim, factor):
 
 
 # ---------------------------------------------------------------------------------------------- parameters
-
-
 @pytest.mark.parametrize(
     ("count", "model"),
     [
@@ -359,8 +353,6 @@ def challenge():
 
 
 # ---------------------------------------------------------------------------------------------- laws
-
-
 AFFINE_VOXELS = {2: 5 * 7, 3: 3 * 4 * 3}  # of TINY's coarsest level on SHAPES
 SYMMETRIC = [{}, {"limit": "gamma", "spline": "prefiltered"}, {"update": "velocity"}, {"affine": "halfway"}]
 
@@ -494,8 +486,6 @@ def test_the_affine_stage_is_exact_far_outside_the_grid(dim):
 
 
 # ---------------------------------------------------------------------------------------------- switches
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_weight_and_window_act_on_their_terms(dim):
     moving, fixed = images(dim)
@@ -506,8 +496,6 @@ def test_weight_and_window_act_on_their_terms(dim):
 
 
 # ---------------------------------------------------------------------------------------------- published weights
-
-
 def test_weights_are_refused_where_the_model_would_compute_something_else():
     parameters = json.loads(str(FIXTURE["paper_2d_parameters"]))
     weights = {name: torch.zeros(shape) for name, shape in parameters}

@@ -40,8 +40,6 @@ def strong(model: SMGICNet, scale: float = 0.1) -> SMGICNet:
 
 
 # ---------------------------------------------------------------------------------------------- parity
-
-
 def authors_weights(run: str) -> dict[str, Tensor]:
     state = {name: torch.from_numpy(value) for name, value in fill(PARAMETERS, 1.6).items()}
     for name, scale in zip(CONFIG["head_names"], CONFIG[run].get("head_scale", CONFIG["t"]["head_scale"]), strict=True):
@@ -271,8 +269,6 @@ def test_parameter_counts_by_level(dim, counts):
 
 
 # ---------------------------------------------------------------------------------------------- wavelet and weights
-
-
 @pytest.mark.parametrize("shape", [(12, 18), (8, 10, 14)], ids=str)
 def test_the_wavelet_is_the_haar_of_pywavelets(shape):
     image = torch.rand(2, 1, *shape, dtype=torch.float64)
@@ -309,8 +305,6 @@ def test_weights_are_each_samples_own_and_do_not_stretch_noise():
 
 
 # ---------------------------------------------------------------------------------------------- laws
-
-
 @pytest.mark.parametrize(
     ("switches", "off"),
     [
@@ -504,8 +498,6 @@ def test_still_networks_leave_images_where_they_are_and_nothing_is_nan(shape):
 
 
 # ---------------------------------------------------------------------------------------------- gates
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gates_give_one_coefficient_for_each_voxel_of_a_skip(shape):
     with torch.no_grad():
@@ -540,8 +532,6 @@ def test_a_step_of_the_optimizer_moves_the_gates():
 
 
 # ---------------------------------------------------------------------------------------------- the objective
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_objective_does_not_see_which_image_moves(shape):
     model = strong(SMGICNet(len(shape), **SMALL))

@@ -36,9 +36,8 @@ dearer_trip = Exercise(
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- two plain fields
-
-
 @functools.cache
 def there_and_back() -> tuple[Displacement, Displacement]:
     """Two displacements (2, 2, 40, 40) in voxels, of φ_AB and of φ_BA, that undo each other only roughly."""
@@ -134,9 +133,8 @@ _GRADICON_MISTAKES: Mapping[str, Mistake] = {
     ),
 }
 
+
 # ---------------------------------------------------------------------------------------------- their judge
-
-
 @dataclass(frozen=True)
 class _Tried:
     """What a penalty said of the exercise's fields, and whether a network could learn from it."""

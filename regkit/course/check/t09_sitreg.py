@@ -25,8 +25,6 @@ _SHAPE, _SPACING = (40, 48), 8  # of the steps that a learner's update is tried 
 _SMALL = 0.05  # voxels, on average: what interpolation and the inversions leave
 
 # ---------------------------------------------------------------------------------------------- which law fails
-
-
 _words = Words(_BROKEN, LAWS)
 
 failing_laws = Exercise(
@@ -53,7 +51,6 @@ failing_laws = Exercise(
 )
 
 # ---------------------------------------------------------------------------------------------- one law less
-
 Update = Callable[[Displacement, Displacement], tuple[Displacement, Displacement]]
 
 

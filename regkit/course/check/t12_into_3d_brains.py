@@ -26,9 +26,8 @@ _RIGHT = np.diag([*SPACING, 1.0])
 _RIGHT[:3, 3] = -np.multiply(SPACING, ORIGIN)
 _CORNERS = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in SIZE))]).T
 
+
 # ---------------------------------------------------------------------------------------------- the files
-
-
 @cache
 def trusted_scan() -> Scan:
     """A synthetic head with a capsule of oil at its right temple; its affine is right."""
@@ -83,8 +82,6 @@ def _near(one: Affine, other: Affine) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- naming
-
-
 _words = Words(_DEALT, FAULTS, "a word for ")
 
 
@@ -123,9 +120,8 @@ faults = Exercise(
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- repairing
-
-
 def _affines(answer: Any) -> dict[str, Affine]:
     affines = {name: np.asarray(each, dtype=float) for name, each in entries(_DEALT, answer, "an affine for ").items()}
     for name, each in affines.items():

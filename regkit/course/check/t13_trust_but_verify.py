@@ -20,7 +20,6 @@ from regkit.types import Displacement, Labels, Pair, spatial
 __all__ = ["fair_protocol", "protocol_cases", "rigged", "rigged_field"]
 
 # ---------------------------------------------------------------------------------------------- rig the Dice
-
 _ALL = 0.99  # of Dice: what the labels give away
 
 
@@ -143,7 +142,6 @@ rigged_field = Exercise(
 )
 
 # ---------------------------------------------------------------------------------------------- a fair protocol
-
 Protocol = Callable[[list[Row], Collection[int], int], Any]
 TUNED_ON, HELD_OUT = tuple(range(8)), tuple(range(8, 20))
 _ALPHA = 0.05

@@ -87,8 +87,6 @@ def _alike(tried: _Tried, other: _Tried) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- reference, mistakes
-
-
 def _transform(vectors: Array, fixed: Any, *, kind: type = np.float64, geometry: bool = True) -> Any:
     """Vectors (i, j, k, 3) as a transform."""
     import SimpleITK

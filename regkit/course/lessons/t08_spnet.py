@@ -24,7 +24,6 @@ from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, er
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- there and back
-
 _WINDOW, _ZOOM = (12, 21), 21  # rows and columns of the close-up; pixels of a voxel in it
 _STOPS = 6  # places along a voxel's way, each way
 _DARK = 0.1  # of the range of intensities: background
@@ -200,8 +199,6 @@ def _close_up(out: FieldPlane, home: FieldPlane, target: Plane, limits: Limits) 
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     """What a network says at one level, on the full grid, in its voxels, (1, dim, *space).

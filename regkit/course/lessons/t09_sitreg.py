@@ -21,7 +21,6 @@ from regkit.widgets.chart import Chart
 from regkit.widgets.panels import pick
 
 # ---------------------------------------------------------------------------------------------- iterations
-
 _POWERS = (-5, 1)  # errors are shown from 1e-5 to 10 voxels
 _TOLERANCE = 1e-2  # voxels: what SITReg is content with
 SOLVERS = {"plain": 1, "Anderson": 4}  # how many iterates the next one is made from
@@ -134,7 +133,6 @@ def _errors_chart(most: int, limits: Limits, width: int) -> tuple[Chart, dict[st
 
 
 # ---------------------------------------------------------------------------------------------- meeting half way
-
 Level = tuple[tuple[Displacement, Displacement], tuple[Displacement, Displacement]]  # halves, whole maps
 
 

@@ -29,9 +29,8 @@ _REMEMBERED = 24  # registrations, pictures
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DARK = 128  # luminance of a colour, below which numbers on it are written in white
 
+
 # ---------------------------------------------------------------------------------------------- levels
-
-
 @dataclass(frozen=True, eq=False)
 class Stand:
     """One level of a registration: what was found before it, and what it compared.
@@ -91,8 +90,6 @@ def reach(level: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------- the microscope
-
-
 @dataclass(frozen=True, eq=False)
 class Focus:
     """One voxel of a level under the microscope.
@@ -209,8 +206,6 @@ def _weights(now: Focus, side: int) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- clusters
-
-
 @dataclass(frozen=True, eq=False)
 class Grouped:
     """The clusters of one image at one level, numbered from the darkest to the brightest.
@@ -380,8 +375,6 @@ def _legend(shown: Grouped, number: int, width: int) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- cells and arrows
-
-
 def readable(colour: NDArray[np.uint8]) -> Colour:
     """White on dark, ink on bright colours."""
     return pixels.PAPER if colour @ _LUMINANCE < _DARK else pixels.INK

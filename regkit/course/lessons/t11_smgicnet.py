@@ -27,7 +27,6 @@ from regkit.widgets.chart import Chart
 from regkit.widgets.panels import pick
 
 # ---------------------------------------------------------------------------------------------- the level stack
-
 _GATES: Picture = pixels.DIFFERENCES[127:]  # from near-white (closed) to orange (open)
 _OUTLINED = 0.2  # of the range of intensities: where a head begins
 _WEIGHTS: Limits = (0.5, 1.0)
@@ -213,7 +212,6 @@ def _outlined(picture: Picture, inside: NDArray[np.bool_], scale: int) -> Pictur
 
 
 # ---------------------------------------------------------------------------------------------- growing displacements
-
 BEFORE = "before"
 CHARTS = ("Dice", "lost against the reference")
 _REFERENCE, _CHOSEN, _OTHERS = "#0072b2", "#d55e00", "#78787f"  # colours of curves

@@ -36,7 +36,6 @@ def fitting(words: str, width: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the claims
-
 ALL = "all"
 HOLDS = {"those that hold": True, "those that do not": False}
 _VERDICTS = {True: ("yes", BLUE), False: ("no", ORANGE), None: ("open", pixels.INK)}
@@ -170,7 +169,6 @@ def render_evidence(evidence: Evidence) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- the board
-
 _SPREAD = 0.5  # of a column: how far its dots lie apart
 
 
@@ -229,7 +227,6 @@ def render_board(
 
 
 # ---------------------------------------------------------------------------------------------- the scoreboard
-
 OUTLINES, DIFFERENCE = "outlines of the labels", "difference"
 _CASES, _BOARDS = 16, 64  # that are remembered; a case of 64 x 80 x 64 voxels takes some MB
 

@@ -73,8 +73,6 @@ def doctor(files: Mapping[str, Path | str], other: Path | str | None = None) -> 
 
 
 # ---------------------------------------------------------------------------------------------- planes
-
-
 def even_voxels(scan: Scan | None) -> NDArray[np.float32] | None:
     """Intensities from 0 to 1 on voxels of one size, few enough to be drawn quickly."""
     if scan is None:
@@ -123,8 +121,6 @@ def _square(values: NDArray[np.float32], cut: Cut, exact: Sequence[float], scale
 
 
 # ---------------------------------------------------------------------------------------------- traffic lights
-
-
 def _lights(intake: Intake) -> Picture:
     """The list of findings, each with its light."""
     rows = [_light(finding) for finding in intake.findings]
