@@ -10,8 +10,6 @@ from regkit.fields import warp, warp_labels
 from regkit.tools import methods
 from regkit.types import Pair
 
-pytest.importorskip("nilearn", reason="synthetic brains need the course extra")
-
 NAMES = sorted(methods.NETWORKS)
 SYMMETRIC = {"sitreg", "spnet"}  # by construction
 LARGEST, ALL = 6e6, 60e6  # bytes of one file, of all

@@ -22,6 +22,7 @@ there and asks that blank is amber, the reference green, each mistake red with i
 `written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is
 `Hint(...).to(make)`; where it shows in a property, not in the value, `Hint(...).to(make, made)`. `Words` is for answers
 by words.
+A function of two to five lines that the notebook needs later is written in `hands/`, as `by_hand` says.
 """
 
 # ruff: noqa: F403 (the modules' __all__ say what the tutorials use)
@@ -29,6 +30,13 @@ by words.
 from regkit.course.check.exercise import Exercise as Exercise
 from regkit.course.check.exercise import Mistake as Mistake
 from regkit.course.check.exercise import Verdict as Verdict
+from regkit.course.check.hands.t00 import *
+from regkit.course.check.hands.t01 import *
+from regkit.course.check.hands.t02 import *
+from regkit.course.check.hands.t03 import *
+from regkit.course.check.hands.t04 import *
+from regkit.course.check.hands.t05 import *
+from regkit.course.check.hands.t06 import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *
