@@ -262,7 +262,7 @@ def test_a_short_training_lowers_the_loss_and_lays_shapes_on_each_other(name, sw
     with torch.no_grad():
         displacement = model(pairs.moving, pairs.fixed).displacement
     difference = losses.mse(regkit.warp(pairs.moving, displacement), pairs.fixed)
-    most = {2: 0.7 if name == "VoxelMorph" else 0.4, 3: 0.25}[dim]
+    most = {2: 0.8 if name == "VoxelMorph" else 0.4, 3: 0.25}[dim]
     assert difference < most * losses.mse(pairs.moving, pairs.fixed)
     assert metrics.folds(displacement).percent < (20 if "output" in switches else 1)  # nothing keeps that from folding
 
