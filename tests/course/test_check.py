@@ -170,8 +170,6 @@ def test_nonsense_is_red_and_never_raises(name, nonsense):
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 14: transforms
-
-
 def exported_by(matrix):
     def transform(u, fixed):
         direction, size = np.reshape(fixed.GetDirection(), (3, 3)), np.diag(fixed.GetSpacing())
@@ -232,8 +230,6 @@ def test_a_transform_may_be_written_in_other_ways_and_be_wrong_in_others(answer,
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 12: files
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return check.faulty_files(tmp_path_factory.mktemp("files"))

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import function_of
-from regkit.course.check.exercise import Exercise, Hint, filled_in
+from regkit.course.check.exercise import Exercise, Hint, filled_in, function_of
 from regkit.course.check.t02_warping_pulls import brain_slice
 from regkit.course.lessons.t03_similarity_landscapes import sweep
 from regkit.fields import identity, rigid_displacement, warp

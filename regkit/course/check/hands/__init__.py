@@ -33,8 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import function_of
-from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict, is_blank
+from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict, function_of, is_blank
 
 Function = Callable[..., Any]
 Calls = Callable[[], Sequence[tuple[Any, ...]]]  # makes the arguments of some calls
