@@ -96,7 +96,8 @@ def register_pairs(rows: Sequence[Row], out: Path, register: Callable[[Row], tup
     """
     lines: list[list[Any]] = [["name", "moving", "fixed", "state", *_RESULTS, "reason"]]
     for row in rows:
-        state, numbers, reason = "failed", {}, ""
+        state, reason = "failed", ""
+        numbers: Mapping[str, Any] = {}
         try:
             state, numbers = register(row)
         except Exception as error:  # whatever is wrong with one pair

@@ -280,8 +280,8 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 # ---------------------------------------------------------------------------------------------- scans in files
 
 _TISSUE_DICE = (
-    "Tissue Dice is of classes that k-means makes of intensities: it rewards whoever fits intensities, and does not tell "
-    "whether a structure lies on its own. Labels of structures do (--labels)."
+    "Tissue Dice is of classes that k-means makes of intensities: it rewards whoever fits intensities, and does not "
+    "tell whether a structure lies on its own. Labels of structures do (--labels)."
 )
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
 
