@@ -24,8 +24,6 @@ def add_apply(commands: Any) -> None:
         help=COMMANDS["apply"],
         description="An image goes through the first MAP first (the order of antsApplyTransforms -t). Landmarks are "
         "taken from fixed's space to moving's, as ITK takes points; with --inverse from moving's to fixed's.",
-        epilog="example: python -m regkit apply results/ --to labels moving_labels.nii.gz --like fixed.nii.gz "
-        "--out warped_labels.nii.gz",
     )
     parser.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="a displacement field, a transform, a folder")
     parser.add_argument("--to", nargs=2, required=True, metavar=("KIND", "IN"), help="image, labels or points; a file")

@@ -56,7 +56,16 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--also", type=_also, action="append", default=[], metavar="[image=|labels=]FILE", help=words)
     parser.add_argument("--no-composite", action="store_true", help="without composite.h5, the largest of the files")
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
-    parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on (fixed's own)")
+    parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on")
+    words = "without --spacing: voxels to make a field on, in a box around both contents (2000000); fewer are coarser"
+    parser.add_argument("--budget", type=int, metavar="N", help=words)
+    words = "what the two are compared by; auto (default) looks whether their contrasts are alike"
+    parser.add_argument("--similarity", choices=("auto", "lncc", "ncc", "mse", "mi", "mind"), help=words)
+    words = "the intensities of both scans that become 0 and 1, such as -160 240 of CT; found by default"
+    parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help=words)
+    for name in ("moving", "fixed"):
+        words = f"on the {name} scan; where it is 0 nothing is compared (NaN and padding are found)"
+        parser.add_argument(f"--{name}-mask", type=Path, metavar="FILE", help=words)
     parser.add_argument("--volume", type=int, metavar="N", help="which volume, from 0, of each file with several")
     parser.add_argument(
         "--as",
@@ -109,6 +118,7 @@ def run(chosen: argparse.Namespace) -> int:
 
     numbers = _register(chosen)
     print(f"{numbers['moving']} -> {numbers['fixed']}, {numbers['method']}: {report.in_words(numbers)}")
+    print(f"compared by {numbers['similarity']}; on {report.on_what(numbers)}")
     composite = chosen.out / "composite.h5"
     if composite.exists() and composite.stat().st_size > _LARGE:
         print(f"{composite} has {composite.stat().st_size / 1e6:.0f} MB; --no-composite leaves it out")
@@ -145,6 +155,10 @@ def _register(chosen: argparse.Namespace) -> dict[str, Any]:
 
     with whole_folder(chosen.out, owned=report.owned(chosen.out)) as folder, measured() as usage:
         moving, fixed = _read((chosen.moving, chosen.fixed), chosen.volume)
+        if chosen.moving_mask is not None:
+            moving = register.with_mask(moving, read_labels(chosen.moving_mask), "the moving mask")
+        if chosen.fixed_mask is not None:
+            fixed = register.with_mask(fixed, read_labels(chosen.fixed_mask), "the fixed mask")
         labels = [read_labels(path) for path in chosen.labels or ()]
         register.check_label_grids(labels, (moving, fixed))
         itk.check_grid(moving.original)
@@ -152,6 +166,8 @@ def _register(chosen: argparse.Namespace) -> dict[str, Any]:
         also = _read_also(chosen, moving)
         method = chosen_method(chosen, len(fixed.grid.space))
         options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device", "kind")}
+        more = {name: getattr(chosen, name) for name in ("budget", "similarity", "window")}
+        options |= {name: value for name, value in more.items() if value is not None}
         result = register.register_scans(moving, fixed, method, **options)
         numbers = {"method": method.name, "refine_steps": chosen.refine, "affine": chosen.affine}
         numbers |= {"moving": chosen.moving.name, "fixed": chosen.fixed.name, "run": _provenance(chosen)}

@@ -10,10 +10,10 @@ scan keeps the file's own grid, and `to_original` goes back to it. A file of one
     small = crop_or_pad(normalise(fixed), (64, 80, 64))         # [0, 1]; about the centre
     write_image("back.nii.gz", to_original(small))
 
-Files are written in one move: a full disk leaves no half of one. An image with NaN is read with 0 in their place, and
-one whose header says nothing of space with nibabel's guess, both with a warning. In the header, the sform goes before
-the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it sees that file. Lengths
-in metres or micrometres become mm.
+Files are written in one move: a full disk leaves no half of one. NaN are outside an image's field of view, and read as
+its background; a header that says nothing of space is read with nibabel's guess; both with a warning. In the header,
+the sform goes before the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it
+sees that file. Lengths in metres or micrometres become mm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel
 import numpy as np
@@ -36,9 +36,11 @@ from torch import Tensor
 
 from regkit import types
 from regkit.fields import identity, sample
-from regkit.images.formats import TooLargeError, open_nifti, read_values
+from regkit.images import content
+from regkit.images.content import FOREGROUND
+from regkit.images.formats import open_nifti, read_values
 from regkit.images.headers import header_affine, itk_affine, store
-from regkit.types import Displacement, Image, InputError, check_displacement, spatial
+from regkit.types import Displacement, Image, InputError, TooLargeError, check_displacement, guard, spatial
 
 __all__ = [
     "Affine",
@@ -46,6 +48,7 @@ __all__ = [
     "Scan",
     "TooLargeError",
     "crop_or_pad",
+    "foreground",
     "normalise",
     "open_nifti",
     "pad_to_multiple",
@@ -59,13 +62,21 @@ __all__ = [
     "write_labels",
 ]
 
-Affine = np.ndarray  # (4, 4), float64
+
+def _check_form(affine: np.ndarray, name: str) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError(f"{name} must be (4, 4) and finite", affine.tolist(), "repair the image's header")
+
+
+Affine = Annotated[np.ndarray, _check_form]  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
 _SAME_PLACE = 0.01  # voxels: where regkit and ITK see one file
+_SEEN = 0.9  # of a voxel: less of it in the field of view is outside
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
+_EXACT = 2.0**53  # above, numbers are read as their neighbours
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -125,7 +136,7 @@ class Grid:
         affine[:3, 3] += self.affine[:3, :3] @ first
         return Grid(tuple(shape), affine)
 
-    def with_space(self, space: Sequence[int]) -> Grid:
+    def with_space(self, space: Sequence[types.Count]) -> Grid:
         """Other numbers of voxels over the same extent, from edge to edge."""
         return self._divided([size / new for size, new in zip(self.space, space, strict=True)], space)
 
@@ -175,18 +186,21 @@ class Scan:
     """An image, or integer labels, and where its voxels are.
 
     tensor: (1, 1, *space); float32 of an image, int64 of labels. grid: where they are. original: the grid of the file
-    it came from, in the file's own order of axes; `to_original` goes back to it.
+    it came from, in the file's own order of axes; `to_original` goes back to it. inside: (1, 1, *space), bool, the
+    field of view of an image, where it does not go on as background in all directions. background: its value, if found.
     """
 
     tensor: Tensor
     grid: Grid
     original: Grid
+    inside: Tensor | None = None
+    background: float | None = None
 
     def __post_init__(self) -> None:
-        if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
+        if tuple(self.tensor.shape) != (1, 1, *self.grid.space) or self.tensor.is_complex():
             raise InputError(
-                "a scan's tensor must be (1, 1, *space) on its grid",
-                f"{tuple(self.tensor.shape)} on {self.grid.space}",
+                "a scan's tensor must be (1, 1, *space) on its grid, in real numbers",
+                f"{self.tensor.dtype} of {tuple(self.tensor.shape)} on {self.grid.space}",
                 "resample it to that grid",
             )
 
@@ -211,8 +225,7 @@ class Scan:
 
 
 def _check_affine(affine: Affine) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError("an affine must be (4, 4) and finite", f"{affine.tolist()}", "repair the image's header")
+    _check_form(affine, "an affine")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing.tolist())
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -284,7 +297,8 @@ def resample(
 
     to: a grid (then `original` stays), or a scan whose grid and original are taken over. displacement u: (1, dim,
     *to.space), voxels of `to`. through: (4, 4), mm to mm (RAS), such as an affine registration. Outside, an image has
-    its lowest value and labels are 0. Where the new voxels are larger, an image is blurred to their size before.
+    its background, or its lowest value where that was not looked for, and labels are 0. Where the new voxels are
+    larger, an image is blurred to their size before.
 
     Raises:
         ValueError: a volume and a slice; a displacement on another grid.
@@ -292,7 +306,7 @@ def resample(
     grid, original = (to.grid, to.original) if isinstance(to, Scan) else (to, scan.original)
     matrix = voxel_map(grid, scan.grid, through)
     if displacement is None and grid.space == scan.grid.space and np.array_equal(matrix, np.eye(*matrix.shape)):
-        return Scan(scan.tensor, grid, original)
+        return replace(scan, grid=grid, original=original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
         check_displacement(displacement)
@@ -307,9 +321,26 @@ def resample(
     if scan.is_labels:
         values = sample(scan.tensor.double(), places, mode="nearest", padding="zeros").round().to(scan.tensor.dtype)
         return Scan(values, grid, original)
-    lowest = scan.tensor.min()
-    blurred = _blur(scan.tensor, np.linalg.norm(matrix[:, :-1], axis=1))
-    return Scan(sample(blurred - lowest, places, padding="zeros") + lowest, grid, original)
+    dark = scan.tensor.min() if scan.background is None else scan.background
+    steps = np.linalg.norm(matrix[:, :-1], axis=1)
+    values = sample(_blur(scan.tensor, steps) - dark, places, padding="zeros") + dark
+    inside = None if scan.inside is None else _inside(scan, scan.inside, places, steps)
+    return Scan(values, grid, original, inside, scan.background)
+
+
+def _inside(scan: Scan, inside: Tensor, places: Tensor, steps: Sequence[float]) -> Tensor:
+    """The field of view at places (1, dim, *space), voxels; beyond the file it goes on where the file ends in air."""
+    seen = sample(_blur(inside.float(), steps), places)
+    ends = sample(foreground(scan).float(), places)
+    last = places.new_tensor(scan.grid.space).view(1, -1, *[1] * (places.dim() - 2)) - 0.5
+    beyond = ((places < -0.5) | (places > last)).any(1, keepdim=True)
+    return (seen > _SEEN) & ~(beyond & (ends > 0.5))
+
+
+def foreground(scan: Scan) -> Tensor:
+    """What is not background, in the field of view: bool, as the tensor. scan: as of `normalise`."""
+    there = (scan.tensor - (scan.background or 0.0)).abs() > FOREGROUND
+    return there if scan.inside is None else there & scan.inside
 
 
 def _blur(image: Image, steps: Sequence[float]) -> Image:
@@ -329,7 +360,7 @@ def to_original(scan: Scan) -> Scan:
 # ---------------------------------------------------------------------------------------------- sizes, intensities
 
 
-def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
+def crop_or_pad(scan: Scan, space: Sequence[types.Count]) -> Scan:
     """The scan about its centre with another number of voxels; the same call with the old number goes back.
 
     Added voxels have the lowest value, those of labels 0; `to_original` also undoes it.
@@ -338,23 +369,28 @@ def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
     before = [int(difference / 2) for difference in missing]  # towards zero, so that there and back is exact
     widths = [(first, difference - first) for first, difference in zip(before, missing, strict=True)]
     lowest = 0 if scan.is_labels else float(scan.tensor.min())
-    tensor = F.pad(scan.tensor, [width for pair in reversed(widths) for width in pair], value=lowest)
-    return replace(scan, tensor=tensor, grid=scan.grid.cropped([-first for first in before], space))
+    pads = [width for pair in reversed(widths) for width in pair]
+    inside = None if scan.inside is None else F.pad(scan.inside, pads)
+    grid = scan.grid.cropped([-first for first in before], space)
+    return replace(scan, tensor=F.pad(scan.tensor, pads, value=lowest), grid=grid, inside=inside)
 
 
-def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
+def pad_to_multiple(scan: Scan, multiple: types.Count) -> Scan:
     """The scan with voxels added on both sides, to a size divisible by `multiple` along each axis."""
     return crop_or_pad(scan, [size + -size % multiple for size in scan.grid.space])
 
 
 def normalise(
-    scan: Scan, *, percentiles: tuple[float, float] = (0.0, 99.5), window: tuple[float, float] | None = None
+    scan: Scan,
+    *,
+    percentiles: tuple[types.Percent, types.Percent] = (0.0, 99.5),
+    window: tuple[float, float] | None = None,
 ) -> Scan:
-    """Intensities as [0, 1]: linear from a low to a high value, cut beyond.
+    """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
-    percentiles: of all voxels, which give the two values; where these are one, as of a sparse image, the upper is that
-    of what is brighter, else the lower that of what is darker. window: the two values themselves, such as (-160, 240)
-    of CT.
+    percentiles: of the voxels in the field of view, which give the two values: see `regkit.images.content.window`.
+    window: the two values themselves, such as (-160, 240) of CT. Outside the field of view (NaN, padding) the result
+    has its background.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.
@@ -362,13 +398,12 @@ def normalise(
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
-    low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
-    if low == high and window is None:
-        brighter, darker = values[values > low], values[values < low]
-        if len(brighter):
-            high = float(np.percentile(brighter.cpu().numpy(), percentiles[1]))
-        elif len(darker):
-            low = float(np.percentile(darker.cpu().numpy(), percentiles[0]))
+    inside = content.field_of_view(values)
+    inside = inside if scan.inside is None else inside & scan.inside
+    if not inside.any():
+        raise InputError("a scan must have a field of view", "one with nothing in it", "check its mask")
+    dark = content.background(values, inside)
+    low, high = content.window(values, inside, dark, percentiles) if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
         raise InputError(
@@ -376,7 +411,14 @@ def normalise(
             f"{what}, of values from {float(values.min()):g} to {float(values.max()):g}",
             "check that it is no empty or constant image, or give a wider range",
         )
-    return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
+    level = min(max((dark - low) / (high - low), 0.0), 1.0)
+    unit = ((values - low) / (high - low)).clamp(0, 1)
+    if not inside.all():
+        unit = torch.where(inside, unit, level)
+    found = replace(scan, tensor=unit, inside=inside, background=level)
+    ends = foreground(found)
+    cut = any(ends.select(axis, end).any() for axis in range(2, ends.dim()) for end in (0, -1))
+    return found if cut or not inside.all() else replace(found, inside=None)
 
 
 # ---------------------------------------------------------------------------------------------- in
@@ -396,10 +438,13 @@ def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
         if not finite.any():
             raise InputError("an image must have finite values", f"{path} with none", "make or fetch it again")
         warnings.warn(
-            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; they count as 0.",
+            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; there it counts "
+            f"as not seen.",
             stacklevel=2,
         )
-        values = np.where(finite, values, np.float32(0))
+        scan, inside = _scan(values, grid), _scan(finite, grid).tensor
+        dark = content.background(scan.tensor, inside)
+        return replace(scan, tensor=torch.where(inside, scan.tensor, dark), inside=inside)
     return _scan(values, grid)
 
 
@@ -417,6 +462,9 @@ def read_labels(path: Path | str, *, volume: int | None = None) -> Scan:
             f"{path} with values such as {values[values != whole].flat[0]:g}",
             "give the file of the labels, not of the image, and resample labels by the nearest voxel only",
         )
+    if np.abs(whole).max() > _EXACT:
+        received = f"{path} with {whole.flat[np.abs(whole).argmax()]:g}"
+        raise InputError("labels must be whole numbers up to 2**53", received, "number them anew")
     return _scan(whole.astype(np.int64), grid)
 
 
@@ -512,3 +560,6 @@ def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
     store(path, image)
+
+
+guard(globals())

@@ -19,12 +19,14 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory, needing
 
 READ = ".nii, .nii.gz, .nii.bz2, .hdr with .img, .mgz, .mgh, .mnc; .nrrd, .nhdr, .mha, .mhd with SimpleITK"
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
 _PACKED: dict[str, Any] = {".gz": gzip.open, ".mgz": gzip.open, ".bz2": bz2.open}
+_BEHIND = 2**22  # bytes that may lie behind the voxels, such as the tags of .mgz
+_SMALL, _RATIO = 2**30, 250  # a packed file with more bytes than the one is packed by the other at most
 _ROUNDED = 0.01  # of a quaternion's squared length above 1: it is taken as 1, as ITK does
 _DICOM = ("DICOM", "convert the whole series to NIfTI, by dcm2niix")
 _UNPACK = ("a packed file of a kind that is not read", "unpack it (unzstd, unxz, unzip, tar) and give the .nii in it")
@@ -68,10 +70,6 @@ _NAMES = {  # of files that may have another one's name, by their first bytes
 }
 
 
-class TooLargeError(InputError, MemoryError):
-    """An `InputError` of images that do not fit into the memory."""
-
-
 def open_nifti(path: Path) -> Any:
     """A file's header, and its values for later, of any format in `READ`.
 
@@ -89,8 +87,8 @@ def open_nifti(path: Path) -> Any:
     if path.name.lower().endswith(_ITK):
         return _by_simpleitk(path)
     try:
-        unpacked = _length(path)
         image = _load(path)
+        unpacked = _length(path, image)
     except InputError:
         raise
     except Exception as error:  # nibabel's readers of rare formats raise all kinds
@@ -171,28 +169,44 @@ def _rounded_quaternions() -> Iterator[None]:
             each.quaternion_threshold = threshold
 
 
-def _length(path: Path) -> int | None:
-    """Read a packed file to its end, where its checksum is (nibabel stops before): its length unpacked; else None."""
+def _length(path: Path, image: Any) -> int | None:
+    """Read a packed file to its end, where its checksum is (nibabel stops before): its length unpacked; else None.
+
+    No further than its header's voxels and a bit, nor than what an image can be packed to: else it is refused.
+    """
     if path.suffix.lower() not in _PACKED:
         return None
+    most = max(_SMALL, _RATIO * path.stat().st_size)
+    most, length = min(most, (_claimed(image) or most) + _BEHIND), 0
     with cast(BinaryIO, _PACKED[path.suffix.lower()](path)) as file:
         start = file.read(2)
         if start == b"\x1f\x8b":
             _say(path, "packed twice", "unpack it once (gunzip)")
-        return len(start) + sum(map(len, iter(lambda: file.read(2**20), b"")))
+        length = len(start)
+        while piece := file.read(2**20):
+            length += len(piece)
+            if length > most:
+                found = f"{path} of {path.stat().st_size} bytes, which holds more than {most} bytes unpacked"
+                raise InputError("a packed image ends where its header's voxels do", found, "fetch it again")
+    return length
+
+
+def _claimed(image: Any) -> int | None:
+    """The bytes to the end of the voxels that a header claims, where it does."""
+    offset = getattr(getattr(image, "dataobj", None), "offset", None)
+    return None if offset is None else offset + math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
 
 
 def _check_length(path: Path, image: Any, unpacked: int | None) -> None:
     """Raise where a file ends before the voxels that its header claims."""
-    claimed = getattr(image.dataobj, "offset", None)
+    claimed = _claimed(image)
     holder = image.file_map.get("image")
     if claimed is None or holder is None or holder.filename is None:
         return
     values = Path(holder.filename)
     if values != path:
-        unpacked = _length(values)
+        unpacked = _length(values, image)
     there = values.stat().st_size if unpacked is None else unpacked
-    claimed += math.prod(map(int, image.shape)) * np.dtype(image.get_data_dtype()).itemsize
     if there < claimed:
         found = f"{path} of {there} bytes, whose header claims {claimed} ({' x '.join(map(str, image.shape))} voxels)"
         raise InputError("an image must hold all voxels of its header", found, "fetch it again, or convert it")
@@ -204,12 +218,13 @@ def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
     Raises:
         ValueError: the file is damaged. MemoryError: it is larger than the memory.
     """
+    found = f"{path} of {' x '.join(map(str, image.shape))} voxels"
+    rule, remedy = "an image must fit into memory", "crop it or make its voxels larger first, or free memory"
+    check_memory(math.prod(map(int, image.shape)) * np.dtype(dtype).itemsize, rule, found, remedy)
     try:
         return np.asarray(image.dataobj, dtype=dtype)
     except MemoryError as error:
-        found = f"{path} of {' x '.join(map(str, image.shape))} voxels"
-        remedy = "crop it or make its voxels larger first, or free memory"
-        raise TooLargeError("an image must fit into memory", found, remedy) from error
+        raise TooLargeError(rule, found, remedy) from error
     except _DAMAGE as error:
         found = f"{path}, whose values cannot be read ({first_line(error)})"
         raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
@@ -222,10 +237,8 @@ def first_line(error: Exception) -> str:
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    try:
+    with needing("itk", f"reading {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     try:
         _check_meta_image(path)
         image = SimpleITK.ReadImage(str(path))

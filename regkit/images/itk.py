@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from regkit import images
 from regkit.fields import identity, sample
 from regkit.images import Affine, Grid, move_points, open_nifti, voxel_map, write_nifti
-from regkit.types import Displacement, InputError, at_least_float32, check_displacement, spatial
+from regkit.types import Displacement, InputError, at_least_float32, check_displacement, guard, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
 _PRECISION = 1 / 4096  # voxels
@@ -208,3 +208,6 @@ def seen_by_itk(deformation: Deformation) -> Deformation:
     """The same on the grid where ITK sees its file."""
     grid = deformation.grid
     return Deformation(deformation.displacement, Grid(grid.shape, *itk_places(grid)))
+
+
+guard(globals())

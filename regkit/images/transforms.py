@@ -22,7 +22,7 @@ from regkit._core.sampler import Interpolation, sample
 from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
 from regkit.images.itk import Deformation, is_plane, itk_map, itk_places, itk_vectors, read_displacement, seen_by_itk
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.types import InputError, MissingFileError, guard, needing
 
 Points = np.ndarray  # (n, 3), float64, mm, RAS
 
@@ -258,10 +258,8 @@ def _field(path: Path) -> FieldMap:
 
 
 def _simpleitk(path: Path) -> Any:
-    try:
+    with needing("itk", f"reading {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     return SimpleITK
 
 
@@ -361,3 +359,6 @@ def write_composite(path: Path | str, deformation: Deformation, to: Grid, throug
 def _dim(*grids: Grid) -> int:
     """The dimension that ITK sees files in."""
     return 2 if all(map(is_plane, grids)) else 3
+
+
+guard(globals())

@@ -33,9 +33,10 @@ from regkit.images import (
     read_image,
     resample,
 )
+from regkit.images.content import FOREGROUND
 from regkit.images.headers import forms_apart, header_affine, is_lost
 from regkit.images.itk import check_grid
-from regkit.tools.register import FOREGROUND, centre_of_mass, check_overlap, looks_like_labels
+from regkit.tools.register import centre_of_mass, check_overlap, looks_like_labels
 from regkit.types import InputError
 
 Severity = Literal["green", "amber", "red"]

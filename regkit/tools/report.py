@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regkit import metrics
-from regkit.fields import identity, sample, warp
+from regkit.fields import identity, sample
 from regkit.figures import paint
 from regkit.figures.pixels import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.figures.planes import Cut, Place, cuts
-from regkit.images import SIDES, Grid, Scan, move_points, normalise, resample, voxel_map, write_image, write_labels
+from regkit.images import SIDES, Grid, Scan, move_points, resample, voxel_map, write_image, write_labels
 from regkit.images.itk import Deformation, regrid, write_displacement
 from regkit.images.transforms import write_affine, write_composite
 from regkit.tools.measures import Outcome, quantities
-from regkit.tools.register import ScanRegistration
+from regkit.tools.register import ScanRegistration, correlation
 
 FILES: tuple[str, ...] = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
 FILES += ("inverse_displacement.nii.gz", "affine.tfm", "composite.h5", "metrics.json", "report.html")
@@ -79,20 +79,21 @@ td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; 
 def numbers(result: ScanRegistration, labels: Sequence[Scan] = ()) -> dict[str, Any]:
     """What is measured of a registration of two scans, as metrics.json keeps it. labels: of moving and fixed, or none.
 
-    correlation: on the grid of the registration, before all, after the affine stage and after all. Folds and |J|: of
-    the whole map on fixed's own grid.
+    correlation: on the grid of the registration, inside both fields of view, before all, after the affine stage and
+    after all; it was made large (see similarity), so that it cannot tell whether anatomy lies on anatomy. Folds and
+    |J|: of the whole map on fixed's own grid.
     """
-    found, here = result.found, result.here.tensor
-    header = resample(normalise(result.moving), result.here).tensor
-    images = {"before": header, "affine": result.near.tensor, "after": warp(result.near.tensor, found.displacement)}
+    found, here = result.found, result.here
     likeness = {
-        name: quantities(Outcome(found.displacement, warped=image, fixed=here), ["correlation"])["correlation"]
-        for name, image in images.items()
+        "before": correlation(resample(result.units[0], here), here),
+        "affine": correlation(result.near, here),
+        "after": correlation(result.near, here, found.displacement),
     }
     whole = quantities(Outcome(result.there.displacement), ("folds_percent", "jacobian_std_log", "jacobian_minimum"))
     consistency = quantities(Outcome(found.displacement, found.inverse), ["inverse_consistency"])
     measured = {
         "correlation": likeness,
+        "similarity": result.likeness.words,
         **whole,
         "inverse_consistency_voxels": consistency["inverse_consistency"],
         "grid": list(result.here.grid.space),
@@ -186,13 +187,13 @@ def _finite(value: Any) -> Any:
 
 def _listed(numbers: dict[str, Any]) -> dict[str, str]:
     """The numbers as the page tells them."""
-    correlation, size = numbers["correlation"], " x ".join(map(str, numbers["grid"]))
-    spacing = " x ".join(f"{step:.3g}" for step in numbers["spacing_mm"])
+    correlation = numbers["correlation"]
     refined = f", {numbers['refine_steps']} steps of refinement" if numbers["refine_steps"] else ""
     return {
         "method": numbers["method"] + refined + (", after an affine stage" if numbers["affine"] else ""),
-        "registered on": f"{size} voxels of {spacing} mm",
-        "correlation before, after the affine stage, after": ", ".join(
+        "registered on": on_what(numbers),
+        "compared by": numbers["similarity"],
+        "correlation before, after the affine stage, after (of what was optimised: no proof of success)": ", ".join(
             f"{value:.3f}" for value in correlation.values()
         ),
         "folded voxels": _percent(numbers["folds_percent"]),
@@ -215,6 +216,12 @@ def _dice_rows(dice: dict[str, Any]) -> list[tuple[str, ...]]:
         (label, *("-" if value is None else f"{value:.3f}" for value in each.values())) for label, each in dice.items()
     ]
     return [head, *rows] if rows else []
+
+
+def on_what(numbers: Mapping[str, Any]) -> str:
+    """The voxels that were worked on."""
+    spacing = " x ".join(f"{step:.3g}" for step in numbers["spacing_mm"])
+    return f"{' x '.join(map(str, numbers['grid']))} voxels of {spacing} mm"
 
 
 def in_words(numbers: Mapping[str, Any]) -> str:
@@ -269,8 +276,8 @@ def page(
 
 
 def _draw(result: ScanRegistration, determinant: Scan) -> _Drawn:
-    grid = _even(result.fixed.grid)
-    moving, fixed = normalise(result.moving), normalise(result.fixed)
+    grid = _even(result.units[1].grid)
+    moving, fixed = result.units
     local = regrid(Deformation(result.found.displacement, result.here.grid), grid)
     whole = regrid(result.there, grid)
     images = {

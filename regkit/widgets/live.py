@@ -5,10 +5,9 @@ kernel a view shows its last picture (PNG). An exception in a callback is shown 
 Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
 """
 
-from __future__ import annotations
-
 import base64
 import html
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,6 +86,7 @@ class View:
         row = ipywidgets.Box([*self.controls.values()], layout={"flex_flow": "row wrap", "align_items": "center"})
         self.widget = ipywidgets.VBox([row, self.image, self.caption, self.alert])
         self._held = False
+        self._turn = threading.RLock()  # a training's thread and the page change the same controls
         for name, control in self.controls.items():
             if isinstance(control, ipywidgets.Button):
                 control.on_click(lambda _, name=name: self.press(name))
@@ -106,13 +106,14 @@ class View:
 
     def set(self, **values: Any) -> None:
         """Move several controls and draw once."""
-        self._held = True
-        try:
-            for name, value in values.items():
-                self.controls[name].value = value
-        finally:
-            self._held = False
-        self.update()
+        with self._turn:
+            self._held = True
+            try:
+                for name, value in values.items():
+                    self.controls[name].value = value
+            finally:
+                self._held = False
+            self.update()
 
     def press(self, button: str) -> None:
         """Press a button."""
@@ -120,8 +121,9 @@ class View:
 
     def update(self) -> None:
         """Draw the picture and its caption anew, in place."""
-        if not self._held:
-            self.attempt(self._draw)
+        with self._turn:
+            if not self._held:
+                self.attempt(self._draw)
 
     def attempt(self, action: Callable[[], Any]) -> None:
         """Do something in a callback: where it fails, show the error under the picture and keep its traceback."""

@@ -1,11 +1,14 @@
 """What an exercise is, what a known mistake is, and how an answer is judged."""
 
-from __future__ import annotations
-
+import contextlib
+import ctypes
 import html
 import operator
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from regkit._core.files import printable
@@ -39,6 +42,32 @@ class Verdict:
 
 class Unanswered(Exception):
     """Raised by `prepare` where part of an answer is still blank; its text says which part."""
+
+
+LIMIT = 5.0  # seconds of computing that an answer may take
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block where it computes longer: between two of its steps in Python, on every system.
+
+    Seconds of the processor count, not those of the clock: a busy machine does not make an answer wrong.
+    """
+    start, thread, ended, lock = time.process_time(), threading.get_ident(), threading.Event(), threading.Lock()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            with lock:
+                if not ended.is_set() and time.process_time() - start > seconds:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
+                    return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        with lock:
+            ended.set()
 
 
 def is_blank(answer: Any) -> bool:
@@ -80,6 +109,31 @@ class Mistake:
         return self.make()
 
 
+def _same(answer: Any) -> Any:
+    return answer
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What those are told who make a mistake; each method makes the `Mistake` from a wrong answer, or all of them."""
+
+    text: str
+
+    def to(
+        self, make: Callable[[], Any], made: Callable[[Any], bool] | Literal["alike", "otherwise"] = "alike"
+    ) -> Mistake:
+        """To those whose answer is as this one, or has this property: see `Mistake`."""
+        return Mistake(make, self.text, made)
+
+    def written(self, function: Callable[..., Any], *others: Callable[..., Any]) -> Mistake:
+        """To those who write this function, or one that gives what one of the others gives."""
+        return Mistake(lambda: function, self.text, others=tuple(partial(_same, other) for other in others))
+
+    def otherwise(self, function: Callable[..., Any]) -> Mistake:
+        """To those whose function is not right and makes no known mistake, such as this one."""
+        return Mistake(lambda: function, self.text, "otherwise")
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise: how an answer is read, when it is right, and the catalogue of mistakes.
@@ -99,15 +153,24 @@ class Exercise:
     right: Callable[[Any], bool] | None = None
     _prepared: dict[Callable[[], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def __call__(self, answer: Any) -> Verdict:
+    def __call__(self, answer: Any) -> Any:
+        return self.judge(answer)
+
+    def judge(self, answer: Any) -> Verdict:
+        """The verdict on an answer, whatever it is; after at most a few seconds."""
         if is_blank(answer):
             return Verdict("amber", self.task)
+        if isinstance(answer, Iterator):
+            return Verdict("red", f"this is a {type(answer).__name__}, which ends who knows when. {self.task}")
         try:
-            prepared = self.prepare(answer)
+            with limited(LIMIT):
+                prepared = self.prepare(answer)
             known = (mistake for mistake in self.mistakes.values() if isinstance(mistake, Mistake))
             hint = next((mistake.hint for mistake in known if self._made(mistake, prepared)), None)
         except Unanswered as missing:
             return Verdict("amber", f"{missing} {self.task}".strip())
+        except TimeoutError:
+            return Verdict("red", f"the answer took more than {LIMIT:g} s: does each of its loops end? {self.task}")
         except Exception as error:
             return Verdict("red", f"the answer could not be read ({error}). {self.task}")
         return Verdict("red", hint) if hint else Verdict("green", self.praise)
