@@ -129,8 +129,8 @@ def run(chosen: argparse.Namespace) -> int:
 def _run_pairs(chosen: argparse.Namespace) -> int:
     from regkit.tools import cohort, report
 
-    if chosen.moving or chosen.labels or chosen.also:
-        refuse("--pairs names the scans and labels of each pair", "others beside it", "leave them out")
+    if chosen.moving or chosen.labels or chosen.also or chosen.moving_mask or chosen.fixed_mask:
+        refuse("--pairs names the scans and labels of each pair", "files of one pair beside it", "leave them out")
     rows = cohort.read_pairs(chosen.pairs)
     chosen.out.mkdir(parents=True, exist_ok=True)
 
