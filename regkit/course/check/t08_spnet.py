@@ -1,5 +1,7 @@
 """The exercise of tutorial 08: what each switch of SPnet buys, consistency, accuracy, both or neither."""
 
+from typing import Any
+
 from regkit.course.check.exercise import Exercise, Hint, Words
 
 __all__ = ["bought"]
@@ -8,21 +10,27 @@ WORDS = ("consistency", "accuracy", "both", "neither")
 _BOUGHT = {"MIE": "neither", "FW": "accuracy", "BE": "accuracy", "BA": "both"}  # the tutorial measures that it is so
 _words = Words(_BOUGHT, WORDS)
 
+
+def _prepare(answer: Any) -> dict[str, str]:
+    """BE may also buy "neither": the paper's Table 4 says so, and with our seeds the means' deviations overlap."""
+    words = _words.prepare(answer)
+    return words | {"BE": "accuracy"} if words["BE"] == "neither" else words
+
+
 bought = Exercise(
     task=f"Say for each switch, {', '.join(_BOUGHT)}, what it buys: one of {', '.join(WORDS)}.",
-    praise="one minus sign buys consistency outright, and accuracy too, because the network learns to live with it.",
-    prepare=_words.prepare,
+    praise="one minus sign buys consistency outright, and accuracy too, because the network learns to live with it. "
+    "(BE: accuracy here, by three seeds that scatter; neither by the paper's Table 4. Both count as right.)",
+    prepare=_prepare,
     reference=_words.reference,
     mistakes={
         "all the same": Hint(
             "the same for all four: then a panel of switches would teach nothing. Compare them one by one."
         ).to(*_words.all_alike("both")),
         "asking twice is enough": Hint(
-            "BE asks both ways, but each keeps its own answer: compare the exchange errors of SS and of SS+BE."
+            "BE asks both ways, but each keeps its own answer: compare the exchange errors of SS and of SS+BE. (In the "
+            "paper's Table 4 it is halved, from .787 to .425 voxels. More than three times is asked.)"
         ).to(*_words.said("BE", "consistency", "both")),
-        "asking twice is useless": Hint("BE: from SS to SS+BE the exchange error stays. Does Dice?").to(
-            *_words.said("BE", "neither")
-        ),
         "the average only makes consistent": Hint(
             "BA buys consistency, yes. Look at Dice as well, from SS+BE to the whole method."
         ).to(*_words.said("BA", "consistency")),

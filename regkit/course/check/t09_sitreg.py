@@ -1,6 +1,7 @@
 """The exercises of tutorial 09: which law a broken half-way step breaks, and a step that breaks one law only."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 
 from regkit.course.check.exercise import Exercise, Hint, Words, two_returned
 from regkit.fields import compose, invert, jacobian_determinant
-from regkit.models.sitreg import control_bound, upsample_controls
+from regkit.models.sitreg import control_bound, upsample_controls, worst_pattern
 from regkit.types import Displacement
 
 __all__ = ["failing_laws", "one_law_less", "safe_steps"]
@@ -65,12 +66,13 @@ def safe_steps() -> tuple[Displacement, Displacement]:
 
 
 class _Tried(NamedTuple):
-    """What an update did: U_ab and U_ba, the same from exchanged steps, and from halved ones (v_ab, v_ba)."""
+    """What an update did: U_ab and U_ba, of exchanged steps, of halved ones (v_ab, v_ba), and of the worst ones."""
 
     ab: Displacement
     ba: Displacement
     swapped: tuple[Displacement, Displacement]
     halved: tuple[Displacement, Displacement]
+    worst: tuple[Displacement, ...]
 
     def left(self) -> float:
         """|U_ab ∘ U_ba - identity|, voxels, mean."""
@@ -86,17 +88,27 @@ class _Tried(NamedTuple):
         return min(float((self.ab - ab).norm(dim=1).mean()) for ab in self.halved)
 
 
+def _folds(*updates: Displacement) -> bool:
+    return min(float(jacobian_determinant(each).min()) for each in updates) <= 0
+
+
 def _try(answer: Any) -> _Tried:
     there, back = safe_steps()
+    pattern = 0.6 * control_bound(_SPACING, 2) * worst_pattern(_SPACING, 2).float()  # two of them: 1.2 times the bound
+    worst = upsample_controls(pattern, (_SHAPE[1],) * 2, _SPACING)[:, :, : _SHAPE[0]]
     pairs = []
-    for first, second in ((there, back), (back, there), (0.5 * there, back), (there, 0.5 * back)):
-        given = two_returned("my_update", answer(first.clone(), second.clone()), "displacements, U_ab and U_ba")
+    halves = (0.5 * there, back), (there, 0.5 * back)
+    for first, second in ((there, back), (back, there), *halves, (worst, worst), (worst, -worst)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an inversion that was not reached shows in the numbers
+            returned = answer(first.clone(), second.clone())
+        given = two_returned("my_update", returned, "displacements, U_ab and U_ba")
         for update in given:
             if update is ... or not isinstance(update, torch.Tensor) or update.shape != there.shape:
                 shape = tuple(getattr(update, "shape", ())) or update
                 raise ValueError(f"displacements {tuple(there.shape)} are wanted, received {shape}")
         pairs.append((given[0].detach(), given[1].detach()))
-    return _Tried(*pairs[0], pairs[1], (pairs[2][0], pairs[3][0]))
+    return _Tried(*pairs[0], pairs[1], (pairs[2][0], pairs[3][0]), pairs[4] + pairs[5])
 
 
 one_law_less = Exercise(
@@ -118,8 +130,7 @@ one_law_less = Exercise(
             lambda: lambda ab, ba: (ab, -ab), lambda tried: torch.allclose(tried.ba, -tried.ab, atol=1e-4)
         ),
         "folds": Hint("it folds: take fewer steps, or smaller ones.").to(
-            lambda: lambda ab, ba: (4 * ab, ba),
-            lambda tried: min(float(jacobian_determinant(each).min()) for each in (tried.ab, tried.ba)) <= 0,
+            lambda: lambda ab, ba: (4 * ab, ba), lambda tried: _folds(tried.ab, tried.ba)
         ),
         "both as they are": Hint("symmetry holds, and U_ba does not undo U_ab: the other way round is wanted.").to(
             lambda: lambda ab, ba: (ab, ba), lambda tried: tried.left() > _SMALL and tried.change() < _SMALL
@@ -133,6 +144,10 @@ one_law_less = Exercise(
             lambda: lambda ab, ba: (compose(ab, invert(ba)), compose(ba, invert(ab))),
             lambda tried: tried.change() < _SMALL,
         ),
+        "added": Hint(
+            "these two steps do not fold, others will: a sum of two steps is as long as twice the bound (the "
+            "fold-o-meter at 1.25 and more). Compose them: maps that do not fold compose to one that does not."
+        ).to(lambda: lambda ab, ba: (ab + ba, invert(ab + ba)), lambda tried: _folds(*tried.worst)),
         "one-sided": Hint(
             "right laws, but that is the one-sided step of the table: one of v_ab and v_ba does not count. Use both."
         ).to(lambda: lambda ab, ba: (ab, invert(ab)), lambda tried: tried.use() < 1e-3),

@@ -182,3 +182,10 @@ def test_bad_input_is_refused(make, words):
 )
 def test_any_update_that_gives_symmetry_up_alone_is_right(update):
     assert check.one_law_less(update).colour == "green"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_sum_of_two_steps_is_no_safe_update(sign):
+    """Its bound is twice that of a step: no fold of the two steps at hand proves that none folds."""
+    verdict = check.one_law_less(lambda ab, ba: (ab + sign * ba, fields.invert(ab + sign * ba)))
+    assert verdict.colour == "red" and "twice the bound" in verdict.message
