@@ -101,18 +101,23 @@ def bounding_box(content: Tensor) -> np.ndarray | None:
 
 def _in_one_piece(content: Tensor) -> Tensor:
     """Voxels that have two others among their neighbours: a vessel has, a dead voxel has not."""
-    mean = F.avg_pool3d if content.dim() == 5 else F.avg_pool2d
-    size = 3 ** (content.dim() - 2)
-    return content & (mean(content.float(), 3, 1, 1) > 2.5 / size)
+    dim = content.dim() - 2
+    mean = F.avg_pool3d if dim == 3 else F.avg_pool2d
+    return content & (mean(F.pad(content.float(), [1] * 2 * dim), 3, 1) > 2.5 / 3**dim)
+
+
+def grown(mask: Tensor, border: float = 0.0) -> Tensor:
+    """A mask (1, 1, *space), bool, and its neighbours; border: 1 where what is beyond counts as in it."""
+    dim = mask.dim() - 2
+    widest = F.max_pool3d if dim == 3 else F.max_pool2d
+    return widest(F.pad(mask.float(), [1] * 2 * dim, value=border), 3, 1) > 0
 
 
 def _outermost(values: Tensor, inside: Tensor) -> Tensor:
     """The values at the edge of the field of view: at the image's border, or beside what is not seen."""
     if inside.all():
         return torch.cat([values.select(axis, end).flatten() for axis in range(2, values.dim()) for end in (0, -1)])
-    widest = F.max_pool3d if values.dim() == 5 else F.max_pool2d
-    outside = F.pad((~inside).float(), [1] * (2 * (values.dim() - 2)), value=1.0)
-    return values[inside & (widest(outside, 3, 1) > 0)]
+    return values[inside & grown(~inside, border=1.0)]
 
 
 def _percentiles(values: Tensor, *percents: float) -> list[float]:

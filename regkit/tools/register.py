@@ -15,7 +15,7 @@ from torch import Tensor
 from regkit import losses
 from regkit.fields import jacobian_determinant, resize, warp
 from regkit.images import Affine, Grid, Scan, TooLargeError, foreground, normalise, resample, voxel_map
-from regkit.images.content import bounding_box
+from regkit.images.content import bounding_box, grown
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import (
     Similarity,
@@ -228,7 +228,7 @@ def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Liken
         return Likeness(_SIMILARITIES[choice], _SIMILARITIES[choice], f"{choice}, as asked for")
     correlation, most = _joint(moving, fixed)
     found = f"correlation {correlation:.2f} inside both, of {most:.2f} that the joint histogram allows"
-    if correlation >= most / 2 or most < _WEAK:
+    if correlation >= most / 2 or (most < _WEAK and correlation > -_WEAK / 2):
         return Likeness(losses.ncc, local_and_global, f"lncc + ncc: one contrast ({found})")
     return Likeness(losses.mutual_information, local_and_mutual, f"lncc + mi: two contrasts ({found})", alike=False)
 
@@ -240,7 +240,7 @@ def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
     grid = _coarse(_boxed(fixed.grid, *_foreground_box(fixed), margin=0), _SIZES[1])
     near, here = resample(moving, grid, through=through), resample(fixed, grid)
     both = foreground(near) & foreground(here)
-    both = ~_grown(~both)
+    both = ~grown(~both)
     if int(both.sum()) < _FEW:
         return 0.0, 0.0
     pair = torch.stack([near.tensor[both], here.tensor[both]])
@@ -249,12 +249,6 @@ def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
     information = -float(losses.mutual_information(near.tensor, here.tensor, bins=_BINS, mask=both))
     information -= (_BINS - 5) ** 2 / (2 * int(both.sum()))  # what as many voxels show by chance
     return float(torch.corrcoef(pair)[0, 1]), math.sqrt(1 - math.exp(-2 * max(information, 0.0)))
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """A mask and its neighbours."""
-    widest = torch.nn.functional.max_pool3d if mask.dim() == 5 else torch.nn.functional.max_pool2d
-    return widest(mask.float(), 3, 1, 1) > 0
 
 
 # ---------------------------------------------------------------------------------------------- two scans
