@@ -177,8 +177,8 @@ assert score["dice"] > needed > score["dice_before"] or not complete, (
     f"after {steps} steps Dice is above {needed}, and below it before, here {score['dice']:.3f} and "
     f"{score['dice_before']:.3f}: run the training's cell again, to its end"
 )
-assert score["folds_percent"] < 0.1 or not complete, (
-    f"less than 0.1 % of the voxels fold, here {score['folds_percent']:.3f} %: "
+assert score["folds_percent"] < 0.5 or not complete, (
+    f"less than 0.5 % of the voxels fold, here {score['folds_percent']:.3f} %: "
     "run the training's cell again, to its end"
 )
 
