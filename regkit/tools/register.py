@@ -166,7 +166,7 @@ def _start(moving: Scan, fixed: Scan, grid: Grid, similarity: Similarity) -> Aff
 
 
 def centre_of_mass(scan: Scan, through: Affine | None = None) -> np.ndarray:
-    """The centre of mass of the intensities, from the background, mm (RAS), (3,); where `through` puts a moving scan's."""
+    """The centre of mass of what is not background, mm (RAS), (3,); of a moving scan where `through` puts it."""
     check_finite(scan.tensor, "scan")
     weights = (scan.tensor.double() - (scan.background or 0.0)).abs()
     place, axes = np.zeros(3), range(2, weights.dim())
@@ -234,7 +234,7 @@ def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Liken
 
 
 def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
-    """The correlation inside both foregrounds, and the highest that their mutual information allows; 0, 0 if unknown."""
+    """The correlation inside both foregrounds, and the highest that mutual information allows; 0, 0 if unknown."""
     moving, fixed = (resample(scan, _coarse(scan.grid, _SIZES[2])) for scan in (moving, fixed))
     through = _aligned(moving, fixed, losses.mutual_information, _SIZES[:2])
     grid = _coarse(_boxed(fixed.grid, *_foreground_box(fixed), margin=0), _SIZES[1])
@@ -379,7 +379,7 @@ def correlation(moving: Scan, fixed: Scan, displacement: Displacement | None = N
 
 
 def _unit(name: str, scan: Scan, window: tuple[float, float] | None = None) -> Scan:
-    """A scan cut to a box around its content, with intensities in [0, 1] there; an error says which of the two it was."""
+    """A scan cut to a box around its content, intensities in [0, 1] there; an error says which of the two it was."""
     try:
         unit = normalise(scan, window=window)
         start, stop = _foreground_box(unit)
