@@ -32,7 +32,7 @@ from regkit.types import Displacement, InputError, Registration, check_finite, c
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _AROUND, _MARGIN = 0.2, 0.05  # of the longest side of a box: what is looked at beyond it, affine stage and field
-BUDGET = 2 * 10**6  # voxels that a field is made on
+BUDGET = 10**6  # voxels that a field is made on: seconds to a minute on a processor
 _FEW, _BINS, _WEAK = 150, 16, 0.3  # voxels, bins of a joint histogram, correlation: less says nothing of contrasts
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
 _NEAR = 0.05  # of the size: foregrounds that close count as overlapping
