@@ -80,7 +80,7 @@ def _change(answer: Any) -> _Change:
 mse_lies = Exercise(
     task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, "
     "and NCC at 0.",
-    praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
+    praise="another gain or offset of a scanner is enough: then the MSE is lower without the disc in view.",
     prepare=_change,
     reference=lambda: lambda image: 3 * image,
     right=lambda change: abs(change.ncc) <= 1 < abs(change.mse),
@@ -103,12 +103,12 @@ mse_lies = Exercise(
         ),
         "unchanged": Mistake(
             lambda: lambda image: image,
-            "the image is as it was, so MSE is 0 at the right place and tells the truth.",
+            "the image is as it was, so MSE is 0 at the right place, and lowest there.",
             lambda change: bool(torch.equal(change.image, disc())),
         ),
         "inverted": Mistake(
             lambda: lambda image: 1 - image,
-            "NCC is fooled as well. It sees an inverted picture as the opposite: keep bright brighter than dark.",
+            "this misleads NCC as well: an inverted picture gives the highest NCC. Keep bright brighter than dark.",
             lambda change: abs(change.ncc) > 1,
         ),
         "too weak": Mistake(
