@@ -28,10 +28,13 @@ from regkit._core.jacobian import jacobian_determinant
 from regkit._core.sampler import Interpolation, Padding
 from regkit.types import (
     Coordinates,
+    Count,
     Displacement,
     Image,
     InputError,
     Labels,
+    Matrix,
+    Points,
     at_least_float32,
     check_displacement,
     check_finite,
@@ -42,6 +45,7 @@ from regkit.types import (
     check_same_grid,
     check_values,
     choose,
+    guard,
     spatial,
 )
 
@@ -139,7 +143,7 @@ def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
     return labels.flatten(2).expand(batch, 1, -1).gather(2, index).unflatten(2, spatial(labels))
 
 
-def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
+def warp_points(points: Points, displacement: Displacement) -> Tensor:
     """Carry points forward: p ↦ p + u(p), from the fixed grid to the moving grid (opposite to the pull of `warp`).
 
     points: (B, N, dim), voxels of the fixed grid. Returns (B, N, dim), voxels of the moving grid.
@@ -237,15 +241,16 @@ def invert(
     return inversion.invert(displacement, tolerance=tolerance, max_iterations=max_iterations, method=method)
 
 
-def difference(field: Tensor, axis: int) -> Tensor:
+def difference(field: Image, axis: int) -> Tensor:
     """Central difference along a spatial axis, one-sided at both ends; same shape, change per voxel."""
+    check_option("axis", axis, range(field.dim() - 2))
     return double_difference(field, axis) / 2
 
 
 # ---------------------------------------------------------------------------------------------- affine maps
 
 
-def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Displacement:
+def affine_displacement(matrix: Matrix, shape: Sequence[Count]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
     matrix: (B, dim, dim + 1), the columns of A and then t; voxels, axes in array order. Returns (B, dim, *shape).
@@ -256,7 +261,7 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Displacement:
     return _affine_displacement_at(identity(shape, like=matrix), matrix, shape)
 
 
-def move_affinely(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Coordinates:
+def move_affinely(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Coordinates:
     """φ(x) = A (x - c) + c + t at any positions x; matrix, centre and errors as of `affine_displacement`.
 
     coordinates: (B or 1, dim, *any), voxels. Returns (B, dim, *any), voxels.
@@ -264,7 +269,7 @@ def move_affinely(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]
     return coordinates + _affine_displacement_at(coordinates, matrix, shape)
 
 
-def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Tensor:
+def _affine_displacement_at(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Tensor:
     """(A - I) (x - c) + t, without a matrix product, which autocast would round to half precision."""
     dim = len(shape)
     if matrix.dim() != 3 or matrix.shape[1:] != (dim, dim + 1):
@@ -281,7 +286,7 @@ def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Seq
     return result
 
 
-def rigid_displacement(shape: Sequence[int], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
+def rigid_displacement(shape: Sequence[Count], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
     """A turn about the middle of a 2D image, and a shift along axis 1: (1, 2, *shape), voxels.
 
     φ(x) = R (x - c) + c + (0, right). Pulled, so the content turns and shifts the other way.
@@ -392,3 +397,6 @@ def unit_to_voxels(displacement: Displacement) -> Displacement:
 def reverse_components(displacement: Displacement) -> Displacement:
     """Swap between channels in the order of the axes (here) and the reverse (LapIRN's and SM-GICNet's programs)."""
     return displacement.flip(1)
+
+
+guard(globals())

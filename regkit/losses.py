@@ -21,9 +21,12 @@ from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur, gaussi
 from regkit.fields import average_pool, identity, scale_components
 from regkit.types import (
     Coordinates,
+    Count,
     Displacement,
     Image,
     InputError,
+    Mask,
+    Whole,
     at_least_float32,
     check_displacement,
     check_image,
@@ -32,6 +35,7 @@ from regkit.types import (
     check_same_grid,
     check_values,
     choose,
+    guard,
     spatial,
 )
 
@@ -83,7 +87,7 @@ def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     return warped.to(dtype), fixed.to(dtype)
 
 
-def mse(warped: Image, fixed: Image, *, mask: Tensor | None = None) -> Tensor:
+def mse(warped: Image, fixed: Image, *, mask: Mask | None = None) -> Tensor:
     """Mean squared difference: mean (X - Y)²; with a mask w the mean over samples of Σ w (X - Y)² / Σ w.
 
     mask: (B or 1, 1, *space), weights from 0 to 1. Source: GradICON's SSD and, with a mask warped along with the
@@ -144,7 +148,7 @@ def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5)
     return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
 
 
-def level_window(image: Image, halvings: int) -> int:
+def level_window(image: Image, halvings: Whole) -> int:
     """The window of `lncc` at a pyramid's level: 9 at full size, 2 less for each halving, at least 3; inside the image.
 
     Raises:
@@ -168,7 +172,7 @@ def lncc_gaussian(
     sigma: float = 5.0,
     squared: bool = False,
     normalise_border: bool = False,
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
 ) -> Tensor:
     """Local normalised cross-correlation over Gaussian windows: 1 - mean cov/√((v_X + 1e-5)(v_Y + 1e-5)); in [0, 2].
 
@@ -312,7 +316,7 @@ def _cubic_spline(position: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield (first + step).long(), share, slope
 
 
-def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Tensor | None = None) -> Tensor:
+def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Mask | None = None) -> Tensor:
     """-I(warped, fixed) in nats, I = Σ p(a, b) log(p(a, b) / (p(a) p(b))), the mean over the batch.
 
     p is the joint histogram of the intensities, each image from its least to its largest value in `bins` bins; a voxel
@@ -330,9 +334,11 @@ def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Ten
             f"{warped.shape[1]} channels and bins={bins}",
             "compare one channel after the other, in 32 bins",
         )
-    weights = torch.ones_like(warped) if mask is None else mask.to(warped).expand_as(warped)
-    if not (weights.flatten(1).sum(1) > 0).all():
-        raise InputError("a mask must leave voxels to compare", "one that is 0 everywhere", "check how it was made")
+    weights = torch.ones_like(warped)
+    if mask is not None:
+        check_same_grid(warped, mask, ("warped", "mask"))
+        weights = mask.to(warped).expand_as(warped)
+        check_kept(weights.flatten(1).sum(1), "give every sample a voxel that weighs more than 0")
     items = zip(warped.flatten(1), fixed.flatten(1), weights.flatten(1), strict=True)
     return -torch.stack([_information(*item, bins) for item in items]).mean()
 
@@ -484,7 +490,7 @@ def bending(displacement: Displacement) -> Tensor:
 
 
 def evaluation_points(
-    shape: Sequence[int], *, noise: float = 1.0, stride: int = 1, like: Tensor | None = None
+    shape: Sequence[Count], *, noise: float = 1.0, stride: Count = 1, like: Tensor | None = None
 ) -> Coordinates:
     """Where GradICON's program looks at maps: every voxel (or every `stride`-th on each axis), moved at random.
 
@@ -572,3 +578,6 @@ def gradicon(
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
+
+
+guard(globals())

@@ -25,6 +25,7 @@ from regkit.types import (
     InputError,
     Labels,
     Pair,
+    Points,
     Registration,
     at_least_float32,
     check_displacement,
@@ -33,6 +34,7 @@ from regkit.types import (
     check_same_grid,
     check_spacing,
     choose,
+    guard,
     spatial,
 )
 
@@ -170,8 +172,11 @@ def _items(first: Labels, second: Labels) -> Iterator[tuple[Tensor, Tensor]]:
     check_labels(first, "first")
     check_labels(second, "second")
     check_same_grid(first, second, ("first", "second"))
-    for one, other in zip(*torch.broadcast_tensors(first, second), strict=True):
-        yield tuple(x[0].long() if x.dtype in _UNSIGNED else x[0] for x in (one, other))
+    for pair in zip(*torch.broadcast_tensors(first, second), strict=True):
+        signed = [x[0].long() if x.dtype in _UNSIGNED else x[0] for x in pair]
+        if any(x.dtype == torch.uint64 and (y < 0).any() for x, y in zip(pair, signed, strict=True)):
+            raise InputError("labels must be below 2**63", "larger ones", "number them anew")
+        yield signed[0], signed[1]
 
 
 def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, missing: Any) -> dict[int, Any]:
@@ -286,7 +291,7 @@ def _steps(spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps[order], lengths[order]
 
 
-def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor, *, spacing: Spacing) -> LandmarkError:
+def tre(displacement: Displacement, fixed_points: Points, moving_points: Points, *, spacing: Spacing) -> LandmarkError:
     """Target registration error: |s (p + u(p) - q)| of landmarks p in the fixed and q in the moving image, in mm.
 
     displacement: (B, dim, *space), voxels. fixed_points, moving_points: (B, N, dim), voxels. spacing s: mm per voxel.
@@ -458,3 +463,6 @@ def checked(displacement: Displacement, name: str) -> Tensor:
     check_displacement(displacement, name)
     check_finite(displacement, name)
     return at_least_float32(displacement.detach())
+
+
+guard(globals())

@@ -24,12 +24,15 @@ from regkit.types import (
     Displacement,
     Image,
     InputError,
+    Matrix,
     Registration,
+    Whole,
     at_least_float32,
     check_displacement,
     check_pair,
     check_same_grid,
     choose,
+    guard,
     spatial,
 )
 
@@ -44,7 +47,11 @@ _INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {
 
 _SMALLEST = 12  # voxels along an axis at the coarsest scale
 
-_MOST = 10**6  # voxels at the finest
+MOST = 10**6  # voxels at the finest
+
+_SHARP = 0.25  # voxels: less blur is none
+
+_INSIDE = 0.75  # of a mask, between its voxels
 
 _STRIDE = 0.25  # voxels: the longest first step of an integration
 
@@ -84,13 +91,13 @@ def optimise_field(
     fixed: Image,
     *,
     output: Output = "displacement",
-    affine: Tensor | None = None,
+    affine: Matrix | None = None,
     start: Displacement | None = None,
     similarity: Similarity = losses.mse,
     weight: float = 0.03,
     steps: int = 300,
     learning_rate: float = 0.1,
-    squarings: int | None = 7,
+    squarings: Whole | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
     """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
@@ -165,7 +172,7 @@ def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
     return inverse if affine is None else compose(inverse, affine_displacement(invert_affine(affine), spatial(inverse)))
 
 
-def invert_affine(affine: Tensor) -> Tensor:
+def invert_affine(affine: Matrix) -> Tensor:
     """The matrix (B, dim, dim + 1) of the inverse map: A⁻¹ and -A⁻¹ t."""
     inverse = torch.linalg.inv(affine[:, :, :-1])
     return torch.cat([inverse, -inverse @ affine[:, :, -1:]], 2)
@@ -198,14 +205,49 @@ def _descend(
 # ---------------------------------------------------------------------------------------------- refinement
 
 
-def local_and_global(warped: Image, fixed: Image) -> Tensor:
-    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place.
-
-    The window of lncc is 9, or as wide as a thin volume lets it be; below 3 voxels there is none.
-    """
+def local(warped: Image, fixed: Image) -> Tensor:
+    """lncc in a window of 9, or as wide as a thin volume lets it be; 0 below 3 voxels, where there is none."""
     window = min(9, (min(spatial(fixed)) - 1) // 2 * 2 + 1)
-    whole = losses.ncc(warped, fixed)
-    return whole + losses.lncc(warped, fixed, window=window) if window >= 3 else whole
+    return losses.lncc(warped, fixed, window=window) if window >= 3 else 0 * warped.sum()
+
+
+def local_and_global(warped: Image, fixed: Image) -> Tensor:
+    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place."""
+    return losses.ncc(warped, fixed) + local(warped, fixed)
+
+
+def local_and_mutual(warped: Image, fixed: Image, mask: Tensor | None = None) -> Tensor:
+    """lncc + mutual information, for other contrasts: lncc is squared, and does not see which of two is the brighter.
+
+    mask: (B, 1, *space), of the images' voxels that count; see `masked`.
+    """
+    own = (warped, fixed) if mask is None else _centred(mask, warped, fixed)
+    return losses.mutual_information(warped, fixed, mask=mask) + local(*own)
+
+
+def masked(similarity: Similarity) -> Similarity:
+    """A similarity of images whose second channel is a mask, in [0, 1]: that of the first where both masks are 1.
+
+    Of those without a mask of their own, both images are made 0 on average inside, and 0 outside: exact of ncc, of
+    local ones (lncc, mindssc) but for windows across the edge, where both images end. No gradient pulls at the edge.
+    """
+
+    def inside(warped: Image, fixed: Image) -> Tensor:
+        mask = ((warped[:, 1:] > _INSIDE) & (fixed[:, 1:] > _INSIDE)).to(warped)
+        mask = mask if mask.any() else torch.ones_like(mask)
+        warped, fixed = warped[:, :1], fixed[:, :1]
+        if similarity in (losses.mse, losses.mutual_information, local_and_mutual):
+            return similarity(warped, fixed, mask=mask)  # type: ignore[call-arg]
+        return similarity(*_centred(mask, warped, fixed))
+
+    return inside
+
+
+def _centred(mask: Tensor, *images: Image) -> list[Image]:
+    """Images (B, 1, *space) less their mean inside the mask, 0 outside."""
+    axes = tuple(range(1, mask.dim()))
+    means = [((image * mask).sum(axes, keepdim=True) / mask.sum(axes, keepdim=True)).detach() for image in images]
+    return [(image - mean) * mask for image, mean in zip(images, means, strict=True)]
 
 
 def refine_field(
@@ -214,17 +256,19 @@ def refine_field(
     found: Registration | None = None,
     *,
     steps: int = 20,
-    halvings: Sequence[int] | None = None,
+    halvings: Sequence[float] | None = None,
     similarity: Similarity = local_and_global,
     weight: float = 1.0,
     learning_rate: float = 0.1,
+    most: int = MOST,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
 
     found: what there is; nothing, for registration without a network. steps: Adam's at each scale. halvings: of the
-    images' size at each scale, coarse to fine; 0 is the full size. By default the finest has at most a million voxels,
-    and there is one before it, or two before it where nothing was found yet. The v are put together on the finest.
+    images' size at each scale, coarse to fine, any fraction; 0 is the full size. By default the finest has at most
+    `most` voxels, and there is one before it, or two before it where nothing was found yet. The v are put together on
+    the finest.
     similarity(warped, fixed) + weight diffusion(v) is made small. learning_rate: voxels of the scale. Without folds
     where `found` has none, up to interpolation.
 
@@ -233,7 +277,8 @@ def refine_field(
     Source: `optimise_field` at several scales; compositions of small maps as in SyN (Avants et al., 2008).
     """
     check_pair(moving, fixed)
-    scales = _scales(spatial(fixed), 2 if found is None else 1) if halvings is None else halvings
+    scales = _scales(spatial(fixed), most, 2 if found is None else 1) if halvings is None else halvings
+    name = "optimise" if found is None else "refine"
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
     check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
     before = found.displacement.detach()
@@ -241,7 +286,7 @@ def refine_field(
     moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
     start = resize_displacement(before, spatial(fixed))
     there = back = torch.zeros_like(start)  # what is found here, on the finest scale's grid
-    with Bar(total=steps * len(scales), disable=not progress, desc="refine") as bar:
+    with Bar(total=steps * len(scales), disable=not progress, desc=name) as bar:
         for count in scales:
             step = optimise_field(
                 _coarse(warp(moving, compose(start, there)), count - finest),
@@ -285,18 +330,20 @@ def inverse_of(found: Registration) -> Displacement:
     return found.inverse if found.inverse is not None else invert(found.displacement.detach(), method="newton")
 
 
-def _scales(shape: Sequence[int], before: int) -> list[int]:
-    """Halvings to at most `_MOST` voxels, and `before` coarser ones where the axes are long enough."""
-    finest = max(0, math.ceil(math.log2(math.prod(shape) / _MOST) / len(shape)))
-    return [finest + more for more in range(before, -1, -1) if more == 0 or min(shape) >> (finest + more) >= _SMALLEST]
+def _scales(shape: Sequence[int], most: int, before: int) -> list[float]:
+    """Halvings to at most `most` voxels, and `before` coarser ones where the axes are long enough."""
+    finest = max(0.0, math.log2(math.prod(shape) / most) / len(shape))
+    coarser = range(before, -1, -1)
+    return [finest + more for more in coarser if more == 0 or min(shape) / 2 ** (finest + more) >= _SMALLEST]
 
 
-def _coarse(image: Image, halvings: int) -> Image:
+def _coarse(image: Image, halvings: float) -> Image:
     """The image, blurred, at half its size `halvings` times, corner voxels staying corner voxels."""
     if halvings == 0:
         return image
+    sigma = 0.5 * 2**halvings * min(halvings, 1.0)
     shape = [min(size, max(_SMALLEST, round(size / 2**halvings))) for size in spatial(image)]
-    return resize(gaussian_blur(image, 0.5 * 2**halvings), shape)
+    return resize(gaussian_blur(image, sigma) if sigma >= _SHARP else image, shape)
 
 
 def _counted(similarity: Similarity, bar: Bar) -> Similarity:
@@ -309,3 +356,6 @@ def _counted(similarity: Similarity, bar: Bar) -> Similarity:
         return value
 
     return counted
+
+
+guard(globals())

@@ -1,7 +1,5 @@
 """Losses: plain loops, laws, parity with the published programs, and messages."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -698,45 +696,42 @@ def test_images_must_fit(measure):
         measure(image.numpy(), image)
 
 
-@pytest.mark.parametrize(("window", "shape"), [(4, (9, 9)), (1, (9, 9)), (9, (9, 8)), (5, (9, 4, 9))])
-def test_windows_must_be_odd_and_fit(window, shape):
-    image = torch.rand(1, 1, *shape)
-    with pytest.raises(ValueError, match=f"window must be odd, .* received {window} for an image of"):
-        losses.lncc(image, image, window=window)
+IMAGE, OTHER, FIELD = torch.rand(1, 1, 12, 12), torch.rand(1, 1, 9, 4, 9), torch.zeros(1, 2, 8, 8)
+INTEGERS, THREE = FIELD.int(), FIELD[:, [0, 1, 1]]
 
 
-def test_numbers_must_be_possible():
-    image = torch.rand(1, 1, 12, 12)
-    with pytest.raises(ValueError, match="epsilon must be positive, received 0"):
-        losses.lncc(image, image, epsilon=0)
-    with pytest.raises(ValueError, match=r"sigma must be positive .* received -1"):
-        losses.lncc_gaussian(image, image, sigma=-1)
-    with pytest.raises(ValueError, match=r"levels must be .* received 4 for an image of"):
-        losses.adaptive_ncc(image, image)
-    with pytest.raises(ValueError, match=r"weighting must be one of .* received 'median'; choose"):
-        losses.adaptive_ncc(image, image, levels=2, weighting="median")
-    with pytest.raises(ValueError, match="orders must be one of one, both, received 'two'; choose"):
-        losses.gradicon(torch.zeros(1, 2, 5, 5), torch.zeros(1, 2, 5, 5), orders="two")
-    with pytest.raises(ValueError, match="radius and dilation must be at least 1 voxel, received 0, 2; 2 is usual"):
-        losses.mindssc(image, image, radius=0)
-    with pytest.raises(ValueError, match="3 voxels on each axis"):
-        losses.bending(torch.zeros(1, 2, 2, 5))
-
-
-@pytest.mark.parametrize("penalty", [losses.diffusion, losses.bending])
-def test_displacements_must_fit(penalty):
-    with pytest.raises(ValueError, match="one channel for each of its 2 spatial axes"):
-        penalty(torch.zeros(1, 3, 8, 8))
-    with pytest.raises(TypeError, match="floating point"):
-        penalty(torch.zeros(1, 2, 8, 8, dtype=torch.int32))
-
-
-@pytest.mark.parametrize("penalty", [losses.icon, losses.gradicon])
-def test_two_displacements_must_fit(penalty):
-    with pytest.raises(ValueError, match="displacement_AB and displacement_BA must share one grid"):
-        penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 9))
-    with pytest.raises(ValueError, match="displacement_BA must have one channel"):
-        penalty(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8))
+@pytest.mark.parametrize(
+    ("loss", "inputs", "options", "message"),
+    [
+        (losses.lncc, (IMAGE, IMAGE), {"epsilon": 0}, "epsilon must be positive, received 0"),
+        (losses.lncc, (IMAGE, IMAGE), {"window": 4}, "window must be odd, .* received 4 for an image of"),
+        (losses.lncc, (IMAGE, IMAGE), {"window": 1}, "window must be odd, .* received 1 for an image of"),
+        (losses.lncc, (IMAGE[..., :8],) * 2, {"window": 9}, "window must be odd, .* received 9 for an image of"),
+        (losses.lncc, (OTHER, OTHER), {"window": 5}, "window must be odd, .* received 5 for an image of"),
+        (losses.lncc_gaussian, (IMAGE, IMAGE), {"sigma": -1}, "sigma must be positive .* received -1"),
+        (losses.adaptive_ncc, (IMAGE, IMAGE), {}, "levels must be .* received 4 for an image of"),
+        (
+            losses.adaptive_ncc,
+            (IMAGE, IMAGE),
+            {"levels": 2, "weighting": "median"},
+            "one of .* received 'median'; choose",
+        ),
+        (losses.mindssc, (IMAGE, IMAGE), {"radius": 0}, "at least 1 voxel, received 0, 2; 2 is usual"),
+        (losses.gradicon, (FIELD, FIELD), {"orders": "two"}, "one of one, both, received 'two'; choose"),
+        (losses.bending, (FIELD[:, :, :2],), {}, "3 voxels on each axis"),
+        (losses.bending, (THREE,), {}, "one channel for each of its 2 spatial axes"),
+        (losses.diffusion, (THREE,), {}, "one channel for each of its 2 spatial axes"),
+        (losses.bending, (INTEGERS,), {}, "floating point"),
+        (losses.diffusion, (INTEGERS,), {}, "floating point"),
+        (losses.icon, (FIELD, FIELD[..., 1:]), {}, "displacement_AB and displacement_BA must share one grid"),
+        (losses.gradicon, (FIELD, FIELD[..., 1:]), {}, "displacement_AB and displacement_BA must share one grid"),
+        (losses.icon, (FIELD, FIELD[:, :1]), {}, "displacement_BA must have one channel"),
+        (losses.gradicon, (FIELD, FIELD[:, :1]), {}, "displacement_BA must have one channel"),
+    ],
+)
+def test_what_a_loss_cannot_measure_is_named(loss, inputs, options, message):
+    with pytest.raises(TypeError if inputs[0] is INTEGERS else ValueError, match=message):
+        loss(*inputs, **options)
 
 
 # ---------------------------------------------------------------------------------------------- mutual information

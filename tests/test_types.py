@@ -175,3 +175,12 @@ def test_a_spacing_is_any_sequence_of_numbers(kind):
     assert Pair(IMAGE, IMAGE, spacing=kind([0.5, 2.0])).spacing == (0.5, 2.0)
     assert types.check_spacing(kind([0.5, 2.0]), 2) == (0.5, 2.0)
     assert types.check_spacing(np.float64(1.5), 2) == types.check_spacing(np.array(1.5), 2) == (1.5, 1.5)
+
+
+def test_a_missing_package_is_told_with_its_extra():
+    words = r'reading it needs no_such.*pip install "regkit-registration\[itk\]"'
+    told = pytest.raises(types.MissingPackageError, match=words)
+    with told, types.needing("notebooks", "what is around"), types.needing("itk", "reading it"):
+        import no_such  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match=r"regkit\.nothing"), types.needing("itk", "ours is no extra"):
+        import regkit.nothing  # noqa: F401

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit.fields import exponential, warp, warp_labels
-from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option
+from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, guard
 
 Seed = int | Sequence[int]
 Split = Literal["train", "test"]
@@ -195,3 +195,6 @@ def random_state(seed: Seed) -> np.random.RandomState:
     if not all(0 <= number < 2**32 for number in numbers):
         raise InputError("seed must be from 0 to 2**32 - 1", seed, "choose another number")
     return np.random.RandomState(seed if isinstance(seed, int) else numbers)
+
+
+guard(globals())

@@ -20,7 +20,7 @@ from regkit._core.windows import gaussian_blur
 from regkit.data import Split
 from regkit.data.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
+from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, guard, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
 Motion = Literal["small", "large"]
@@ -197,7 +197,6 @@ class BrainPairs(Sequence[Pair]):
     "random" draws them anew for each subject; "mixed" tosses a coin between "t1" and "shared".
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
 
@@ -259,7 +258,6 @@ def brain_source(
     0 and 1, the share of the pairs that are.
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
     check_option("motion", motion, get_args(Motion))
@@ -327,3 +325,6 @@ def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Ten
     matrix[:dim, :dim] *= uniform(*_SHRINK, (dim,), generator)
     matrix[:dim, dim] = uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
+
+
+guard(globals())

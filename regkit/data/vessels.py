@@ -18,7 +18,7 @@ from torch import Tensor
 from regkit import types
 from regkit.data import Seed, Split, grid_shape, random_state
 from regkit.fields import compose, exponential, identity, sample, warp, warp_labels
-from regkit.types import Displacement, Image, InputError, Labels, Pair, check_option
+from regkit.types import Displacement, Image, InputError, Labels, Pair, check_option, guard
 
 _FIELD = 0.48  # radius of the field of view, as a fraction of the shortest axis
 _TRUNKS, _WIDEST, _NARROWEST = 4, 0.05, 0.016  # vessels that leave the disc; radii at the root and where growth ends
@@ -223,3 +223,6 @@ def deformation_error(displacement: Displacement, pair: Pair) -> Tensor:
     counted = seen & (landed > 0.5)
     length = (displacement - pair.displacement).norm(dim=1, keepdim=True)
     return (length * counted).flatten(1).sum(1) / counted.flatten(1).sum(1)
+
+
+guard(globals())

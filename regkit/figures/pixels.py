@@ -24,29 +24,17 @@ from torch import Tensor
 from regkit.types import InputError, InputIndexError, InputTypeError
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
-
 Plane = NDArray[Any]  # (H, W)
-
 FieldPlane = NDArray[np.float32]  # (2, H, W), voxels; component i along axis i
-
 Limits = tuple[float, float]
-
 Colour = tuple[int, int, int]
-
 FOLD: Colour = (255, 90, 0)
-
 LINE: Colour = (86, 190, 255)
-
 POINT: Colour = (255, 225, 60)
-
 PAPER: Colour = (255, 255, 255)
-
 INK: Colour = (40, 40, 40)
-
 NIGHT: Colour = (28, 28, 34)
-
 JACOBIAN_LIMITS: Limits = (0.0, 2.0)
-
 _OVERSAMPLING = 3  # subpixels of a line along each axis
 
 # ---------------------------------------------------------------------------------------------- colours
@@ -75,11 +63,8 @@ def _diverging(below: float, above: float) -> Picture:
 
 
 GREYS: Picture = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
-
 DIFFERENCES: Picture = _diverging(255, 50)
-
 JACOBIANS: Picture = _diverging(310, 150)
-
 ERRORS: Picture = _diverging(0, 20)[127:]  # from near-white at zero to a dark red
 
 _OKABE_ITO = [

@@ -10,21 +10,21 @@ scan keeps the file's own grid, and `to_original` goes back to it. A file of one
     small = crop_or_pad(normalise(fixed), (64, 80, 64))         # [0, 1]; about the centre
     write_image("back.nii.gz", to_original(small))
 
-Files are written in one move: a full disk leaves no half of one. An image with NaN is read with 0 in their place, and
-one whose header says nothing of space with nibabel's guess, both with a warning. In the header, the sform goes before
-the qform. Lengths in metres or micrometres become mm.
+Files are written in one move: a full disk leaves no half of one. NaN are outside an image's field of view, and read as
+its background; a header that says nothing of space is read with nibabel's guess; both with a warning. In the header,
+the sform goes before the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it
+sees that file. Lengths in metres or micrometres become mm.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel
 import numpy as np
@@ -35,10 +35,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit import types
-from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
-from regkit.images.formats import TooLargeError, open_nifti, read_values
-from regkit.types import Displacement, Image, InputError, check_displacement, spatial
+from regkit.images import content
+from regkit.images.content import FOREGROUND
+from regkit.images.formats import open_nifti, read_values
+from regkit.images.headers import header_affine, itk_affine, store
+from regkit.types import Displacement, Image, InputError, TooLargeError, check_displacement, guard, spatial
 
 __all__ = [
     "Affine",
@@ -46,6 +48,7 @@ __all__ = [
     "Scan",
     "TooLargeError",
     "crop_or_pad",
+    "foreground",
     "normalise",
     "open_nifti",
     "pad_to_multiple",
@@ -59,18 +62,21 @@ __all__ = [
     "write_labels",
 ]
 
-Affine = np.ndarray  # (4, 4), float64
+
+def _check_form(affine: np.ndarray, name: str) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError(f"{name} must be (4, 4) and finite", affine.tolist(), "repair the image's header")
+
+
+Affine = Annotated[np.ndarray, _check_form]  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
+_SAME_PLACE = 0.01  # voxels: where regkit and ITK see one file
+_SEEN = 0.9  # of a voxel: less of it in the field of view is outside
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-_OTHERS = (
-    "ITK and ANTs may take another place, where the written fields do not fit: write it anew with one place, "
-    "write_image('new.nii.gz', read_image('old.nii')) of regkit.images, and use that file everywhere."
-)
-_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
-_ENDINGS = (".nii", ".nii.gz")
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
+_EXACT = 2.0**53  # above, numbers are read as their neighbours
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -78,7 +84,8 @@ _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 class Grid:
     """Where the voxels of an image are.
 
-    shape: voxels along three axes (a file of two has one slice). affine: (4, 4), voxel to mm (RAS).
+    shape: voxels along three axes (a file of two has one slice). affine: (4, 4), voxel to mm (RAS). itk: the same as
+    ITK reads the file, where it sees another place.
 
     Raises:
         ValueError: no two axes with more than one voxel; an affine that is no map of space; spacing out of range.
@@ -86,6 +93,7 @@ class Grid:
 
     shape: tuple[int, ...]
     affine: Affine
+    itk: Affine | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -128,7 +136,7 @@ class Grid:
         affine[:3, 3] += self.affine[:3, :3] @ first
         return Grid(tuple(shape), affine)
 
-    def with_space(self, space: Sequence[int]) -> Grid:
+    def with_space(self, space: Sequence[types.Count]) -> Grid:
         """Other numbers of voxels over the same extent, from edge to edge."""
         return self._divided([size / new for size, new in zip(self.space, space, strict=True)], space)
 
@@ -178,18 +186,21 @@ class Scan:
     """An image, or integer labels, and where its voxels are.
 
     tensor: (1, 1, *space); float32 of an image, int64 of labels. grid: where they are. original: the grid of the file
-    it came from, in the file's own order of axes; `to_original` goes back to it.
+    it came from, in the file's own order of axes; `to_original` goes back to it. inside: (1, 1, *space), bool, the
+    field of view of an image, where it does not go on as background in all directions. background: its value, if found.
     """
 
     tensor: Tensor
     grid: Grid
     original: Grid
+    inside: Tensor | None = None
+    background: float | None = None
 
     def __post_init__(self) -> None:
-        if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
+        if tuple(self.tensor.shape) != (1, 1, *self.grid.space) or self.tensor.is_complex():
             raise InputError(
-                "a scan's tensor must be (1, 1, *space) on its grid",
-                f"{tuple(self.tensor.shape)} on {self.grid.space}",
+                "a scan's tensor must be (1, 1, *space) on its grid, in real numbers",
+                f"{self.tensor.dtype} of {tuple(self.tensor.shape)} on {self.grid.space}",
                 "resample it to that grid",
             )
 
@@ -214,8 +225,7 @@ class Scan:
 
 
 def _check_affine(affine: Affine) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError("an affine must be (4, 4) and finite", f"{affine.tolist()}", "repair the image's header")
+    _check_form(affine, "an affine")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing.tolist())
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -287,7 +297,8 @@ def resample(
 
     to: a grid (then `original` stays), or a scan whose grid and original are taken over. displacement u: (1, dim,
     *to.space), voxels of `to`. through: (4, 4), mm to mm (RAS), such as an affine registration. Outside, an image has
-    its lowest value and labels are 0. Where the new voxels are larger, an image is blurred to their size before.
+    its background, or its lowest value where that was not looked for, and labels are 0. Where the new voxels are
+    larger, an image is blurred to their size before.
 
     Raises:
         ValueError: a volume and a slice; a displacement on another grid.
@@ -295,7 +306,7 @@ def resample(
     grid, original = (to.grid, to.original) if isinstance(to, Scan) else (to, scan.original)
     matrix = voxel_map(grid, scan.grid, through)
     if displacement is None and grid.space == scan.grid.space and np.array_equal(matrix, np.eye(*matrix.shape)):
-        return Scan(scan.tensor, grid, original)
+        return replace(scan, grid=grid, original=original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
         check_displacement(displacement)
@@ -310,9 +321,26 @@ def resample(
     if scan.is_labels:
         values = sample(scan.tensor.double(), places, mode="nearest", padding="zeros").round().to(scan.tensor.dtype)
         return Scan(values, grid, original)
-    lowest = scan.tensor.min()
-    blurred = _blur(scan.tensor, np.linalg.norm(matrix[:, :-1], axis=1))
-    return Scan(sample(blurred - lowest, places, padding="zeros") + lowest, grid, original)
+    dark = scan.tensor.min() if scan.background is None else scan.background
+    steps = np.linalg.norm(matrix[:, :-1], axis=1)
+    values = sample(_blur(scan.tensor, steps) - dark, places, padding="zeros") + dark
+    inside = None if scan.inside is None else _inside(scan, scan.inside, places, steps)
+    return Scan(values, grid, original, inside, scan.background)
+
+
+def _inside(scan: Scan, inside: Tensor, places: Tensor, steps: Sequence[float]) -> Tensor:
+    """The field of view at places (1, dim, *space), voxels; beyond the file it goes on where the file ends in air."""
+    seen = sample(_blur(inside.float(), steps), places)
+    ends = sample(foreground(scan).float(), places)
+    last = places.new_tensor(scan.grid.space).view(1, -1, *[1] * (places.dim() - 2)) - 0.5
+    beyond = ((places < -0.5) | (places > last)).any(1, keepdim=True)
+    return (seen > _SEEN) & ~(beyond & (ends > 0.5))
+
+
+def foreground(scan: Scan) -> Tensor:
+    """What is not background, in the field of view: bool, as the tensor. scan: as of `normalise`."""
+    there = (scan.tensor - (scan.background or 0.0)).abs() > FOREGROUND
+    return there if scan.inside is None else there & scan.inside
 
 
 def _blur(image: Image, steps: Sequence[float]) -> Image:
@@ -332,7 +360,7 @@ def to_original(scan: Scan) -> Scan:
 # ---------------------------------------------------------------------------------------------- sizes, intensities
 
 
-def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
+def crop_or_pad(scan: Scan, space: Sequence[types.Count]) -> Scan:
     """The scan about its centre with another number of voxels; the same call with the old number goes back.
 
     Added voxels have the lowest value, those of labels 0; `to_original` also undoes it.
@@ -341,23 +369,28 @@ def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
     before = [int(difference / 2) for difference in missing]  # towards zero, so that there and back is exact
     widths = [(first, difference - first) for first, difference in zip(before, missing, strict=True)]
     lowest = 0 if scan.is_labels else float(scan.tensor.min())
-    tensor = F.pad(scan.tensor, [width for pair in reversed(widths) for width in pair], value=lowest)
-    return replace(scan, tensor=tensor, grid=scan.grid.cropped([-first for first in before], space))
+    pads = [width for pair in reversed(widths) for width in pair]
+    inside = None if scan.inside is None else F.pad(scan.inside, pads)
+    grid = scan.grid.cropped([-first for first in before], space)
+    return replace(scan, tensor=F.pad(scan.tensor, pads, value=lowest), grid=grid, inside=inside)
 
 
-def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
+def pad_to_multiple(scan: Scan, multiple: types.Count) -> Scan:
     """The scan with voxels added on both sides, to a size divisible by `multiple` along each axis."""
     return crop_or_pad(scan, [size + -size % multiple for size in scan.grid.space])
 
 
 def normalise(
-    scan: Scan, *, percentiles: tuple[float, float] = (0.0, 99.5), window: tuple[float, float] | None = None
+    scan: Scan,
+    *,
+    percentiles: tuple[types.Percent, types.Percent] = (0.0, 99.5),
+    window: tuple[float, float] | None = None,
 ) -> Scan:
-    """Intensities as [0, 1]: linear from a low to a high value, cut beyond.
+    """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
-    percentiles: of all voxels, which give the two values; where these are one, as of a sparse image, the upper is that
-    of what is brighter, else the lower that of what is darker. window: the two values themselves, such as (-160, 240)
-    of CT.
+    percentiles: of the voxels in the field of view, which give the two values: see `regkit.images.content.window`.
+    window: the two values themselves, such as (-160, 240) of CT. Outside the field of view (NaN, padding) the result
+    has its background.
 
     Raises:
         ValueError: the two values are one, as of a constant image; labels.
@@ -365,13 +398,12 @@ def normalise(
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
-    low, high = np.percentile(values.cpu().numpy(), percentiles).tolist() if window is None else window
-    if low == high and window is None:
-        brighter, darker = values[values > low], values[values < low]
-        if len(brighter):
-            high = float(np.percentile(brighter.cpu().numpy(), percentiles[1]))
-        elif len(darker):
-            low = float(np.percentile(darker.cpu().numpy(), percentiles[0]))
+    inside = content.field_of_view(values)
+    inside = inside if scan.inside is None else inside & scan.inside
+    if not inside.any():
+        raise InputError("a scan must have a field of view", "one with nothing in it", "check its mask")
+    dark = content.background(values, inside)
+    low, high = content.window(values, inside, dark, percentiles) if window is None else window
     if not low < high:
         what = f"percentiles {percentiles} both {low:g}" if window is None else f"the window {window}"
         raise InputError(
@@ -379,7 +411,14 @@ def normalise(
             f"{what}, of values from {float(values.min()):g} to {float(values.max()):g}",
             "check that it is no empty or constant image, or give a wider range",
         )
-    return scan.with_tensor(((values - low) / (high - low)).clamp(0, 1))
+    level = min(max((dark - low) / (high - low), 0.0), 1.0)
+    unit = ((values - low) / (high - low)).clamp(0, 1)
+    if not inside.all():
+        unit = torch.where(inside, unit, level)
+    found = replace(scan, tensor=unit, inside=inside, background=level)
+    ends = foreground(found)
+    cut = any(ends.select(axis, end).any() for axis in range(2, ends.dim()) for end in (0, -1))
+    return found if cut or not inside.all() else replace(found, inside=None)
 
 
 # ---------------------------------------------------------------------------------------------- in
@@ -399,10 +438,13 @@ def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
         if not finite.any():
             raise InputError("an image must have finite values", f"{path} with none", "make or fetch it again")
         warnings.warn(
-            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; they count as 0.",
+            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; there it counts "
+            f"as not seen.",
             stacklevel=2,
         )
-        values = np.where(finite, values, np.float32(0))
+        scan, inside = _scan(values, grid), _scan(finite, grid).tensor
+        dark = content.background(scan.tensor, inside)
+        return replace(scan, tensor=torch.where(inside, scan.tensor, dark), inside=inside)
     return _scan(values, grid)
 
 
@@ -420,6 +462,9 @@ def read_labels(path: Path | str, *, volume: int | None = None) -> Scan:
             f"{path} with values such as {values[values != whole].flat[0]:g}",
             "give the file of the labels, not of the image, and resample labels by the nearest voxel only",
         )
+    if np.abs(whole).max() > _EXACT:
+        received = f"{path} with {whole.flat[np.abs(whole).argmax()]:g}"
+        raise InputError("labels must be whole numbers up to 2**53", received, "number them anew")
     return _scan(whole.astype(np.int64), grid)
 
 
@@ -459,77 +504,24 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
             f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}",
             f"choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)",
         )
-    grid = file_grid(path, shape[:3], header_affine(image, path))
+    grid = file_grid(path, image, shape[:3])
     return read_values(path, image, dtype).reshape(*shape[:3], count)[..., volume or 0], grid
 
 
-def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
-    """The grid of a file; errors name it."""
+def file_grid(path: Path, image: Any, shape: Sequence[int]) -> Grid:
+    """The grid of a file, and where ITK sees it, if elsewhere; errors name the file."""
+    affine, itk = header_affine(image, path), itk_affine(image)
     try:
-        return Grid(tuple(shape), affine)
+        grid = Grid(tuple(shape), affine)
     except InputError as error:
         raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
+    apart = np.abs(affine - itk)[:3] @ [*grid.shape, 1, 1][:4]
+    return grid if apart.max() <= _SAME_PLACE * min(grid.spacing) else replace(grid, itk=itk)
 
 
 def volumes(path: Path | str) -> int:
     """How many volumes a file has; errors as `open_nifti`."""
     return math.prod(open_nifti(Path(path)).shape[3:])
-
-
-def header_affine(image: Any, path: Path) -> Affine:
-    """Voxel to mm of a file; says so where the header leaves it open."""
-    header = image.header
-    if isinstance(header, nibabel.Nifti1Header):
-        if not int(header["qform_code"]) and not int(header["sform_code"]):
-            warnings.warn(
-                f"{path} does not say where its voxels are (no qform, no sform): its first axis is taken as leading to "
-                f"the left, the others to the front and up, about the centre. {_OTHERS}",
-                stacklevel=4,
-            )
-        elif (apart := forms_apart(image)) > SAME * min(header.get_zooms()[:3]):
-            warnings.warn(
-                f"{path} says two things of where its voxels are: qform and sform are up to {apart:.3g} apart, in the "
-                f"header's unit. The sform is taken. {_OTHERS}",
-                stacklevel=4,
-            )
-        stored = np.ones(1) if int(header["sform_code"]) else _stored_sizes(image)
-        if not (stored > 0).all():  # nibabel reads 0 as 1
-            raise InputError(
-                "voxels must have a size along each axis",
-                f"{path} with {stored.tolist()} in its header and no sform",
-                "repair the image's header",
-            )
-        units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
-        return np.diag([units, units, units, 1.0]) @ image.affine
-    if is_lost(image):
-        warnings.warn(
-            f"{path} (Analyze) does not say how it lies or where: nibabel's guess is taken. {_OTHERS}", stacklevel=4
-        )
-    return np.asarray(image.affine)
-
-
-def is_lost(image: Any) -> bool:
-    """Whether a file is Analyze, which does not say how its axes lie, without the .mat of SPM, which does."""
-    if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image.header, nibabel.Nifti1Header):
-        return False
-    mat = image.file_map.get("mat")
-    return mat is None or mat.filename is None or not Path(mat.filename).exists()
-
-
-def forms_apart(image: Any) -> float:
-    """How far the places of a corner are apart by qform and by sform, in the header's unit; 0 where one is missing."""
-    if not int(image.header["qform_code"]) or not int(image.header["sform_code"]):
-        return 0.0
-    corners = np.array([*product(*[(0, size - 1) for size in (*image.shape, 1, 1)[:3]], (1,))])
-    qform, sform = image.get_qform(), image.get_sform()
-    return float(np.linalg.norm(corners @ (qform - sform)[:3].T, axis=1).max())
-
-
-def _stored_sizes(image: Any) -> np.ndarray:
-    """The header's own sizes of voxels, which nibabel mends; of a pair of files the header is a file of its own."""
-    holder = image.file_map.get("header") or image.file_map["image"]
-    with nibabel.openers.ImageOpener(str(holder.filename)) as file:
-        return type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
 
 
 # ---------------------------------------------------------------------------------------------- out
@@ -561,14 +553,13 @@ def write_labels(path: Path | str, scan: Scan) -> None:
 
 def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str = "none") -> None:
     """Values (*grid.space, or with further axes (*grid.shape, ...)) as a NIfTI file; see `write_image`."""
-    path = Path(path)
-    if not path.name.endswith(_ENDINGS):
-        raise InputError(f"images are written as {' or '.join(_ENDINGS)}", path, "change the ending")
     shape = grid.shape if values.ndim <= 3 else values.shape
     image = nibabel.Nifti1Image(values.reshape(shape), grid.affine)
-    image.set_sform(grid.affine, "scanner")
-    image.set_qform(grid.affine, "scanner")
+    image.set_sform(grid.affine, "scanner" if grid.itk is None else "aligned")
+    image.set_qform(grid.affine if grid.itk is None else grid.itk, "scanner")  # ITK takes it before an aligned sform
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
-    content = image.to_bytes()
-    write_atomically(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)
+    store(path, image)
+
+
+guard(globals())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,10 @@ def summary_as_csv(rows: Sequence[Row], reference: str | None = None) -> str:
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, rule: str = "---") -> str:
     """A table in Markdown. rule: what stands below each cell of the head."""
     rows = [head, *lines]
-    texts = ["|" + "".join(f" {cell}".rstrip().replace("|", "\\|") + " |" for cell in row) for row in rows]
+    texts = [
+        "|" + "".join(f" {' '.join(cell.splitlines())}".rstrip().replace("|", "\\|") + " |" for cell in row)
+        for row in rows
+    ]
     return "\n".join([texts[0], "|" + f"{rule}|" * len(head), *texts[1:]]) + "\n"
 
 
@@ -269,10 +273,18 @@ def _cell(values: Sequence[float], form: str) -> str:
     return form.format(fmean(values)) + spread
 
 
+def _plain(cell: object) -> object:
+    """A cell; a text is one line, and no formula."""
+    if not isinstance(cell, str):
+        return cell
+    words = " ".join(cell.splitlines())
+    return f"'{words}" if re.match(r"[=+@\t-]", words) and not re.fullmatch(r"[-+.\de]+", words) else words
+
+
 def csv_text(lines: Iterable[Sequence[object]]) -> str:
-    """Lines of cells as CSV."""
+    """Lines of cells as CSV. A text that a spreadsheet would compute (=, +, -, @ first) begins with an apostrophe."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([_plain(cell) for cell in line] for line in lines)
     return text.getvalue()
 
 

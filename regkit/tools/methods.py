@@ -42,16 +42,17 @@ class Method:
     """How to register: call it with moving and fixed, (1, 1, *space) in [0, 1].
 
     name: as on the command line. run: the registration. model: the network, or None. spacing: of the voxels that the
-    network was trained on, mm, where that is known.
+    network was trained on, mm, where that is known. optimises: whether it is `refine_field`, with its options.
     """
 
     name: str
-    run: Callable[[Image, Image], Registration]
+    run: Callable[..., Registration]
     model: Any = None
     spacing: float | None = None
+    optimises: bool = False
 
-    def __call__(self, moving: Image, fixed: Image) -> Registration:
-        return self.run(moving, fixed)
+    def __call__(self, moving: Image, fixed: Image, **options: Any) -> Registration:
+        return self.run(moving, fixed, **options)
 
     def to(self, device: str) -> Method:
         """The method with its network on a device (its images: yours to move)."""
@@ -79,11 +80,11 @@ def make_method(
     if weights is not None:
         raise InputError("only networks have weights", f"{weights} for {name!r}", "name a network, or no file")
 
-    def optimise(moving: Image, fixed: Image) -> Registration:
-        return refine_field(moving, fixed, steps=steps, progress=progress)
+    def optimise(moving: Image, fixed: Image, **options: Any) -> Registration:
+        return refine_field(moving, fixed, steps=steps, progress=progress, **options)
 
     runs = {"optimise": optimise, "syn": register_with_syn, "affine": _affine, "none": _nothing}
-    return Method(name, runs[name])
+    return Method(name, runs[name], optimises=name == "optimise")
 
 
 def shipped(dim: int) -> list[str]:
@@ -154,6 +155,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
+    types.check_kind(spacing, types.Positive | None, f"the spacing that {path} names")
     return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
@@ -194,12 +196,8 @@ def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **opt
     types.check_pair(moving, fixed)
     if moving.shape[:2] != (1, 1):
         raise InputError("SyN registers one pair of one channel", f"shape {tuple(moving.shape)}", "take one item")
-    try:
+    with types.needing("ants", "SyN"):
         ants = importlib.import_module("ants")
-    except ImportError as error:
-        raise types.MissingPackageError(
-            "SyN is that of ANTs", "no antspyx", "install it: pip install antspyx"
-        ) from error
     images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
     with tempfile.TemporaryDirectory() as folder:
         kind = "SyN" if affine else "SyNOnly"

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from regkit import losses
-from regkit.fields import identity, jacobian_determinant, resize
-from regkit.images import Affine, Grid, Scan, TooLargeError, normalise, resample, voxel_map
+from regkit.fields import jacobian_determinant, resize, warp
+from regkit.images import Affine, Grid, Scan, TooLargeError, foreground, normalise, resample, voxel_map
+from regkit.images.content import bounding_box
 from regkit.images.itk import Deformation, regrid
-from regkit.optimise import Similarity, inverse_of, optimise_affine, refine_field
+from regkit.optimise import (
+    Similarity,
+    inverse_of,
+    local,
+    local_and_global,
+    local_and_mutual,
+    masked,
+    optimise_affine,
+    refine_field,
+)
 from regkit.tools.methods import Method, Usage, measured
-from regkit.types import InputError, Registration, check_finite
+from regkit.types import (
+    Displacement,
+    InputError,
+    Registration,
+    check_finite,
+    check_memory,
+    check_option,
+    guard,
+    is_memory,
+)
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
+_AROUND, _MARGIN = 0.2, 0.05  # of the longest side of a box: what is looked at beyond it, affine stage and field
+BUDGET = 2 * 10**6  # voxels that a field is made on
+_FEW, _BINS, _WEAK = 150, 16, 0.3  # voxels, bins of a joint histogram, correlation: less says nothing of contrasts
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
-FOREGROUND = 0.1  # of the range of intensities
 _NEAR = 0.05  # of the size: foregrounds that close count as overlapping
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
 _NOISY, _SMOOTH = 0.5, 0.12  # of neighbours that differ; of the count of values by which they differ: an image's
+_IMAGES, _FIELDS = 2, 3  # of float32 that are there at once, whatever the method
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 # ---------------------------------------------------------------------------------------------- the affine stage
@@ -36,20 +59,14 @@ def align(
     """The affine map that lays moving on fixed: `through` (4, 4), mm to mm (RAS).
 
     It starts from the headers or from the centres of mass, whichever is more similar, and goes on at three sizes, from
-    20 to 80 voxels along the longest axis. moving, fixed: intensities in [0, 1]. steps: at each size. learning_rate: of
-    Adam, in voxels of that size.
+    20 to 80 voxels along the longest axis of a box around fixed's foreground. moving, fixed: intensities in [0, 1], as
+    of `normalise`; only where both have a field of view they are compared. steps: at each size. learning_rate: of Adam,
+    in voxels of that size.
 
     Raises:
         ValueError: a volume and a slice; the best map has no overlap, or changes volume more than four times.
     """
-    grids = [_coarse(fixed.grid, size) for size in _SIZES]
-    through = _start(moving, fixed, grids[0], similarity)
-    for grid in grids:
-        there, here = resample(moving, grid, through=through), resample(fixed, grid)
-        matrix = optimise_affine(
-            there.tensor, here.tensor, similarity=similarity, steps=steps, learning_rate=learning_rate
-        )
-        through = through @ _in_millimetres(matrix[0], grid)
+    through = _aligned(moving, fixed, similarity, _SIZES, steps, learning_rate)
     change = abs(np.linalg.det(through[:3, :3]))
     if not 1 / _LARGEST_CHANGE < change < _LARGEST_CHANGE:
         raise InputError(
@@ -61,16 +78,46 @@ def align(
     return through
 
 
+def _aligned(
+    moving: Scan, fixed: Scan, similarity: Similarity, sizes: Sequence[int], steps: int = 60, learning_rate: float = 0.2
+) -> Affine:
+    """The affine stage at some sizes; see `align`."""
+    around = _boxed(fixed.grid, *_foreground_box(fixed), margin=_AROUND)
+    grids = [_coarse(around, size) for size in sizes]
+    similarity = masked(similarity) if _has_edges(moving, fixed) else similarity
+    through = _start(moving, fixed, grids[0], similarity)
+    for grid in grids:
+        images = _images(resample(moving, grid, through=through), resample(fixed, grid))
+        matrix = optimise_affine(*images, similarity=similarity, steps=steps, learning_rate=learning_rate)
+        through = through @ _in_millimetres(matrix[0], grid)
+    return through
+
+
+def _has_edges(*scans: Scan) -> bool:
+    """Whether the field of view of one ends where something is."""
+    return any(scan.inside is not None for scan in scans)
+
+
+def _images(moving: Scan, fixed: Scan) -> list[Tensor]:
+    """What is compared: the two images; where one's field of view ends, each with it as a second channel."""
+    if not _has_edges(moving, fixed):
+        return [moving.tensor, fixed.tensor]
+    return [torch.cat([scan.tensor, _inside(scan).to(scan.tensor)], 1) for scan in (moving, fixed)]
+
+
+def _inside(scan: Scan) -> Tensor:
+    """The field of view, bool."""
+    return torch.ones_like(scan.tensor, dtype=torch.bool) if scan.inside is None else scan.inside
+
+
 def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> None:
-    """Raise unless the boxes around what is brighter than the background meet, a twentieth aside; scans in [0, 1].
+    """Raise unless the boxes around what is not background meet, a twentieth aside; scans in [0, 1].
 
     Boxes, because thin structures need not meet where they lie side by side.
     """
-    grid = _coarse(fixed.grid, _SIZES[1])
-    there, here = resample(moving, grid, through=through), resample(fixed, grid)
-    moved, still = _box(there), _box(here)
-    near = np.array(grid.space) * _NEAR
-    if moved is None or still is None or (np.maximum(moved[0], still[0]) - np.minimum(moved[1], still[1]) > near).any():
+    still, moved = _foreground_box(fixed), _moved_box(moving, fixed.grid, through)
+    near = _NEAR * np.array(fixed.grid.space)
+    if (np.maximum(moved[0], still[0]) - np.minimum(moved[1], still[1]) > near).any():
         apart = float(np.linalg.norm(centre_of_mass(moving, through) - centre_of_mass(fixed)))
         raise InputError(
             "two scans must overlap to be registered",
@@ -79,18 +126,40 @@ def check_overlap(moving: Scan, fixed: Scan, through: Affine | None = None) -> N
         )
 
 
-def _box(scan: Scan) -> np.ndarray | None:
-    """The first and the last voxel of the foreground, (2, dim); None without any."""
-    places = (scan.tensor[0, 0] > FOREGROUND).nonzero().numpy()
-    return np.array([places.min(0), places.max(0)]) if len(places) else None
+def _foreground_box(scan: Scan) -> np.ndarray:
+    """The first voxel of the foreground, and that after the last, (2, dim); the whole scan without any."""
+    box = bounding_box(foreground(scan))
+    return np.array([[0] * len(scan.grid.space), scan.grid.space]) if box is None else box
+
+
+def _moved_box(moving: Scan, grid: Grid, through: Affine | None) -> np.ndarray:
+    """The box around moving's foreground where `through` puts it, voxels of a grid, (2, dim)."""
+    box = _foreground_box(moving)
+    part = foreground(moving)[(0, 0, *map(slice, *box.tolist()))]
+    places = part.nonzero().numpy()[:: max(1, int(part.sum()) // 10**5)] + box[0]
+    matrix = voxel_map(moving.grid, grid, None if through is None else np.linalg.inv(through))
+    moved = places @ matrix[:, :-1].T + matrix[:, -1]
+    return np.array([moved.min(0), moved.max(0) + 1])
+
+
+def _boxed(grid: Grid, first: np.ndarray, last: np.ndarray, *, margin: float) -> Grid:
+    """The voxels of a grid, and beyond, from first to last, and a share of each side more."""
+    more = margin * (last - first)
+    start, stop = np.floor(first - more).astype(int), np.ceil(last + more).astype(int)
+    return grid.cropped(start, np.maximum(stop - start, 2))
 
 
 def _coarse(grid: Grid, size: int) -> Grid:
     """Voxels of one size, so that the longest axis has `size` of them; no smaller than they are."""
     longest = max(count * step for count, step in zip(grid.space, grid.spacing, strict=True))
-    spacing = [max(longest / size, step) for step in grid.spacing]
+    return _at(grid, longest / size)
+
+
+def _at(grid: Grid, spacing: float) -> Grid:
+    """Voxels of one size over a grid; no smaller than they are."""
+    steps = [max(spacing, step) for step in grid.spacing]
     return grid.with_space(
-        [max(2, round(n * old / new)) for n, old, new in zip(grid.space, grid.spacing, spacing, strict=True)]
+        [max(2, round(n * old / new)) for n, old, new in zip(grid.space, grid.spacing, steps, strict=True)]
     )
 
 
@@ -98,21 +167,22 @@ def _start(moving: Scan, fixed: Scan, grid: Grid, similarity: Similarity) -> Aff
     """The better of the headers' own alignment and that of the centres of mass."""
     shift = np.eye(4)
     shift[:3, 3] = centre_of_mass(moving) - centre_of_mass(fixed)
-    here = resample(fixed, grid).tensor
+    here = resample(fixed, grid)
 
     def loss(through: Affine) -> float:
-        return float(similarity(resample(moving, grid, through=through).tensor, here))
+        return float(similarity(*_images(resample(moving, grid, through=through), here)))
 
     return min((np.eye(4), shift), key=loss)
 
 
 def centre_of_mass(scan: Scan, through: Affine | None = None) -> np.ndarray:
-    """The centre of mass of the intensities, mm (RAS), (3,); of a moving scan where `through` puts it."""
-    weights = scan.tensor.double()
-    check_finite(weights, "scan")
-    place = np.zeros(3)
-    centre = (identity(scan.grid.space) * weights).flatten(2).sum(2) / weights.sum().clamp(min=1e-12)
-    place[list(scan.grid.axes)] = centre[0].numpy()
+    """The centre of mass of the intensities, from the background, mm (RAS), (3,); where `through` puts a moving scan's."""
+    check_finite(scan.tensor, "scan")
+    weights = (scan.tensor.double() - (scan.background or 0.0)).abs()
+    place, axes = np.zeros(3), range(2, weights.dim())
+    for axis, own in zip(axes, scan.grid.axes, strict=True):
+        along = weights.sum([0, 1, *(other for other in axes if other != axis)])
+        place[own] = float((torch.arange(len(along)) * along).sum() / along.sum().clamp(min=1e-12))
     there = scan.affine @ np.append(place, 1)
     return (there if through is None else np.linalg.solve(through, there))[:3]
 
@@ -128,6 +198,75 @@ def _in_millimetres(matrix: Tensor, grid: Grid) -> Affine:
     return grid.affine @ whole @ np.linalg.inv(grid.affine)
 
 
+# ---------------------------------------------------------------------------------------------- what is compared
+
+Choice = Literal["auto", "lncc", "ncc", "mse", "mi", "mind"]
+
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+_SIMILARITIES: dict[str, Similarity] = {
+    "lncc": local,
+    "ncc": losses.ncc,
+    "mse": losses.mse,
+    "mi": losses.mutual_information,
+    "mind": losses.mindssc,
+}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What two scans are compared by: in the affine stage, and in optimising and refining. words: which, and why."""
+
+    affine: Similarity
+    field: Similarity
+    words: str
+    alike: bool = True
+
+
+def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Likeness:
+    """The similarity of a name; "auto" looks at both histograms and at the joint one, scans in [0, 1].
+
+    With one contrast (bright tissue is bright in both) auto is ncc, and lncc with it for fields; with two it is mutual
+    information, and lncc with it, which is squared. The scans are laid on each other by mutual information first, at 20
+    and 40 voxels along the longest axis. Inside both foregrounds, their edges aside, two are alike if the correlation
+    is at least half of what the joint histogram would allow, (1 - exp(-2 I))^(1/2); too few voxels count as alike.
+
+    Raises:
+        ValueError: no such similarity.
+    """
+    check_option("similarity", choice, CHOICES)
+    if choice != "auto":
+        return Likeness(_SIMILARITIES[choice], _SIMILARITIES[choice], f"{choice}, as asked for")
+    correlation, most = _joint(moving, fixed)
+    found = f"correlation {correlation:.2f} inside both, of {most:.2f} that the joint histogram allows"
+    if correlation >= most / 2 or most < _WEAK:
+        return Likeness(losses.ncc, local_and_global, f"lncc + ncc: one contrast ({found})")
+    return Likeness(losses.mutual_information, local_and_mutual, f"lncc + mi: two contrasts ({found})", alike=False)
+
+
+def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
+    """The correlation inside both foregrounds, and the highest that their mutual information allows; 0, 0 if unknown."""
+    moving, fixed = (resample(scan, _coarse(scan.grid, _SIZES[2])) for scan in (moving, fixed))
+    through = _aligned(moving, fixed, losses.mutual_information, _SIZES[:2])
+    grid = _coarse(_boxed(fixed.grid, *_foreground_box(fixed), margin=0), _SIZES[1])
+    near, here = resample(moving, grid, through=through), resample(fixed, grid)
+    both = foreground(near) & foreground(here)
+    both = ~_grown(~both)
+    if int(both.sum()) < _FEW:
+        return 0.0, 0.0
+    pair = torch.stack([near.tensor[both], here.tensor[both]])
+    if float(pair.std(1).min()) < 1e-3:
+        return 0.0, 0.0
+    information = -float(losses.mutual_information(near.tensor, here.tensor, bins=_BINS, mask=both))
+    information -= (_BINS - 5) ** 2 / (2 * int(both.sum()))  # what as many voxels show by chance
+    return float(torch.corrcoef(pair)[0, 1]), math.sqrt(1 - math.exp(-2 * max(information, 0.0)))
+
+
+def _grown(mask: Tensor) -> Tensor:
+    """A mask and its neighbours."""
+    widest = torch.nn.functional.max_pool3d if mask.dim() == 5 else torch.nn.functional.max_pool2d
+    return widest(mask.float(), 3, 1, 1) > 0
+
+
 # ---------------------------------------------------------------------------------------------- two scans
 
 
@@ -136,9 +275,9 @@ class ScanRegistration:
     """What was found for two scans.
 
     moving, fixed: as they came. through: of the affine stage, (4, 4), mm to mm (RAS); the identity without.
-    near: moving after the affine stage; here: fixed, both in [0, 1] on the grid of the registration. found: on that
-    grid, with the inverse. there: the whole map on fixed's own grid (warps moving onto fixed); back: on moving's.
-    usage: of method and refinement.
+    units: both in [0, 1], cut to their content. near: moving after the affine stage; here: fixed, both in [0, 1] on the
+    grid of the registration. found: on that grid, with the inverse. there: the whole map on fixed's own grid (warps
+    moving onto fixed); back: on moving's. likeness: what they were compared by. usage: of method and refinement.
     """
 
     moving: Scan
@@ -149,6 +288,8 @@ class ScanRegistration:
     found: Registration
     there: Deformation
     back: Deformation
+    units: tuple[Scan, Scan]
+    likeness: Likeness
     usage: Usage
 
     def warp(self, scan: Scan, *, affine_only: bool = False) -> Scan:
@@ -174,15 +315,21 @@ def register_scans(
     affine: bool = False,
     refine: int = 0,
     spacing: float | None = None,
+    budget: int = BUDGET,
+    similarity: Choice = "auto",
+    window: tuple[float, float] | None = None,
     device: str = "cpu",
     progress: bool = True,
     kind: Literal["image", "labels"] | None = None,
 ) -> ScanRegistration:
     """Register two scans: affine stage, the method, refinement of its field; the whole map both ways.
 
-    affine: find an affine map first, also across large distances. refine: steps of `refine_field`, 0 for none. spacing:
-    of the voxels that all works on, mm; by default the fixed scan's own, and those that a network was trained on for
-    the network alone. device: where the method computes.
+    What is compared is what both fields of view hold (`with_mask`, `normalise`), in a box around both foregrounds; the
+    maps go on beyond it. affine: find an affine map first, also across large distances. refine: steps of
+    `refine_field`, 0 for none. spacing: of the voxels that all works on, mm; by default the fixed scan's own, those
+    that a network was trained on for the network, and the finest of which the box has at most `budget` for
+    optimisation and refinement. similarity: see `choose_likeness`. window: of both scans, see `normalise`. device:
+    where the method computes.
     kind: of both scans, which are then taken as such; by default it is looked at whether one holds labels.
 
     Raises:
@@ -191,32 +338,96 @@ def register_scans(
     """
     if kind is None:
         check_kinds(moving, fixed)
-    unit_moving, unit_fixed = _unit("moving", moving), _unit("fixed", fixed)
-    through = align(unit_moving, unit_fixed) if affine else np.eye(4)
+    if budget < 1:
+        raise InputError("budget must be 1 voxel or more", budget, f"{BUDGET} is usual")
+    units = unit_moving, unit_fixed = _unit("moving", moving, window), _unit("fixed", fixed, window)
+    compared = affine or refine > 0 or method.optimises or method.model is not None
+    likeness = choose_likeness(*units, similarity) if compared else Likeness(losses.ncc, local_and_global, "none")
+    if not likeness.alike:
+        learnt = f"; {method.name} has learnt from scans of one contrast: refine it (--refine 20) or take optimise"
+        more = learnt if method.model is not None else ""
+        warnings.warn(f"the two scans' contrasts differ: {likeness.words}{more}.", stacklevel=2)
+    through = align(unit_moving, unit_fixed, similarity=likeness.affine) if affine else np.eye(4)
     check_overlap(unit_moving, unit_fixed, through)
-    grid = fixed.grid if spacing is None else fixed.grid.with_spacing(spacing)
-    here = resample(unit_fixed, grid)
-    near = resample(unit_moving, here, through=through)
+    own = _around_both(unit_moving, unit_fixed, through, spacing)
+    step = spacing or method.spacing
+    seen = own if step is None else _around_both(unit_moving, unit_fixed, through, step)
+    grid = seen
+    if spacing is None and (method.optimises or refine or method.spacing):
+        grid = _within(own, budget)
+    wanted = math.prod(grid.space) * 4 * (_IMAGES + _FIELDS * len(grid.space))
+    check_memory(wanted, "a registration must fit into memory", _size(grid), "give a coarser --spacing")
+    near, here = resample(unit_moving, grid, through=through), resample(unit_fixed, grid)
+    compare = masked(likeness.field) if _has_edges(near, here) else likeness.field
+    options: dict[str, Any] = {"similarity": compare, "most": budget}
     with measured(device) as usage:
-        if spacing is None and method.spacing is not None:
-            seen = resample(unit_fixed, fixed.grid.with_spacing(method.spacing))
-            found = _carried(_run(method, resample(unit_moving, seen, through=through), seen, device), seen.grid, grid)
+        if method.optimises:
+            found = _run(method, _images(near, here), grid, device, **options)
         else:
-            found = _run(method, near, here, device)
+            shown = [resample(unit_moving, seen, through=through).tensor, resample(unit_fixed, seen).tensor]
+            found = _run(method, shown, seen, device)
+            found = found if grid is seen else _carried(found, seen, grid)
         if refine:
-            found = refine_field(near.tensor, here.tensor, found, steps=refine, progress=progress)
+            found = refine_field(*_images(near, here), found, steps=refine, progress=progress, **options)
         found = replace(found, inverse=inverse_of(found))
     there = regrid(Deformation(found.displacement, grid), fixed.original, after=through)
     back = regrid(Deformation(inverse_of(found), grid), moving.original, before=np.linalg.inv(through))
-    return ScanRegistration(moving, fixed, through, near, here, found, there, back, usage)
+    return ScanRegistration(moving, fixed, through, near, here, found, there, back, units, likeness, usage)
 
 
-def _unit(name: str, scan: Scan) -> Scan:
-    """A scan with intensities in [0, 1]; an error says which of the two it was."""
+def with_mask(scan: Scan, mask: Scan, name: str = "the mask") -> Scan:
+    """A scan whose field of view is where a mask, labels of any numbers, is not 0.
+
+    Raises:
+        ValueError: a mask that lies elsewhere; nothing in it.
+    """
+    check_labels(mask, scan, name)
+    inside = resample(mask, scan.grid).tensor > 0
+    if not inside.any():
+        raise InputError("a mask must hold something of its scan", f"{name} with nothing", "check how it was made")
+    return replace(scan, inside=inside & _inside(scan))
+
+
+def correlation(moving: Scan, fixed: Scan, displacement: Displacement | None = None) -> float:
+    """The correlation of two scans on one grid, moving warped first, inside both fields of view."""
+    one, other = _images(moving, fixed)
+    one = one if displacement is None else warp(one, displacement)
+    compare = masked(losses.ncc) if _has_edges(moving, fixed) else losses.ncc
+    return 1 - float(compare(one, other))
+
+
+def _unit(name: str, scan: Scan, window: tuple[float, float] | None = None) -> Scan:
+    """A scan cut to a box around its content, with intensities in [0, 1] there; an error says which of the two it was."""
     try:
-        return normalise(scan)
+        unit = normalise(scan, window=window)
+        start, stop = _foreground_box(unit)
+        more = np.ceil(_MARGIN * (stop - start)).astype(int) + 1
+        start, stop = np.maximum(start - more, 0), np.minimum(stop + more, unit.grid.space)
+        part = (..., *map(slice, start, stop))
+        inside = None if unit.inside is None else unit.inside[part].contiguous()
+        grid = unit.grid.cropped(start.tolist(), (stop - start).tolist())
+        cut = replace(scan, tensor=scan.tensor[part].contiguous(), grid=grid, inside=inside)
+        return normalise(cut, window=window)
     except InputError as error:
         raise InputError(f"the {name} scan: {error.rule}", error.received, error.remedy) from error
+
+
+def _around_both(moving: Scan, fixed: Scan, through: Affine, spacing: float | None) -> Grid:
+    """The box around fixed's foreground and what of moving's is near it, on fixed's axes; its own voxels, or others."""
+    still, moved = _foreground_box(fixed), _moved_box(moving, fixed.grid, through)
+    more = np.ceil(_AROUND * (still[1] - still[0]))
+    moved = np.clip(moved, still[0] - more, still[1] + more)
+    box = _boxed(fixed.grid, np.minimum(still[0], moved[0]), np.maximum(still[1], moved[1]), margin=_MARGIN)
+    return box if spacing is None else box.with_spacing(spacing)
+
+
+def _within(grid: Grid, budget: int) -> Grid:
+    """The finest voxels of one size, no smaller than a grid's, of which it has at most `budget`."""
+    finer, spacing = grid, min(grid.spacing)
+    while math.prod(finer.space) > budget:
+        spacing *= 1.01
+        finer = _at(grid, spacing)
+    return finer
 
 
 def _carried(found: Registration, start: Grid, end: Grid) -> Registration:
@@ -225,41 +436,36 @@ def _carried(found: Registration, start: Grid, end: Grid) -> Registration:
     return Registration(there.displacement, back.displacement)
 
 
-def _run(method: Method, near: Scan, here: Scan, device: str) -> Registration:
+def _run(method: Method, images: Sequence[Tensor], grid: Grid, device: str, **options: Any) -> Registration:
     """The method's registration, on the CPU."""
     method.to(device)
     try:
-        found = method(near.tensor.to(device), here.tensor.to(device))
+        found = method(*(image.to(device) for image in images), **options)
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+        if not is_memory(error):
             raise
         raise TooLargeError(
             "a registration must fit into memory",
-            f"{method.name} on {here.grid.space} voxels of {_listed(here.spacing)} mm",
-            _advice(method, near, here, device),
+            f"{method.name} on {_size(grid)}",
+            _advice(method, images, grid, device, **options),
         ) from error
     return Registration(found.displacement.cpu(), None if found.inverse is None else found.inverse.cpu())
 
 
-def _is_memory(error: Exception) -> bool:
-    """Whether it was the memory; torch has a class for that of a GPU, and none for the computer's own."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _advice(method: Method, near: Scan, here: Scan, device: str) -> str:
+def _advice(method: Method, images: Sequence[Tensor], grid: Grid, device: str, **options: Any) -> str:
     """The first coarser spacing that fits, by trying."""
     for factor in _COARSER:
-        grid: Grid = here.grid.with_space([max(2, round(size / factor)) for size in here.grid.space])
+        coarse = grid.with_space([max(2, round(size / factor)) for size in grid.space])
         try:
-            method(*(resize(scan.tensor, grid.space).to(device) for scan in (near, here)))
+            method(*(resize(image, coarse.space).to(device) for image in images), **options)
         except (MemoryError, RuntimeError):
             continue
-        return f"{grid.space} fits (tried): give --spacing {max(grid.spacing):.2g}"
+        return f"{coarse.space} fits (tried): give --spacing {max(coarse.spacing):.2g}"
     return "a quarter of the size does not fit either: free memory, or take another method"
 
 
-def _listed(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:.3g}" for number in numbers)
+def _size(grid: Grid) -> str:
+    return f"{grid.space} voxels of {' x '.join(f'{size:.3g}' for size in grid.spacing)} mm"
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -345,3 +551,6 @@ def _share_inside(label: Scan, grid: Grid) -> float:
     matrix = voxel_map(label.grid, grid)
     there = places @ matrix[:, :-1].T + matrix[:, -1]
     return float(((there >= -0.5) & (there <= np.array(grid.space) - 0.5)).all(1).mean())
+
+
+guard(globals())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,17 +21,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regkit import metrics
-from regkit.fields import identity, sample, warp
+from regkit.fields import identity, sample
 from regkit.figures import paint
 from regkit.figures.pixels import DIFFERENCES, Picture, darken, integer_scale, png
 from regkit.figures.planes import Cut, Place, cuts
-from regkit.images import SIDES, Grid, Scan, move_points, normalise, resample, voxel_map, write_image, write_labels
+from regkit.images import SIDES, Grid, Scan, move_points, resample, voxel_map, write_image, write_labels
 from regkit.images.itk import Deformation, regrid, write_displacement
+from regkit.images.transforms import write_affine, write_composite
 from regkit.tools.measures import Outcome, quantities
-from regkit.tools.register import ScanRegistration
+from regkit.tools.register import ScanRegistration, correlation
 
 FILES: tuple[str, ...] = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
-FILES += ("inverse_displacement.nii.gz", "metrics.json", "report.html")  # all that `write` may write
+FILES += ("inverse_displacement.nii.gz", "affine.tfm", "composite.h5", "metrics.json", "report.html")
+_LPS, _RAS = "mm to the left, to the back and up (LPS)", "mm to the right, to the front and up (RAS)"
+MAPS = {
+    "displacement.nii.gz": f"from fixed to moving, {_LPS}: p + d(p) is where moving is read; warps moving onto fixed",
+    "inverse_displacement.nii.gz": f"from moving to fixed, {_LPS}: warps fixed onto moving",
+    "affine.tfm": f"from fixed to moving, {_LPS}: the affine stage alone",
+    "composite.h5": f"from fixed to moving, {_LPS}: affine.tfm after the rest of displacement.nii.gz",
+    "affine_matrix_mm": f"from fixed to moving, {_RAS}: the affine stage, where regkit sees the files",
+}
+UNITS = {
+    "correlation": "none, from -1 to 1",
+    "dice": "none, from 0 to 1",
+    "folds_percent": "% of fixed's voxels",
+    "jacobian": "volume in moving for one in fixed; log is natural",
+    "inverse_consistency_voxels": "voxels of the grid",
+    "spacing_mm": "mm",
+    "seconds": "s",
+    "peak_memory_mb": "MB",
+}
 _LONGEST = 120  # voxels along the longest axis of what is drawn
 _TARGET = 256  # pixels along the longer side of a picture
 _DIFFERENCE = 0.5
@@ -59,20 +79,21 @@ td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; 
 def numbers(result: ScanRegistration, labels: Sequence[Scan] = ()) -> dict[str, Any]:
     """What is measured of a registration of two scans, as metrics.json keeps it. labels: of moving and fixed, or none.
 
-    correlation: on the grid of the registration, before all, after the affine stage and after all. Folds and |J|: of
-    the whole map on fixed's own grid.
+    correlation: on the grid of the registration, inside both fields of view, before all, after the affine stage and
+    after all; it was made large (see similarity), so that it cannot tell whether anatomy lies on anatomy. Folds and
+    |J|: of the whole map on fixed's own grid.
     """
-    found, here = result.found, result.here.tensor
-    header = resample(normalise(result.moving), result.here).tensor
-    images = {"before": header, "affine": result.near.tensor, "after": warp(result.near.tensor, found.displacement)}
+    found, here = result.found, result.here
     likeness = {
-        name: quantities(Outcome(found.displacement, warped=image, fixed=here), ["correlation"])["correlation"]
-        for name, image in images.items()
+        "before": correlation(resample(result.units[0], here), here),
+        "affine": correlation(result.near, here),
+        "after": correlation(result.near, here, found.displacement),
     }
     whole = quantities(Outcome(result.there.displacement), ("folds_percent", "jacobian_std_log", "jacobian_minimum"))
     consistency = quantities(Outcome(found.displacement, found.inverse), ["inverse_consistency"])
     measured = {
         "correlation": likeness,
+        "similarity": result.likeness.words,
         **whole,
         "inverse_consistency_voxels": consistency["inverse_consistency"],
         "grid": list(result.here.grid.space),
@@ -99,19 +120,62 @@ def _dice(result: ScanRegistration, moving: Scan, fixed: Scan) -> dict[str, Any]
     }
 
 
-def write(folder: Path, result: ScanRegistration, labels: Sequence[Scan], numbers: dict[str, Any]) -> None:
-    """All files of a registration; see `python -m regkit register`. numbers: those of `numbers`, and what was asked."""
-    determinant = result.jacobian()
+def write(
+    folder: Path,
+    result: ScanRegistration,
+    labels: Sequence[Scan],
+    numbers: dict[str, Any],
+    *,
+    also: Mapping[str, Scan] | None = None,
+    composite: bool = True,
+) -> None:
+    """All files of a registration; see `python -m regkit register`.
+
+    numbers: those of `numbers`, and what was asked. also: other scans of moving's space, by the names of their files.
+    composite: with composite.h5, which SimpleITK writes.
+    """
+    determinant, moving, fixed = result.jacobian(), result.moving.original, result.fixed.original
     write_image(folder / "warped.nii.gz", result.warp(result.moving))
     write_image(folder / "jacobian.nii.gz", determinant)
-    write_displacement(folder / "displacement.nii.gz", result.there)
-    write_displacement(folder / "inverse_displacement.nii.gz", result.back)
+    write_displacement(folder / "displacement.nii.gz", result.there, moving)
+    write_displacement(folder / "inverse_displacement.nii.gz", result.back, fixed)
+    write_affine(folder / "affine.tfm", result.through, fixed, moving)
+    if composite:
+        try:
+            write_composite(folder / "composite.h5", result.there, moving, result.through)
+        except ImportError:
+            warnings.warn("composite.h5 is left out: SimpleITK writes it (pip install SimpleITK).", stacklevel=2)
     if labels:
         write_labels(folder / "warped_labels.nii.gz", result.warp(labels[0]))
-    (folder / "metrics.json").write_text(json.dumps(_finite(numbers), indent=1) + "\n", encoding="utf-8")
+    for name, scan in (also or {}).items():
+        (write_labels if scan.is_labels else write_image)(folder / name, result.warp(scan))
     title = f"{numbers['moving']} onto {numbers['fixed']}"
     text = page(result, determinant, _listed(numbers), _dice_rows(numbers.get("dice", {})), title=title)
     (folder / "report.html").write_text(text, encoding="utf-8")
+    files = sorted({"metrics.json", *(path.name for path in folder.iterdir() if path.name[0] != ".")})
+    numbers = _finite(numbers) | {"units": UNITS, "maps": MAPS, "files": files}
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """metrics.json of a folder; nothing where there is none, or no whole one."""
+    try:
+        numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return numbers if isinstance(numbers, dict) else {}
+
+
+def owned(folder: Path) -> set[str]:
+    """All that a run may write into a folder, and what the one before wrote."""
+    return {*FILES, *(Path(name).name for name in read_numbers(folder).get("files", ()))}
+
+
+def is_result_of(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Whether a folder holds, whole, what a run with this provenance would write."""
+    found = read_numbers(folder)
+    whole = bool(found) and all((folder / name).exists() for name in found.get("files", ["-"]))
+    return whole and all(found.get("run", {}).get(name) == run[name] for name in ("regkit", "options", "inputs"))
 
 
 def _finite(value: Any) -> Any:
@@ -123,13 +187,13 @@ def _finite(value: Any) -> Any:
 
 def _listed(numbers: dict[str, Any]) -> dict[str, str]:
     """The numbers as the page tells them."""
-    correlation, size = numbers["correlation"], " x ".join(map(str, numbers["grid"]))
-    spacing = " x ".join(f"{step:.3g}" for step in numbers["spacing_mm"])
+    correlation = numbers["correlation"]
     refined = f", {numbers['refine_steps']} steps of refinement" if numbers["refine_steps"] else ""
     return {
         "method": numbers["method"] + refined + (", after an affine stage" if numbers["affine"] else ""),
-        "registered on": f"{size} voxels of {spacing} mm",
-        "correlation before, after the affine stage, after": ", ".join(
+        "registered on": on_what(numbers),
+        "compared by": numbers["similarity"],
+        "correlation before, after the affine stage, after (of what was optimised: no proof of success)": ", ".join(
             f"{value:.3f}" for value in correlation.values()
         ),
         "folded voxels": _percent(numbers["folds_percent"]),
@@ -152,6 +216,12 @@ def _dice_rows(dice: dict[str, Any]) -> list[tuple[str, ...]]:
         (label, *("-" if value is None else f"{value:.3f}" for value in each.values())) for label, each in dice.items()
     ]
     return [head, *rows] if rows else []
+
+
+def on_what(numbers: Mapping[str, Any]) -> str:
+    """The voxels that were worked on."""
+    spacing = " x ".join(f"{step:.3g}" for step in numbers["spacing_mm"])
+    return f"{' x '.join(map(str, numbers['grid']))} voxels of {spacing} mm"
 
 
 def in_words(numbers: Mapping[str, Any]) -> str:
@@ -206,8 +276,8 @@ def page(
 
 
 def _draw(result: ScanRegistration, determinant: Scan) -> _Drawn:
-    grid = _even(result.fixed.grid)
-    moving, fixed = normalise(result.moving), normalise(result.fixed)
+    grid = _even(result.units[1].grid)
+    moving, fixed = result.units
     local = regrid(Deformation(result.found.displacement, result.here.grid), grid)
     whole = regrid(result.there, grid)
     images = {

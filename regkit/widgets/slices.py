@@ -23,19 +23,12 @@ from regkit.widgets.panels import Panel, Quantities, make_panels, pick
 from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle, first_values
 
 FIRST = ("fixed", "warped", "difference", "grid", "jacobian", "folds")
-
 MOVING = ("warped", "difference", "grid", "jacobian")
-
 _ALL = "all planes"
-
 _LINE, _GAP = 18, 6  # pixels: a line of text, between planes
-
 _WIDTH, _LARGEST = 880, 400  # pixels: of all panels, of a plane
-
 _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
-
 _REMEMBERED_STAGES = 6  # stages: each holds some volumes
-
 _LIVE = 2**17  # voxels that are deformed while a slider is dragged
 
 # ---------------------------------------------------------------------------------------------- planes

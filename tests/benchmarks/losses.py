@@ -1,7 +1,5 @@
 """Local NCC and the diffusion penalty, forward and backward, beside the programs that registration papers use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

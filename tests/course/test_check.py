@@ -17,6 +17,8 @@ from regkit.fields import warp
 from regkit.images import Grid, Scan, read_image, resample
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
+BY_WORDS = ("bought", "failing_laws", "growing_gap", "faults")
+BY_FUNCTION = {"one_law_less": "my_update", "plain_convolution": "my_plain", "way_back": "my_way_back"}
 
 
 def test_a_verdict_shows_itself_in_text_and_in_html():
@@ -39,8 +41,19 @@ def test_blank_is_amber_and_says_what_to_do(name, blank):
         ("turned", lambda: (check.brain_slice(), ...), "Half done: composed is still blank. "),
         ("slopes", lambda: (..., ...), ""),
         ("slopes", lambda: (0.01, ...), "Half done: finite is still blank. "),
-        ("faults", lambda: dict.fromkeys(_DEALT, ...), ""),
         ("faults", lambda: check.faults.reference() | {"third": ...}, "third still blank. "),
+        ("bought", lambda: {"MIE": "Neither ", "FW": "accuracy", "BE": None, "BA": ...}, "BE, BA still blank. "),
+        (
+            "failing_laws",
+            lambda: {"one-sided": "symmetry", "B stays": ..., "minus": None},
+            "B stays, minus still blank. ",
+        ),
+        ("growing_gap", lambda: check.growing_gap.reference() | {"levels": ...}, "levels still blank. "),
+        *((name, lambda name=name: dict.fromkeys(EXERCISES[name].reference(), ...), "") for name in BY_WORDS),
+        *(
+            (name, lambda: lambda *_: None, f"{function} returns nothing yet. ")
+            for name, function in BY_FUNCTION.items()
+        ),
         ("repaired", lambda: dict.fromkeys(_DEALT, None), ""),
         ("repaired", lambda: check.repaired.reference() | {"third": None}, "third still blank. "),
     ],

@@ -37,6 +37,7 @@ def test_every_variant_can_be_made_and_registers(name):
         assert model(pair.moving, pair.fixed).displacement.shape == (1, 2, 33, 40)
 
 
+@pytest.mark.skipif(not (FOLDER.parents[2] / ".git").exists(), reason="only a clone knows which files are regkit's")
 def test_every_stored_file_belongs_to_a_variant():
     paths = {
         STUDIES[study].seeded(seed).path(VARIANTS[study][variant]).with_suffix("")

@@ -1,7 +1,5 @@
 """Pictures: known numbers give known pixels. And the static plots on the same drawing code."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The authors' numbers, and a record of which of them the tests have read."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import ClassVar

@@ -269,12 +269,13 @@ def test_what_is_no_image_at_all(tmp_path):
         images.read_labels(save(tmp_path / "image.nii", np.abs(smooth(SHAPE)) / 4 + 0.1))
 
 
-def test_nan_counts_as_zero_and_is_told(tmp_path):
+def test_nan_is_outside_the_field_of_view_and_is_told(tmp_path):
     values = smooth(SHAPE)
     values[0, 0, :3] = np.nan, np.inf, -np.inf
     with pytest.warns(UserWarning, match="3 NaN or infinite of 210"):
         scan = images.read_image(save(tmp_path / "nan.nii", values))
-    assert torch.isfinite(scan.tensor).all() and (scan.tensor[0, 0, 0, 0, :3] == 0).all()
+    assert torch.isfinite(scan.tensor).all() and (scan.tensor[0, 0, 0, 0, :3] == scan.tensor.min()).all()
+    assert not scan.inside[0, 0, 0, 0, :3].any() and scan.inside.sum() == 207
 
 
 def test_a_header_without_space_is_told(tmp_path):

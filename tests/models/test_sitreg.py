@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.networks import descend, recipe_weights, small_pair
+from helpers.networks import recipe_weights, small_pair
 from helpers.parity import Entries
 
 from regkit._core.inversion import _ImplicitInverse, _mixing_weights, fixed_point
@@ -542,15 +542,6 @@ def test_weight_and_window_act_on_their_terms(dim):
     assert float(other["lncc"].detach()) != pytest.approx(float(usual["lncc"].detach()), abs=1e-3)
 
 
-def test_errors_say_what_to_do():
-    with pytest.raises(ValueError, match="affine_voxels=35"):
-        tiny(2, affine="halfway")(*images(2))
-    with pytest.raises(ValueError, match="give as many"):
-        SITReg(2, channels=(4, 4, 4), update_channels=(4, 4))
-    with pytest.raises(ValueError, match="limit"):
-        SITReg(2, limit="tight")
-
-
 # ---------------------------------------------------------------------------------------------- published weights
 
 
@@ -569,25 +560,3 @@ def test_weights_are_refused_where_the_model_would_compute_something_else():
     weights.popitem()
     with pytest.raises(ValueError):
         load_official("sitreg", weights, **paper)
-
-
-# ---------------------------------------------------------------------------------------------- training
-
-
-@pytest.mark.parametrize(("dim", "steps"), [(2, 60), (3, 30)])
-def test_training_aligns_a_pair(dim, steps):
-    torch.manual_seed(0)
-    moving, fixed = images(dim, shape={2: (40, 33), 3: (20, 17, 23)}[dim])
-    model = SITReg(dim, channels=(8, 12, 12), update_channels=(8, 16, 16), weight=0.1)
-    before = mean_square(model, moving, fixed)
-    descend(model, (moving, fixed), steps, 2e-3)
-    after = mean_square(model, moving, fixed)
-    assert after < before / 4
-    with torch.no_grad():
-        registration = model(moving, fixed)
-    assert float(jacobian_determinant(registration.displacement).min()) > 0
-
-
-def mean_square(model, moving, fixed):
-    with torch.no_grad():
-        return float((warp(moving, model(moving, fixed).displacement) - fixed).square().mean())

@@ -90,7 +90,8 @@ def test_it_can_be_interrupted(place, calls, monkeypatch):
 
 def test_rows_are_read_as_they_were_measured(place):
     rows = [Row("none", 0, {"dice": 0.123456, "folds_percent": 0.0}), Row("none", 1, {"dice": 0.5})]
-    leaderboard._write("brains_3d", [("a", rows[1]), ("a", rows[0])])
+    leaderboard._store("brains_3d", "a", rows[1])
+    leaderboard._store("brains_3d", "a", rows[0])
     assert leaderboard.stored("brains_3d") == rows
     path = place / "results" / "leaderboard" / "brains_3d.csv"
     for text in ("method,pair\nnone,0\n", "method,pair,key,dice\nnone,0,a,b\n", "method,pair,key,dice\nnone\n"):

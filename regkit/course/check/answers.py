@@ -1,12 +1,10 @@
 """What answers have in common: words, parts that may be blank, functions that are called."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regkit.course.check.exercise import Mistake, Unanswered, is_blank
+from regkit.course.check.exercise import Unanswered, is_blank
 
 
 def entries(names: Iterable[str], answer: Any, what: str = "") -> dict[str, Any]:
@@ -69,14 +67,13 @@ class Words:
         """The right answer."""
         return dict(self.right)
 
-    def wrong(self, said: tuple[str, ...], hint: str) -> Mistake:
-        """The mistake to say of a name, the first in `said`, one of the words that follow there."""
-        name, *words = said
-        return Mistake(lambda: {**self.right, name: words[0]}, hint, lambda answer: answer[name] in words)
+    def said(self, name: str, *words: str) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+        """An answer that says the first of these words of a name, and whether one says one of them: for `Hint.to`."""
+        return lambda: {**self.right, name: words[0]}, lambda answer: answer[name] in words
 
-    def all_alike(self, word: str, hint: str) -> Mistake:
-        """The mistake to say the same of all names, such as this word."""
-        return Mistake(lambda: dict.fromkeys(self.right, word), hint, lambda answer: len(set(answer.values())) == 1)
+    def all_alike(self, word: str) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+        """An answer that says the same of all names, such as this word, and whether one does: for `Hint.to`."""
+        return lambda: dict.fromkeys(self.right, word), lambda answer: len(set(answer.values())) == 1
 
 
 def function_of(what: str, answer: Any) -> Callable[..., Any]:
@@ -112,17 +109,3 @@ def two_returned(name: str, given: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise ValueError(f"two {what}, are wanted, received {type(given).__name__}")
     return given[0], given[1]
-
-
-def written(function: Callable[..., Any], hint: str, *others: Callable[..., Any]) -> Mistake:
-    """The mistake to write this function, or one that gives what one of the others gives."""
-    return Mistake(lambda: function, hint, others=tuple(_giving(other) for other in others))
-
-
-def otherwise(function: Callable[..., Any], hint: str) -> Mistake:
-    """The hint for all functions that are not right and make no known mistake, such as this one."""
-    return Mistake(lambda: function, hint, "otherwise")
-
-
-def _giving(function: Callable[..., Any]) -> Callable[[], Any]:
-    return lambda: function

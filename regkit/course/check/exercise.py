@@ -1,7 +1,5 @@
 """What an exercise is, what a known mistake is, and how an answer is judged."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import html
@@ -10,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from regkit._core.files import printable
@@ -108,6 +107,31 @@ class Mistake:
     def __call__(self) -> Any:
         """A wrong answer that makes the mistake."""
         return self.make()
+
+
+def _same(answer: Any) -> Any:
+    return answer
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What those are told who make a mistake; each method makes the `Mistake` from a wrong answer, or all of them."""
+
+    text: str
+
+    def to(
+        self, make: Callable[[], Any], made: Callable[[Any], bool] | Literal["alike", "otherwise"] = "alike"
+    ) -> Mistake:
+        """To those whose answer is as this one, or has this property: see `Mistake`."""
+        return Mistake(make, self.text, made)
+
+    def written(self, function: Callable[..., Any], *others: Callable[..., Any]) -> Mistake:
+        """To those who write this function, or one that gives what one of the others gives."""
+        return Mistake(lambda: function, self.text, others=tuple(partial(_same, other) for other in others))
+
+    def otherwise(self, function: Callable[..., Any]) -> Mistake:
+        """To those whose function is not right and makes no known mistake, such as this one."""
+        return Mistake(lambda: function, self.text, "otherwise")
 
 
 @dataclass(frozen=True)

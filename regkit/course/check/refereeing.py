@@ -1,7 +1,5 @@
 """What the referee of tutorial 13 is asked: comparisons that each catch one mistake, and protocols that make it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The exercises of tutorial 12: four files of one head, each with a fault in its affine, to be named and repaired."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 
 from regkit.course.check.answers import Words, entries
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake
 from regkit.data.brains import BrainPairs
 from regkit.images import Affine, Grid, Scan, resample, write_image
 
@@ -94,7 +92,7 @@ _words = Words(_DEALT, FAULTS, "a word for ")
 def _misnamed(fault: str, mistake: dict[str, str], look: str) -> Mistake:
     """The mistake to give a file with this fault another one, as it is done with the words of `mistake`."""
     name = _FILE[fault]
-    return Mistake(lambda: {**_DEALT, **mistake}, f"{name}: {look}", lambda words: words[name] != fault)
+    return Hint(f"{name}: {look}").to(lambda: {**_DEALT, **mistake}, lambda words: words[name] != fault)
 
 
 faults = Exercise(
@@ -103,10 +101,8 @@ faults = Exercise(
     prepare=_words.prepare,
     reference=_words.reference,
     mistakes={
-        "the same twice": Mistake(
-            lambda: {**_DEALT, "first": "flipped"},
-            "each fault occurs once: you gave one of them twice.",
-            lambda words: len(set(words.values())) < len(FAULTS),
+        "the same twice": Hint("each fault occurs once: you gave one of them twice.").to(
+            lambda: {**_DEALT, "first": "flipped"}, lambda words: len(set(words.values())) < len(FAULTS)
         ),
         "shifted or small": _misnamed(
             "origin",
@@ -220,8 +216,8 @@ def _repairs() -> dict[str, Affine]:
 
 def _of_file(name: str, make: Callable[[str], Affine], hint: str) -> Mistake:
     """The mistake to give a file this affine."""
-    return Mistake(
-        lambda: {**_repairs(), name: make(name)}, f"{name}: {hint}", lambda affines: _near(affines[name], make(name))
+    return Hint(f"{name}: {hint}").to(
+        lambda: {**_repairs(), name: make(name)}, lambda affines: _near(affines[name], make(name))
     )
 
 
@@ -234,10 +230,8 @@ def _known() -> Iterator[tuple[str, Mistake]]:
 
 
 def _something_else(name: str) -> Mistake:
-    return Mistake(
-        lambda: {**_repairs(), name: np.diag([2.0, 2, 2, 1])},
-        f"{name}: not yet. Show it with this affine: what is still wrong, size, place, direction or side?",
-        lambda affines: not _near(affines[name], _true(name)),
+    return Hint(f"{name}: not yet. Show it with this affine: what is still wrong, size, place, direction or side?").to(
+        lambda: {**_repairs(), name: np.diag([2.0, 2, 2, 1])}, lambda affines: not _near(affines[name], _true(name))
     )
 
 
@@ -247,9 +241,8 @@ repaired = Exercise(
     prepare=_affines,
     reference=_repairs,
     mistakes={
-        "no last row": Mistake(
+        "no last row": Hint("the last row of an affine is 0, 0, 0, 1; it adds b, and must stay.").to(
             lambda: {**_repairs(), "second": np.ones((4, 4))},
-            "the last row of an affine is 0, 0, 0, 1; it adds b, and must stay.",
             lambda affines: any(not np.allclose(each[3], (0, 0, 0, 1)) for each in affines.values()),
         ),
         **dict(_known()),

@@ -1,7 +1,5 @@
 """The exercises of tutorial 13: a field that raises Dice and is nonsense, and a protocol that finds it out."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -11,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from regkit.course.check.answers import otherwise, returned
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.answers import returned
+from regkit.course.check.exercise import Exercise, Hint
 from regkit.course.check.refereeing import SOME_FOLDS, TUNED_ON, always_up, by_order, protocol, protocol_cases, unpaired
 from regkit.data.brains import BrainPairs
 from regkit.fields import identity, warp_labels
@@ -104,45 +102,42 @@ rigged_field = Exercise(
     reference=lambda: rigged,
     right=_is_rig,
     mistakes={
-        "not finite": Mistake(
+        "not finite": Hint("the field is not finite.").to(
             lambda: lambda moving, fixed: rigged(moving, fixed) / 0,
-            "the field is not finite.",
             lambda tried: not all(each.field.isfinite().all() for each in tried),
         ),
-        "nothing": Mistake(
+        "nothing": Hint(
+            "nothing moves: Dice stays as it was. Send each voxel of fixed to a voxel of moving with the same label."
+        ).to(
             lambda: lambda moving, fixed: torch.zeros(1, 2, *spatial(fixed)),
-            "nothing moves: Dice stays as it was. Send each voxel of fixed to a voxel of moving with the same label.",
             lambda tried: not any(each.field.abs().max() > 0 for each in tried),
         ),
-        "places": Mistake(
+        "places": Hint(
+            "these are places, x + u(x); a displacement says how far to go: subtract fields.identity(...)."
+        ).to(
             lambda: lambda moving, fixed: rigged(moving, fixed) + identity(spatial(fixed)),
-            "these are places, x + u(x); a displacement says how far to go: subtract fields.identity(...).",
             _rig_but_for(lambda tried: replace(tried, field=tried.field - identity(spatial(tried.field)))),
         ),
-        "axes": Mistake(
+        "axes": Hint("the components have changed places: channel 0 moves along axis 0, downwards.").to(
             lambda: lambda moving, fixed: rigged(moving, fixed).flip(1),
-            "the components have changed places: channel 0 moves along axis 0, downwards.",
             _rig_but_for(lambda tried: replace(tried, field=tried.field.flip(1))),
         ),
-        "sign": Mistake(
+        "sign": Hint("the sign is the other one: from the voxel of fixed to where moving is read, so place - x.").to(
             lambda: lambda moving, fixed: -rigged(moving, fixed),
-            "the sign is the other one: from the voxel of fixed to where moving is read, so place - x.",
             _rig_but_for(lambda tried: replace(tried, field=-tried.field)),
         ),
-        "pushed": Mistake(
+        "pushed": Hint(
+            "it lays the fixed labels on the moving ones. A warp pulls: at each voxel of fixed, where is moving read?"
+        ).to(
             lambda: lambda moving, fixed: rigged(fixed, moving),
-            "it lays the fixed labels on the moving ones. A warp pulls: at each voxel of fixed, where is moving read?",
             _rig_but_for(lambda tried: replace(tried, moving=tried.fixed, fixed=tried.moving)),
         ),
-        "honest": Mistake(
-            lambda: _true_field,
-            "hardly a fold: that is a registration, and an honest one. Be worse: the labels tell you all you need.",
-            lambda tried: all(folds(each.field).percent < SOME_FOLDS for each in tried),
-        ),
-        "every other label": otherwise(
-            _some_labels,
-            "it folds, but Dice stays below 0.99: some voxels read another label than their own. Those of label 0 too?",
-        ),
+        "honest": Hint(
+            "hardly a fold: that is a registration, and an honest one. Be worse: the labels tell you all you need."
+        ).to(lambda: _true_field, lambda tried: all(folds(each.field).percent < SOME_FOLDS for each in tried)),
+        "every other label": Hint(
+            "it folds, but Dice stays below 0.99: some voxels read another label than their own. Those of label 0 too?"
+        ).otherwise(_some_labels),
         "no batch": lambda: lambda moving, fixed: rigged(moving, fixed)[0],
         "an array": lambda: lambda moving, fixed: rigged(moving, fixed).numpy(),
     },
@@ -178,66 +173,42 @@ fair_protocol = Exercise(
     prepare=_ask,
     reference=protocol,
     mistakes={
-        "always yes": Mistake(
-            lambda: lambda rows, tuned_on, tries: True,
-            "it takes every candidate for better, also one that is worse on each pair.",
-            lambda says: all(says.values()),
+        "always yes": Hint("it takes every candidate for better, also one that is worse on each pair.").to(
+            lambda: lambda rows, tuned_on, tries: True, lambda says: all(says.values())
         ),
-        "always no": Mistake(
-            lambda: lambda rows, tuned_on, tries: False,
-            "it never says True, not even of a candidate with 0.3 more Dice on each pair, and without a fold.",
-            lambda says: not any(says.values()),
-        ),
-        "folds do not matter": Mistake(
-            lambda: protocol(regular=False),
-            "Dice up by 0.2, and 40 % of the voxels fold: it says better. Dice is not all that is measured.",
-            lambda says: says["rigged"],
-        ),
-        "all pairs count": Mistake(
-            lambda: protocol(apart=False),
-            "a gain on the pairs of tuned_on, and none on the others: it says better. What may not count as evidence?",
-            lambda says: says["tuned"] and not says["chance"],
-        ),
-        "no direction": Mistake(
-            lambda: protocol(two_sided=True),
-            "worse on every pair, and it says better: the test is two-sided. Which way does it point?",
-            lambda says: says["worse"],
-        ),
-        "no test": Mistake(
-            lambda: protocol(test=lambda rows: 0.0),
-            "ups and downs of 0.01 that nearly cancel, and it says better: how often would chance alone do that?",
-            lambda says: says["chance"],
-        ),
-        "the mean": Mistake(
-            lambda: protocol(middle=fmean),
-            "eleven of twelve pairs get worse, one gains 0.4, and it says better: a mean follows one pair. The median?",
-            lambda says: says["one pair"],
-        ),
-        "always up": Mistake(
-            lambda: protocol(test=always_up),
-            "four pairs, all better, and it says better: chance does that once in eight times. What is the least p?",
-            lambda says: says["few"],
-        ),
-        "one try": Mistake(
-            lambda: protocol(corrected=False),
-            "p is 0.007, but this candidate is the best of 40 that were tried: how often does one of 40 come so far?",
-            lambda says: says["tries"],
-        ),
-        "by order": Mistake(
-            lambda: protocol(test=by_order),
-            "the same rows in another order, and the verdict is another: bring pairs together by row.pair.",
-            lambda says: says["honest"] and not says["backwards"],
-        ),
-        "unpaired": Mistake(
-            lambda: protocol(test=unpaired),
-            "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?",
-            lambda says: not says["honest"],
-        ),
-        "too good": Mistake(
-            lambda: protocol(most=0.1),
-            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?",
-            lambda says: not says["large"],
-        ),
+        "always no": Hint(
+            "it never says True, not even of a candidate with 0.3 more Dice on each pair, and without a fold."
+        ).to(lambda: lambda rows, tuned_on, tries: False, lambda says: not any(says.values())),
+        "folds do not matter": Hint(
+            "Dice up by 0.2, and 40 % of the voxels fold: it says better. Dice is not all that is measured."
+        ).to(lambda: protocol(regular=False), lambda says: says["rigged"]),
+        "all pairs count": Hint(
+            "a gain on the pairs of tuned_on, and none on the others: it says better. What may not count as evidence?"
+        ).to(lambda: protocol(apart=False), lambda says: says["tuned"] and not says["chance"]),
+        "no direction": Hint(
+            "worse on every pair, and it says better: the test is two-sided. Which way does it point?"
+        ).to(lambda: protocol(two_sided=True), lambda says: says["worse"]),
+        "no test": Hint(
+            "ups and downs of 0.01 that nearly cancel, and it says better: how often would chance alone do that?"
+        ).to(lambda: protocol(test=lambda rows: 0.0), lambda says: says["chance"]),
+        "the mean": Hint(
+            "eleven of twelve pairs get worse, one gains 0.4, and it says better: a mean follows one pair. The median?"
+        ).to(lambda: protocol(middle=fmean), lambda says: says["one pair"]),
+        "always up": Hint(
+            "four pairs, all better, and it says better: chance does that once in eight times. What is the least p?"
+        ).to(lambda: protocol(test=always_up), lambda says: says["few"]),
+        "one try": Hint(
+            "p is 0.007, but this candidate is the best of 40 that were tried: how often does one of 40 come so far?"
+        ).to(lambda: protocol(corrected=False), lambda says: says["tries"]),
+        "by order": Hint(
+            "the same rows in another order, and the verdict is another: bring pairs together by row.pair."
+        ).to(lambda: protocol(test=by_order), lambda says: says["honest"] and not says["backwards"]),
+        "unpaired": Hint(
+            "better on each of twelve held-out pairs, and it says no: is each pair compared with itself?"
+        ).to(lambda: protocol(test=unpaired), lambda says: not says["honest"]),
+        "too good": Hint(
+            "0.3 more Dice on each of twelve pairs, and it says no: a large gain is no fault. What else is asked for?"
+        ).to(lambda: protocol(most=0.1), lambda says: not says["large"]),
         "tuned pairs only": lambda: _of_the_tuned_ones,
         "a number": lambda: lambda rows, tuned_on, tries: 0.04,
     },

@@ -22,7 +22,6 @@ from regkit.widgets.scene import Button, Choice, Control, State, Toggle
 from regkit.widgets.slices import MOVING, linked
 
 BEFORE = ("moving", "fixed", "before")
-
 _REMEMBERED = 6  # pairs of results
 
 

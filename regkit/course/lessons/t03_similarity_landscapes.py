@@ -86,11 +86,8 @@ def show_curves(curves: Mapping[str, Sequence[float]], places: Sequence[float], 
 
 
 RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}
-
 REACH: Mapping[str, float] = {"shift": 40.0, "angle": 60.0}
-
 STEPS: Mapping[str, float] = {"shift": 1.0, "angle": 2.0}
-
 UNITS: Mapping[str, str] = {"shift": "voxels", "angle": "degrees"}
 
 

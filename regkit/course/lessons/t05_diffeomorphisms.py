@@ -21,9 +21,7 @@ from regkit.widgets.scene import Choice, Control, Slider, State
 from regkit.widgets.slices import linked
 
 _ORDERS = ("φ∘ψ", "ψ∘φ")
-
 _REMEMBERED = 6  # settings of the controls
-
 _KEPT = 0.005  # |J| is 1 but for this
 
 

@@ -82,7 +82,8 @@ def there_and_back(networks: Mapping[str, nn.Module], pair: Pair, *, item: int =
     answers = {name: velocities(network, A, B, name) for name, network in networks.items()}
     if not answers:
         raise InputError("there must be a network", "none", "give SPNet models by name")
-    shape, limits, limit = A.shape[2:], pixels.intensity_limits(*images.values()), _error_limit(answers.values())
+    shape, limits = A.shape[2:], pixels.intensity_limits(*images.values())
+    limit = _limit([compose(exponential(each.again), exponential(each.there)) for each in answers.values()])
     scale = pixels.integer_scale(shape, 256)
     grey = functools.partial(paint.render_image, limits=limits, scale=scale)
     remembered = functools.lru_cache(_REMEMBERED)(lambda network, *settings: round_trip(answers[network], *settings))
@@ -165,11 +166,6 @@ def round_trip(answer: Velocities, time: float, back: str, squarings: int, sampl
     steps = torch.cat([part * way for way in (reversed(ways) if time < 0 else ways) for part in times])
     there, home = exponential(steps, steps=squarings, composition=_SAMPLERS[sampler]).chunk(2)
     return RoundTrip([*there.numpy()], [*home.numpy()], compose(home[-1:], there[-1:])[0].numpy())
-
-
-def _error_limit(answers: Iterable[Velocities]) -> float:
-    """A round number of voxels that 99 of 100 errors do not exceed, where each network is asked again."""
-    return _limit([compose(exponential(each.again), exponential(each.there)) for each in answers])
 
 
 def _limit(fields: Iterable[Displacement]) -> float:

@@ -3,8 +3,6 @@
 The findings are those of tools/examine.py; a file that cannot be read has no planes, and its findings say why.
 """
 
-from __future__ import annotations
-
 import functools
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -67,7 +67,7 @@ class TimeLapse(View):
     def _ipython_display_(self) -> None:
         """On a page without a kernel: what there is now, and again after each later cell that took frames."""
         if not static.wanted():
-            raise NotImplementedError  # then IPython asks for _repr_mimebundle_
+            return super()._ipython_display_()
         from IPython.core.interactiveshell import InteractiveShell
         from IPython.display import display
 

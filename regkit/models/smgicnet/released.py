@@ -48,13 +48,9 @@ if TYPE_CHECKING:
     from regkit.models.smgicnet import SMGICNet, SMGICRegistration
 
 LEVELS = 4
-
 WINDOWS = (3, 5, 7, 9)  # of the local NCC, by stage
-
 INVERSE_WINDOWS = (3, 3, 7, 7)  # where it compares what the inverse warps
-
 EPSILON = 1e-8  # of the local NCC
-
 LENGTHS = (((0,), (1,), (2,), (3,)), ((), (0, 1), (2,), (3,)))  # of which levels multiply u, by direction and level
 
 

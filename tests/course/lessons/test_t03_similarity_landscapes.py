@@ -1,7 +1,5 @@
 """Similarity landscapes: directions, capture ranges of known curves, and the view with its controls."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest

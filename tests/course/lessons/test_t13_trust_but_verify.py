@@ -1,7 +1,5 @@
 """The scoreboard and the claims board: dots where the numbers are, cases that are the method's, lists that are true."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

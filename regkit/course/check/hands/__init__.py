@@ -70,7 +70,7 @@ class ByHand(Exercise):
 def by_hand(
     task: str, *, praise: str, calls: Calls, mistakes: Mapping[str, tuple[str, str, str]], otherwise: str
 ) -> Callable[[Function], ByHand]:
-    """A decorator that makes the solution an exercise, judged by what it gives: tensors or numbers.
+    """A decorator that makes the solution an exercise, judged by what it gives: tensors or numbers, or a tuple.
 
     calls: makes the arguments of some calls; over those that require a gradient the slope is judged, too. mistakes: by
     name, a text of the solution, what is written in its place, and the hint. otherwise: the hint for all others that
@@ -125,7 +125,8 @@ def _outputs(calls: Calls, answer: Any) -> list[Tensor]:
         raise
     if any(is_blank(value) for value in given):
         raise Unanswered("It returns nothing yet.")
-    return [torch.as_tensor(value, dtype=torch.float64).detach() for value in given]
+    parts = [part for value in given for part in (value if isinstance(value, tuple) else (value,))]
+    return [torch.as_tensor(part, dtype=torch.float64).detach() for part in parts]
 
 
 def _called(function: Function, arguments: tuple[Any, ...]) -> list[Any]:
@@ -143,7 +144,7 @@ def _has_dots(function: Function) -> bool:
 
 
 def _same(given: list[Tensor], others: list[Tensor]) -> bool:
-    return all(
+    return len(given) == len(others) and all(
         one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
         for one, other in zip(given, others, strict=True)
     )
