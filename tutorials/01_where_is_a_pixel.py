@@ -307,8 +307,8 @@ assert letters == "LAS" and determinant < 0, (
 )
 
 # %% [markdown]
-# Here the index grows towards the left, so the plane by index follows the radiological convention. In another file it may
-# follow the neurological one: the order in memory is no convention.
+# Here axis 0 leads towards the left, so the plane by index follows the radiological convention. In another file it may
+# follow the neurological one: the order in memory does not decide.
 #
 # There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior (RAS);
 # DICOM, ITK and ANTs count towards **L**eft, **P**osterior (backwards), **S**uperior (LPS). To go from one to the
