@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers.tutorials import SOURCES
 from nibabel import aff2axcodes, load
 
 from regkit.course import check
@@ -106,6 +107,23 @@ def test_a_function_by_hand_is_judged_where_it_is_written_and_replaced_while_it_
     assert said[0].startswith("○") and "still a ..." in said[0] and "goes on with the solution" in said[0]
     assert said[1].startswith("✗") and "do not add" in said[1] and said[2].startswith("✓")
     assert blank is wrong is check.compose_by_hand.reference() is not right and right.__name__ == "right"
+
+
+BLANKS = [
+    (name, text)
+    for source in SOURCES
+    for name, text in re.findall(r"^@check\.(\w+)\n(def .+?)\n\n\n", source.read_text(encoding="utf-8"), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), BLANKS, ids=[name for name, _ in BLANKS])
+def test_a_tutorials_blank_function_is_the_solution_with_blanks_and_is_amber(name, text):
+    exercise, head = EXERCISES[name], text.index('"""', text.index('"""') + 3)
+    assert text[:head] == exercise.solution[:head] and text != exercise.solution
+    places = dict(exercise.reference().__globals__)
+    exec(text, places)
+    verdict = exercise.judge(places[exercise.reference().__name__])
+    assert verdict.colour == "amber" and exercise.task in verdict.message
 
 
 def test_a_solution_can_be_unfolded_below_a_verdict():

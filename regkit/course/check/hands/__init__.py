@@ -11,10 +11,10 @@ every later cell runs, and *show me* unfolds it. The solution is written once, i
 instructor's notebook has it in place of the blanks. A mistake is what one gets by writing one text in place of another:
 
     @by_hand("...", praise="...", calls=_two_fields, otherwise="...", mistakes={
-        "added": ("regkit.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."), ...
+        "added": ("fields.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."), ...
     })
     def compose_by_hand(u, v):
-        return v + regkit.warp(u, v)
+        return v + fields.warp(u, v)
 """
 
 from __future__ import annotations
