@@ -289,7 +289,7 @@ def published(model: Tiny) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def method(monkeypatch) -> str:
     monkeypatch.setattr(models, "Tiny", Tiny, raising=False)
-    importer = (Tiny, lambda state, model: official.rename(state, NAMES, skip=["*.grid"]))
+    importer = (Tiny, lambda state, model: official.rename(state, NAMES, skip=["*.grid"]), {})
     monkeypatch.setitem(official._OFFICIAL, "tiny", importer)
     return "tiny"
 

@@ -1,6 +1,7 @@
 """Weights that the authors published, under the names of regkit: one table of names for each method.
 
-To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`.
+To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`
+with what its weights need and no name of theirs shows.
 """
 
 import itertools
@@ -42,17 +43,19 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     """A model with the weights that the authors published, on the CPU and in evaluation mode.
 
     method: its module in regkit.models ("gradicon"). weights: the authors' file, or its state dict.
-    arguments: of the model's constructor, as the weights were trained with.
+    arguments: of the model's constructor, as the weights were trained with. Left out, they are what the authors' program
+    does for "spnet" (geometry="released") and "sacbnet" (as_released=True); the others refuse what does not fit.
 
     Raises:
-        FileNotFoundError, ValueError: an unknown method, no such file, or weights of another network (names them).
+        FileNotFoundError, ValueError: an unknown method, no such file, weights of another network (names them), or
+            arguments with which the model computes something else than the program that the weights come from.
     """
-    network, importer = choose("method", method, _OFFICIAL)
+    network, importer, needs = choose("method", method, _OFFICIAL)
     state: Mapping[str, Any] = read_tensors(weights) if isinstance(weights, (str, Path)) else weights
     state = state.get("state_dict", state)
     if all(name.startswith("module.") for name in state):  # of torch's DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    model = network(**arguments)
+    model = network(**needs | arguments)
     fill(model, importer(state, model), str(weights) if isinstance(weights, (str, Path)) else "the weights")
     return model.eval()
 
@@ -95,7 +98,7 @@ _SITREG = (  # pattern and replacement, one after another, from either generatio
 
 
 def _sitreg(state: State, model: Any) -> State:
-    _check_sitreg_generation(" ".join(state), model.configuration)
+    _check_sitreg_generation(" ".join(state), model)
     skip = ["*upsampling_kernels*", "*._indicator"]  # constants
     skip += ["*.linears.0.*"] * model.configuration["as_released"]  # a layer whose result their program discards
     table: dict[str, str] = {}
@@ -107,13 +110,20 @@ def _sitreg(state: State, model: Any) -> State:
     return rename(state, table, skip=skip)
 
 
-def _check_sitreg_generation(names: str, configuration: Mapping[str, Any]) -> None:
-    """Raise where the model would compute something else with these weights than the program they come from."""
-    wanted = {"normalization": "after" if "normalizer_modules" in names else "before"}
-    if "upsampling_kernels" in names:
+def _check_sitreg_generation(names: str, model: Any) -> None:
+    release = "normalizer_modules" not in names
+    wanted: dict[str, Any] = {"normalization": "before" if release else "after"}
+    if release or "upsampling_kernels" in names:
         paper = "_upsampler._upsampling_kernels" in names
         wanted |= {"spline": "prefiltered", "limit": "gamma"} if paper else {"spline": "plain", "limit": "bound"}
-    received = {name: configuration[name] for name in wanted}
+    if "_affine_extraction_network" in names:
+        wanted |= {"affine": "halfway", "as_released": "linears.0" in names}
+    _demand(wanted, model)
+
+
+def _demand(wanted: Mapping[str, Any], model: Any) -> None:
+    """Raise where the model would compute something else with these weights than the program they come from."""
+    received = {name: model.configuration[name] for name in wanted}
     if received != wanted:
         raise InputError(f"these weights were trained with {wanted}", received, "pass what they need")
 
@@ -135,6 +145,9 @@ def _gradicon(state: State, model: Any) -> State:
 
 def _voxelmorph(state: State, model: Any) -> State:
     """The PyTorch program of 2020 with its strided convolutions; later ones pool, and are other networks."""
+    if any(name.endswith(".grid") for name in state):  # its samplers' grids, that of the integration among them
+        integrated = any(name.startswith("integrate.") for name in state)
+        _demand({"output": "velocity" if integrated else "displacement"}, model)
     modules = {
         "unet.encoder": "unet_model.downarm",
         "unet.decoder": "unet_model.uparm",
@@ -210,12 +223,7 @@ _SMGICNET_DEAD = (  # by level: the program makes these, and its forward pass ne
 
 
 def _smgicnet(state: State, model: Any) -> State:
-    if model.configuration["variant"] != "released":
-        raise InputError(
-            "these weights fit the authors' program",
-            f"variant={model.configuration['variant']!r}, which has other networks",
-            "pass variant='released'",
-        )
+    _demand({"variant": "released"}, model)  # the paper's has other networks
     modules: dict[str, str] = {}
     for level, (prefix, names) in enumerate(_SMGICNET.items()):
         for ours, theirs in (names | {"head": "output_lvl1", "skip": "skip"}).items():
@@ -235,11 +243,11 @@ def _smgicnet(state: State, model: Any) -> State:
     return renamed
 
 
-_OFFICIAL: dict[str, tuple[Callable[..., Any], Importer]] = {
-    "sacbnet": (models.SACBNet, _sacbnet),
-    "smgicnet": (models.SMGICNet, _smgicnet),
-    "sitreg": (models.SITReg, _sitreg),
-    "gradicon": (models.GradICON, _gradicon),
-    "spnet": (models.SPNet, _spnet),
-    "voxelmorph": (models.VoxelMorph, _voxelmorph),
+_OFFICIAL: dict[str, tuple[Callable[..., Any], Importer, Mapping[str, Any]]] = {
+    "sacbnet": (models.SACBNet, _sacbnet, {"as_released": True}),
+    "smgicnet": (models.SMGICNet, _smgicnet, {}),
+    "sitreg": (models.SITReg, _sitreg, {}),
+    "gradicon": (models.GradICON, _gradicon, {}),
+    "spnet": (models.SPNet, _spnet, {"geometry": "released"}),
+    "voxelmorph": (models.VoxelMorph, _voxelmorph, {}),
 }

@@ -356,6 +356,8 @@ def test_official_weights_are_used_once_and_buffers_skipped():
     state = official("parameters")
     buffers = {f"transformer.{i}.grid": torch.zeros(1, 3, 2, 2, 2) for i in range(4)}
     model = checkpoints.load_official("sacbnet", {"state_dict": {**state, **buffers}}, dim=3)
+    assert model.configuration["as_released"]  # its clusters are at rest, as the program's are
+    assert not checkpoints.load_official("sacbnet", state, dim=3, as_released=False).configuration["as_released"]
     loaded = [value for value in model.state_dict().values()]
     assert len(loaded) == len(state)
     places = [[i for i, value in enumerate(loaded) if torch.equal(value, given)] for given in state.values()]

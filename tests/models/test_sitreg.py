@@ -496,6 +496,14 @@ def test_weight_and_window_act_on_their_terms(dim):
 
 
 # ---------------------------------------------------------------------------------------------- published weights
+@pytest.mark.parametrize(
+    "option", [{"limit": "none"}, {"spline": "prefiltered"}, {"normalization": "after"}, {"as_released": False}]
+)
+def test_every_option_that_the_release_does_not_have_is_refused(option):
+    with pytest.raises(ValueError, match="these weights were trained with"):
+        official("release_affine_", **option)
+
+
 def test_weights_are_refused_where_the_model_would_compute_something_else():
     parameters = json.loads(str(FIXTURE["paper_2d_parameters"]))
     weights = {name: torch.zeros(shape) for name, shape in parameters}

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from regkit import fields, losses
 from regkit.models.official import load_official
-from regkit.models.spnet import SPNet, SPNetRegistration
+from regkit.models.spnet import Geometry, SPNet, SPNetRegistration
 
 FIXTURE = Entries("spnet")
 DERIVED = {  # what each entry of the fixture changes, as the specification's table says
@@ -117,6 +118,13 @@ def test_inverse_consistency_is_the_authors():
     found = {"ice_true_composition": fields.compose(back, there), "ice_official_warp": there + model.pull(back, there)}
     for name, error in found.items():
         assert float(error.abs().mean()) == pytest.approx(float(FIXTURE[name]), abs=1e-5)
+
+
+def test_the_authors_weights_bring_their_geometry():
+    state = recipe_weights(json.loads(str(FIXTURE["parameters"])), 2.0)
+    assert load_official("spnet", state, dim=3).configuration == released()[0].configuration
+    for geometry in get_args(Geometry):
+        assert load_official("spnet", state, dim=3, geometry=geometry).geometry == geometry
 
 
 @pytest.mark.parametrize("tag", DERIVED)

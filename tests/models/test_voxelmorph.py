@@ -102,3 +102,9 @@ def test_published_weights_load() -> None:
     assert torch.equal(loaded.unet.decoder[1].bias, state["unet_model.uparm.1.main.bias"])
     assert torch.equal(loaded.unet.encoder[0].weight, state["unet_model.downarm.0.main.weight"])
     assert torch.equal(loaded.unet.tail[0].weight, state["unet_model.extras.0.main.weight"])
+    with pytest.raises(ValueError, match="'output': 'displacement'"):
+        checkpoints.load_official("voxelmorph", state, dim=3, output="velocity", **TINY)
+    state["integrate.transformer.grid"] = torch.zeros(1, 3, 2, 2, 2)
+    with pytest.raises(ValueError, match="'output': 'velocity'"):
+        checkpoints.load_official("voxelmorph", state, dim=3, **TINY)
+    assert checkpoints.load_official("voxelmorph", state, dim=3, output="velocity", **TINY).output == "velocity"
