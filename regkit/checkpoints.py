@@ -24,7 +24,7 @@ from regkit._core import __version__
 from regkit._core.files import fill, write_atomically
 from regkit._core.records import check_form, parsed
 from regkit._core.records import digest as _digest
-from regkit.models.layers import Network
+from regkit.models.layers import Network, changed_settings
 from regkit.models.official import load_official, rename
 from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
@@ -41,6 +41,8 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
 
     Raises:
         TypeError: the model's class is not `configured` (layers.py), or its arguments are more than JSON can hold.
+        ValueError: it was changed after it was made (`model.similarity = "ncc"`, another `objective`): `load` makes it
+            anew from its arguments, and the change would be lost.
         OSError: it cannot be written; an older file stays.
     """
     configuration = vars(model).get("configuration")
@@ -49,6 +51,12 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
             "a model must remember its arguments",
             f"{type(model).__name__}, which does not",
             "put @configured above its class, and save the model itself, not what wraps it",
+        )
+    if changed := changed_settings(model):
+        raise InputError(
+            "a file keeps a model's arguments and weights, and nothing that was changed after it was made",
+            f"{type(model).__name__} with another {', '.join(changed)}",
+            "make the model with it, or write a @configured subclass that has it, and give that the weights",
         )
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     texts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import json
 import pickle
@@ -108,6 +109,26 @@ def test_a_file_describes_itself(tmp_path):
     described = checkpoints.describe(tmp_path / "tiny.safetensors")
     assert described["model"] == "Tiny" and described["regkit"] == regkit.__version__
     assert described["arguments"] == model.configuration and described["metrics"] == {"dice": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("similarity", lambda model: setattr(model, "similarity", "ncc")),
+        ("weight", lambda model: setattr(model, "weight", 0.5)),
+        ("objective", lambda model: setattr(model, "objective", lambda *_: {"mine": torch.zeros(())})),
+        ("module", lambda model: model.networks[0].add_module("head", nn.Conv2d(6, 2, 3, padding=1))),
+    ],
+)
+def test_a_change_that_loading_would_lose_is_refused(tmp_path, name, change):
+    made = {"encoder_channels": (4, 4), "decoder_channels": (4, 4), "levels": (0,)}
+    model = copy.deepcopy(models.GradICON(2, **made)).train().requires_grad_(False)
+    model.note = "no part of what it computes"
+    checkpoints.save(model, tmp_path / "whole.safetensors")
+    change(model)
+    with pytest.raises(ValueError, match=f"GradICON with another {name}"):
+        checkpoints.save(model, tmp_path / "changed.safetensors")
+    assert not (tmp_path / "changed.safetensors").exists()
 
 
 def test_saving_needs_a_configured_model_itself(tmp_path):

@@ -533,8 +533,8 @@ assert weights[12].argmax() == 4 and weights[1][4] < 0.5, (
 # | similarity, both ways | $\mathcal{L}_{sim}(A \circ \varphi_{AB}, B) + \mathcal{L}_{sim}(B \circ \varphi_{BA}, A)$ | 1 |
 # | regulariser, both orders | equation 2 of $\varphi_{AB} \circ \varphi_{BA}$, and of $\varphi_{BA} \circ \varphi_{AB}$ | λ |
 #
-# $\mathcal{L}_{sim}$ is the MSE (section A.1.1, Table 1) or the adaptive NCC (Table 2). There is no window: these measures
-# see the whole image. λ is 0.2 for shapes and knees, 0.1 for lungs; 1024 for ICON's shapes.
+# $\mathcal{L}_{sim}$ is the MSE (section A.1.1, Table 1) or the adaptive NCC (Table 2). There is no window: these
+# measures see the whole image. λ is 0.2 for shapes and knees, 0.1 for lungs; 1024 for ICON's shapes.
 #
 # **The authors' program** differs in two things. It has *one* order of equation 2, $\varphi_{AB} \circ \varphi_{BA}$,
 # and the λ above were tuned with it. And it does not ask at the voxels: each voxel's place is moved by a random step of
@@ -548,8 +548,8 @@ assert weights[12].argmax() == 4 and weights[1][4] < 0.5, (
 # ### Why does it smooth?
 #
 # No term asks for a smooth map, and yet the maps come out smooth. Section 4 explains it. A network never reaches the
-# inverse exactly. Say that it misses it by a little noise, whose *slope* is ε. Then the round trip costs, to leading order
-# (equation 5),
+# inverse exactly. Say that it misses it by a little noise, whose *slope* is ε. Then the round trip costs, to leading
+# order (equation 5),
 #
 # $$\varepsilon^2 \big(\|\nabla\varphi_{BA}\|^2 + \|(\nabla\varphi_{BA})^{-1}\|^2\big) .$$
 #

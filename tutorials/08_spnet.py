@@ -362,14 +362,16 @@ for name, network in networks.items():
 # NCC is the local one, squared (tutorial 03), in windows of 9, 7, 5 and 3 voxels, fine to coarse. λ is not printed. The
 # brackets leave open whether $1/2^i$ also weighs the smoothness. No term asks for inverse consistency.
 #
-# **The authors' program**: λ = 1, and $1/2^i$ weighs both terms. Norms are means over voxels. The smoothness is computed of
-# $v_{AB}$ alone: $v_{BA}$ is its negative and costs the same. Adam, learning rate 0.0001, 30,000 steps of one pair.
+# **The authors' program**: λ = 1, and $1/2^i$ weighs both terms. Norms are means over voxels. The smoothness is computed
+# of $v_{AB}$ alone: $v_{BA}$ is its negative and costs the same. Adam, learning rate 0.0001, 30,000 steps of one pair.
 #
-# **regkit**: the program's loss. Two things are mended: the sampler (see *Break it*), and the shrunken images, which are means
-# where the program takes every second voxel. *w/o SVF* needs an inverse consistency term (section 4.5.1); its weight is not printed, and regkit chose 1.
+# **regkit**: the program's loss. Two things are mended: the sampler (see *Break it*), and the shrunken images, which are
+# means where the program takes every second voxel. *w/o SVF* needs an inverse consistency term (section 4.5.1); its
+# weight is not printed, and regkit chose 1.
 #
 # At the test one pass gives both maps. Which row has which terms? *w/o SR* has the first similarity alone, so it sees
-# **half** of what the others see: one direction of each pair. *SS* asks one direction, but both similarities are in its loss.
+# **half** of what the others see: one direction of each pair. *SS* asks one direction, but both similarities are in its
+# loss.
 
 # %%
 two_ways = {
@@ -597,12 +599,12 @@ my_purchases = {"MIE": "neither", "FW": "accuracy", "BE": "accuracy", "BA": "bot
 check.bought(my_purchases)
 
 # %% [markdown] tags=["instructor"]
-# *BE*: our three seeds gain .02 to .05 of Dice, and the deviations of SS and SS+BE overlap; the paper's Dice hardly moves.
-# Let somebody defend each answer. The room splits on *BA*. "It is for consistency": so it was said above. That it is worth more Dice than asking twice is
-# the paper's own surprise (SS .570, SS+BE .573, with BA .587 on Mindboggle), and it is here as well. Why? Take the
-# training's view: each pair now gives one velocity that must serve two images, so half of the ways to be wrong are gone.
-# *MIE* is the honest part: the paper gains .010, we see none. Small slices, small network, 500 steps: a difference
-# between two studies is no refutation.
+# *BE*: our three seeds gain .02 to .05 of Dice, and the deviations of SS and SS+BE overlap; the paper's Dice hardly
+# moves. Let somebody defend each answer. The room splits on *BA*. "It is for consistency": so it was said above. That it
+# is worth more Dice than asking twice is the paper's own surprise (SS .570, SS+BE .573, with BA .587 on Mindboggle), and
+# it is here as well. Why? Take the training's view: each pair now gives one velocity that must serve two images, so half
+# of the ways to be wrong are gone. *MIE* is the honest part: the paper gains .010, we see none. Small slices, small
+# network, 500 steps: a difference between two studies is no refutation.
 
 # %%
 trained = {name: studies.results("spnet", name) for name in studies.VARIANTS["spnet"]}
@@ -676,9 +678,9 @@ assert dice[weaker] > dice["w/o SVF"] + 0.05 and exchange[weaker] > 2 * exchange
 #   that this hardly shows, and Dice is the price. Make that loss weaker (the row *weight 0.01*): Dice recovers in part,
 #   and the exchange error trebles.
 #
-# * **Against the paper's Table 4:** consistency agrees, the average takes .425 voxels to .046. Asking twice (BE) does not:
-#   there it halves the exchange error, from .787 to .425, and moves Dice by .003; here it does the reverse. Its *w/o SR* is
-#   as good as *SS*, though it sees half as much.
+# * **Against the paper's Table 4:** consistency agrees, the average takes .425 voxels to .046. Asking twice (BE) does
+#   not: there it halves the exchange error, from .787 to .425, and moves Dice by .003; here it does the reverse. Its
+#   *w/o SR* is as good as *SS*, though it sees half as much.
 #
 # And one pair may mislead: on the one that all pictures before the panel show, MIE is worth .035 of Dice.
 #

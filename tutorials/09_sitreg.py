@@ -476,13 +476,13 @@ assert other["symmetry"] > 1, (
 #
 # Three parts have been a black box so far (section 3.2, and the authors' program for what it leaves open).
 #
-# * The **features**. One encoder sees each image by itself, with the same weights. Level by level it halves the size. Each
-#   level is two convolutions with group normalisation, beside a shortcut that is only averaged.
-# * The **update network** $u^{(k)}$ of a level. It gets the two images' features $z_a$ and $z_b$, and sees their difference
-#   and their sum. The answer for $(b, a)$ comes from the same network: the difference changes its sign.
-# * The **affine stage** (for scans that nobody has aligned; `affine="halfway"`). A small network reads the coarsest features of
-#   both images. It gives a matrix $P(a, b)$, and the half-way map is $P(a, b)\,P(b, a)^{-1}$: the same algebra once more. It
-#   acts before the levels, and the loss does not charge for it. It is off in this notebook.
+# * The **features**. One encoder sees each image by itself, with the same weights. Level by level it halves the size.
+#   Each level is two convolutions with group normalisation, beside a shortcut that is only averaged.
+# * The **update network** $u^{(k)}$ of a level. It gets the two images' features $z_a$ and $z_b$, and sees their
+#   difference and their sum. The answer for $(b, a)$ comes from the same network: the difference changes its sign.
+# * The **affine stage** (for scans that nobody has aligned; `affine="halfway"`). A small network reads the coarsest
+#   features of both images. It gives a matrix $P(a, b)$, and the half-way map is $P(a, b)\,P(b, a)^{-1}$: the same
+#   algebra once more. It acts before the levels, and the loss does not charge for it. It is off in this notebook.
 
 # %%
 network = random_network()
@@ -522,7 +522,8 @@ assert apart < 1e-3 and stage.mean() > 0.01, (
 # %% [markdown]
 # ## The loss, term by term
 #
-# What is left to learn is to *register*. The loss asks for similarity and smoothness in both directions, and for nothing else.
+# What is left to learn is to *register*. The loss asks for similarity and smoothness in both directions, and for nothing
+# else.
 #
 # **The paper** (Honkamaa and Marttinen 2023, equation 9, where $\phi$ is $f_{AB}$ and $\phi^{-1}$ is $f_{BA}$):
 #
@@ -531,8 +532,9 @@ assert apart < 1e-3 and stage.mean() > 0.01, (
 # NCC is the local one, squared, at full size only; its window is not printed. Grad is the mean of $|\nabla u|^2$. λ = 1
 # (Tables A1 and A2, which also try 1.5 and 2). With an affine stage Grad is of the map without it.
 #
-# **The authors' program**: half of it all, which with Adam changes next to nothing. The window has 7 voxels. Only voxels that
-# were read inside the image are compared. Adam, learning rate 0.0001, one pair a step, 24 epochs of 5000 pairs (OASIS).
+# **The authors' program**: half of it all, which with Adam changes next to nothing. The window has 7 voxels. Only voxels
+# that were read inside the image are compared. Adam, learning rate 0.0001, one pair a step, 24 epochs of 5000 pairs
+# (OASIS).
 #
 # **regkit**: the program's loss, with its ½, window, λ and mask.
 #
@@ -627,8 +629,9 @@ assert apart == 0, (
 # alone survives: it never needed the inverse to be *right*, only to be computed in the same way on both sides.
 # **Mend:** limit the control values.
 #
-# And the warning? It says that an inverse was *not reached*. That is not the same as a fold. A map may fold a little while
-# the iteration still settles, within its 0.01 voxels, on something. Here is the worst pattern at 1.1 times the bound:
+# And the warning? It says that an inverse was *not reached*. That is not the same as a fold. A map may fold a little
+# while the iteration still settles, within its 0.01 voxels, on something. Here is the worst pattern at 1.1 times the
+# bound:
 
 # %%
 folded = steps["1.1"]
@@ -762,8 +765,8 @@ my_update = unfair
 check.one_law_less(my_update)
 
 # %% [markdown]
-# (A *sum* of the two steps would not do. Each is below the bound, and their sum only below twice the bound: some pair of steps
-# folds it.)
+# (A *sum* of the two steps would not do. Each is below the bound, and their sum only below twice the bound: some pair of
+# steps folds it.)
 
 # %% [markdown]
 # ## Can a law be learnt? Five variants, trained on brains

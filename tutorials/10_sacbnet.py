@@ -553,15 +553,15 @@ print("with the border repeated instead of zeros:", f"{still.abs().max():.3f}")
 #
 # $$\mathcal{L} = \mathcal{L}_{sim}(A \circ \varphi, B) + \lambda\, \mathcal{L}_{reg} .$$
 #
-# $\mathcal{L}_{sim}$ is the normalised cross-correlation, and $\mathcal{L}_{reg}$ is of the field's first gradient. Neither
-# the window nor λ is printed. Adam, learning rate 0.0001, one pair a step. No term asks for clusters, a way back, or the
-# absence of folds.
+# $\mathcal{L}_{sim}$ is the normalised cross-correlation, and $\mathcal{L}_{reg}$ is of the field's first gradient.
+# Neither the window nor λ is printed. Adam, learning rate 0.0001, one pair a step. No term asks for clusters, a way
+# back, or the absence of folds.
 #
 # **The authors' program**: the *local* NCC, squared, in windows of 9 voxels; the mean of $|\nabla u|^2$, u in voxels.
 # λ = 0.3 stands beside the abdomen; a remark names 3 (IXI, it seems) and 1 (LPBA). 300 epochs.
 #
-# **regkit**: the program's two terms, λ = 0.3. In the clustering it stops earlier (after 50 rounds, or when the centroids move by
-# less than 0.0001) and draws the same start each time; `as_released=True` is the program's way.
+# **regkit**: the program's two terms, λ = 0.3. In the clustering it stops earlier (after 50 rounds, or when the
+# centroids move by less than 0.0001) and draws the same start each time; `as_released=True` is the program's way.
 #
 # At the test: one pass. It clusters anew for each image.
 
@@ -769,8 +769,8 @@ assert abs(kernels) < 0.02 and kernels < 0.75 * blocks, (
 #
 # * **No block** is worse by clearly more than that, with every seed; it also has a fifth of the weights.
 # * **1 cluster**, the control, is about as good as seven: behind with some seeds, ahead with another. So are 5 and 11.
-# * Blocks on the coarse levels alone bring little *here*. That says nothing about coarse blocks: on our slices level 5 has
-#   16 places, and seven clusters of them hold two or three places each. In the paper level 5 has 10 × 12 × 14 = 1680
+# * Blocks on the coarse levels alone bring little *here*. That says nothing about coarse blocks: on our slices level 5
+#   has 16 places, and seven clusters of them hold two or three places each. In the paper level 5 has 10 × 12 × 14 = 1680
 #   places (IXI), and there its block alone brings more than half of what all four bring; on LPBA it is half, on the
 #   abdomen a seventh.
 #

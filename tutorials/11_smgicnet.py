@@ -120,9 +120,9 @@ assert before < 0.3 and reached["one level"] < 0.4 and reached["reference"] > 0.
 #
 # To find the head one does not need the folds: a small image will do. The **Haar wavelet** halves an image. Of each
 # block of 2 × 2 voxels it takes the mean (the *low band*), and the differences along each axis and along both: three
-# *detail bands*. Four numbers for four voxels: nothing is lost. The sum of the squared details is the block's **energy**:
-# large where the image changed inside the block. (Section 3.1 names the wavelet and refers to AMNet, of the same group, for
-# what is read of it. The energy is the program's.)
+# *detail bands*. Four numbers for four voxels: nothing is lost. The sum of the squared details is the block's
+# **energy**: large where the image changed inside the block. (Section 3.1 names the wavelet and refers to AMNet, of the
+# same group, for what is read of it. The energy is the program's.)
 
 
 # %%
@@ -176,13 +176,13 @@ legend = figure.colorbar(drawn, cax=bar, label="intensity that was discarded")
 # ## Velocities add
 #
 # Four small networks, one for each level. Each sees A's band, warped by what is known so far, and B's; and says what is
-# still missing: a residual *velocity* $r_i$. The paper has no formula for how levels are joined; it says that each level's
-# map is the exponential of a velocity (section 3.2). **regkit's choice**, as in LapIRN, is that velocities add,
+# still missing: a residual *velocity* $r_i$. The paper has no formula for how levels are joined; it says that each
+# level's map is the exponential of a velocity (section 3.2). **regkit's choice**, as in LapIRN, is that velocities add,
 #
 # $$v_1 = r_1, \qquad v_i = r_i + 2\,\mathrm{up}(v_{i-1}), \qquad \varphi_i = \exp(v_i), \quad \varphi_i^{-1} = \exp(-v_i).$$
 #
-# (Twice: one voxel of a level is two of the next.) The inverse costs one more integration, and no loss has to ask
-# for it. The other reading is the authors' program's: it moves the previous level's *displacement* by the residual, adds it,
+# (Twice: one voxel of a level is two of the next.) The inverse costs one more integration, and no loss has to ask for
+# it. The other reading is the authors' program's: it moves the previous level's *displacement* by the residual, adds it,
 # and integrates the sum again. Then $\exp(-v)$ undoes nothing any more.
 
 
@@ -244,8 +244,8 @@ assert all(a < b for a, b in zip([before, *steps_up], steps_up, strict=False)), 
 #
 # The same network is run on (A, B) and on (B, A); $\varphi_{AB}$ and $\varphi_{BA}$ come from two answers. $\exp(-v)$ of
 # the first answer is the inverse of $\varphi_{AB}$, but nothing makes the second answer agree with it. So a loss asks
-# (section 3.3, in words): the Jacobian of the round trip shall be the identity matrix. The paper has no formula for it, and
-# the authors' program no such term. **regkit's choice** is GradICON's,
+# (section 3.3, in words): the Jacobian of the round trip shall be the identity matrix. The paper has no formula for it,
+# and the authors' program no such term. **regkit's choice** is GradICON's,
 #
 # $$L_{GI} = \tfrac1d\,\mathrm{mean}\,\big|\nabla[\varphi_{AB} \circ \varphi_{BA}] - I\big|^2 .$$
 #
@@ -303,9 +303,10 @@ assert exact < by_hand / 3 and torch.isclose(moved, exact, rtol=0.01), (
 # with $B \circ \varphi_{BA}$, two pictures that should be one. What stands for equation 3 compares one corner's numbers
 # with 1. And in the last stage the optimiser is not given the last network: it keeps its random weights.
 #
-# **regkit**: the similarity of the program, in both directions; $L_{Sy}$ of the program, $L_{In}$ and $L_{Mu}$ as printed, with the
-# printed λ; $L_{GI}$ with weight 1; smoothness with 0.1. All levels are trained *together*, and the consistency is asked of
-# the last level only. So what you see here is a **reconstruction**: the paper's ideas, not its numbers.
+# **regkit**: the similarity of the program, in both directions; $L_{Sy}$ of the program, $L_{In}$ and $L_{Mu}$ as
+# printed, with the printed λ; $L_{GI}$ with weight 1; smoothness with 0.1. All levels are trained *together*, and the
+# consistency is asked of the last level only. So what you see here is a **reconstruction**: the paper's ideas, not its
+# numbers.
 #
 # At the test one pass of (A, B) gives $\varphi_{AB}$ and its inverse.
 
@@ -432,10 +433,10 @@ others = {
 print({name: str(value) for name, value in others.items()})
 
 # %% [markdown]
-# Levels matter most, symmetry next (with all that goes with it). The gates, the consistency and the smoothness change Dice by about as much as another
-# seed does: here these bars have no order. And to be fair: on these pairs SITReg (tutorial 09), also without an affine
-# step, does clearly better. VoxelMorph, which has no levels, ends where *one level* does.
-# The paper's Table 1, on unaligned brains in 3D, has no such bars, but two things to learn from:
+# Levels matter most, symmetry next (with all that goes with it). The gates, the consistency and the smoothness change
+# Dice by about as much as another seed does: here these bars have no order. And to be fair: on these pairs SITReg
+# (tutorial 09), also without an affine step, does clearly better. VoxelMorph, which has no levels, ends where *one
+# level* does. The paper's Table 1, on unaligned brains in 3D, has no such bars, but two things to learn from:
 
 # %%
 printed = papers.PRINTED["smgicnet"]
@@ -516,8 +517,8 @@ assert true < 0.05, f"the reference folds below 0.05 %, here {true:.3f} %: run t
 # identity has no folds, $u = -2x$ along one axis nothing but folds. When a table of folds says 0.5 for everybody, do not
 # compare its entries: ask how they were computed.
 #
-# Look again at the paper's Table 1 above: .483 to .503 for all networks, whatever their Dice. The program that made the table
-# is not published, so this stays a guess; but these are the slip's numbers, and they say nothing about folds.
+# Look again at the paper's Table 1 above: .483 to .503 for all networks, whatever their Dice. The program that made the
+# table is not published, so this stays a guess; but these are the slip's numbers, and they say nothing about folds.
 
 # %%
 column = [printed.value(name, '"|JD| <= 0"') for name in printed.rows]
@@ -565,8 +566,9 @@ shifting
 # ## Exercise: which switch matters as the displacement grows?
 #
 # In the second picture set the chart to *lost against the reference*, and choose one network after the other *beside the
-# reference*. For three switches: is more lost without it at **6 voxels** than at **0**? Answer `"more"`, `"about as much"`
-# (the two differ by less than 0.03) or `"less"`. (For the levels take *two levels*. Below 0, something is gained.)
+# reference*. For three switches: is more lost without it at **6 voxels** than at **0**? Answer `"more"`,
+# `"about as much"` (the two differ by less than 0.03) or `"less"`. (For the levels take *two levels*. Below 0, something is
+# gained.)
 
 # %% tags=["exercise"]
 my_switches = {"levels": ..., "symmetric": ..., "gradient inverse": ...}
@@ -633,13 +635,13 @@ assert at_six[0] > at_six[3] + 0.2, (
 )
 
 # %% [markdown]
-# The fine loss has nearly all of its rise behind it after a few voxels: further out it hardly says where to go (tutorial 03's
-# capture range). The coarse one still rises. That *fits* the loss as the reason, and VoxelMorph, one U-Net under the same
-# window of 9, fails in the same way. It is no proof.
+# The fine loss has nearly all of its rise behind it after a few voxels: further out it hardly says where to go (tutorial
+# 03's capture range). The coarse one still rises. That *fits* the loss as the reason, and VoxelMorph, one U-Net under
+# the same window of 9, fails in the same way. It is no proof.
 #
-# The consistency is a *price* on motion that the other direction does not undo; far out, beyond what training has shown, the
-# network without it reaches further (and its maps are worse: see above).
-# These are the trained weights of one seed each: a gap of a hundredth is no finding.
+# The consistency is a *price* on motion that the other direction does not undo; far out, beyond what training has shown,
+# the network without it reaches further (and its maps are worse: see above). These are the trained weights of one seed
+# each: a gap of a hundredth is no finding.
 #
 # ### The way back
 #

@@ -11,6 +11,7 @@ device is cuda.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import json
@@ -52,7 +53,7 @@ def add_train(commands: Any) -> None:
     add("method", choices=NETWORKS, metavar="METHOD", help=", ".join(NETWORKS))
     add("data", help=f"a dataset's folder, {', '.join(BENCHMARKS)}, or {SYNTHETIC}")
     add("--out", type=Path, required=True, metavar="FILE", help="the weights, .safetensors")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the network (channels=8,16,16)")
     add("--start", type=Path, metavar="FILE", help="go on from these weights (of regkit.save)")
     add("--steps", type=int, help=f"({RECIPE['steps']})")
     add("--learning-rate", type=float, help=f"({RECIPE['learning_rate']})")
@@ -190,12 +191,12 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], float, An
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, where a value is read as JSON if it can be, a list as a tuple."""
+    """NAME=VALUE, where a value is read as JSON if it can be; a list, with or without its brackets, as a tuple."""
     name, _, value = text.partition("=")
     if not value:
-        refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
-    try:
-        read = json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        read = value
-    return name, tuple(read) if isinstance(read, list) else read
+        refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, channels=8,16,16, or similarity=lncc")
+    for written in (value, f"[{value}]"):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            read = json.loads(written)
+            return name, tuple(read) if isinstance(read, list) else read
+    return name, value

@@ -56,9 +56,32 @@ def configured(cls: Class) -> Class:
                 check_kind(configuration[name], hint, f"{cls.__name__}'s {name}")
         initialise(self, *args, **kwargs)
         self.configuration = configuration
+        self._as_made = _settings(self)
 
     cls.__init__ = remember  # type: ignore[misc]
     return cls
+
+
+def _settings(model: nn.Module) -> dict[str, str]:
+    """What a model computes with besides its weights: plain attributes, functions of its own, its modules' classes."""
+    plain = (bool, int, float, str, tuple, dict, type(None))
+    own = {name: value for name, value in vars(model).items() if name not in _MODULES_OWN}
+    kept = {name: repr(value) for name, value in own.items() if isinstance(value, plain) and not name.startswith("_")}
+    functions = {name: getattr(value, "__qualname__", "") for name, value in own.items() if callable(value)}
+    return kept | functions | {"module": str([type(module).__name__ for module in model.modules()])}
+
+
+_MODULES_OWN = {*vars(nn.Module()), "configuration"}
+
+
+def changed_settings(model: nn.Module) -> list[str]:
+    """What of a configured model is no longer as its arguments made it, and would be lost with it: the names.
+
+    A new plain attribute, such as a note, computes nothing and does not count; a new function does.
+    """
+    made, now = vars(model).get("_as_made", {}), _settings(model)
+    new = [name for name in now.keys() - made.keys() if callable(vars(model)[name])]
+    return sorted(new + [name for name in made if now.get(name) != made[name]])
 
 
 def check_inputs(model: Any, moving: Image, fixed: Image) -> None:

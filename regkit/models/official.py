@@ -43,8 +43,8 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     """A model with the weights that the authors published, on the CPU and in evaluation mode.
 
     method: its module in regkit.models ("gradicon"). weights: the authors' file, or its state dict.
-    arguments: of the model's constructor, as the weights were trained with. Left out, they are what the authors' program
-    does for "spnet" (geometry="released") and "sacbnet" (as_released=True); the others refuse what does not fit.
+    arguments: of the model's constructor, as the weights were trained with. Left out, "spnet" and "sacbnet" do what the
+    authors' program does (geometry="released", as_released=True); the others refuse what does not fit.
 
     Raises:
         FileNotFoundError, ValueError: an unknown method, no such file, weights of another network (names them), or

@@ -64,6 +64,11 @@ class SACBNet(Network[SACBRegistration]):
     regressed: a fixed voxel compares itself with the 3^dim moving voxels around it (`scores`, `soft_argmax`), so a
     level moves by less than one of its voxels. Level 1 regresses the rest. Loss: -NCC(moving ∘ φ, fixed) + λ mean|∇u|².
 
+    Where the program, and with it this model, departs from equations 2 to 7: a convolution, normalised, goes before the
+    patches and the clustering, and the shortcut of equation 7 passes it by (2, 3, 6, 7); a centroid is the mean of its
+    members' local means, not of the members, and without gradient (4); F_w gives one number in (0, 1) for each tap, for
+    all channels, not a kernel (5); the centroid of an empty cluster is the origin (not mentioned).
+
     Model card
         Parameters: 454,638 in 2D, 1,105,591 in 3D, for any number of clusters.
         Reach: 16 + 8 + 4 + 2 = 30 voxels, and what level 1 adds (less than 1 with last="softsign").

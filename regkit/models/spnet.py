@@ -55,13 +55,13 @@ class SPNet(Network[SPNetRegistration]):
         Not guaranteed: φ_BA undoes φ_AB only up to interpolation (about 0.01 voxel); folds are rare, not excluded.
         Intensities should be in [0, 1].
 
-    The switches below are the rows of Table 4.
+    The switches below are the rows of Table 4; Table 5's other encoders (ResNet, Inception) are none.
     dim: 2 or 3. in_channels: of each image.
     levels: of the pyramid, n in the table; the coarsest has 1/2^(levels - 1) of the size.
     integrate: False is "w/o SVF": the estimators give displacements.
     image_encoding: False is "w/o MIE": no features straight from the shrunken images.
     feature_warping: False is "w/o FW": the estimators see unwarped features.
-    symmetric: False is "w/o SR": one direction only, and only its similarity in the objective.
+    symmetric: False is "w/o SR": one direction only, and only its similarity in the objective (half of each pair).
     bidirectional: False is "SS": one direction is estimated, the other is its negative velocity.
     average: False is "SS+BE": both directions are estimated, and each keeps its own answer.
     geometry: "aligned" samples voxel centres, continues the border, and makes the image pyramid from 2x means.

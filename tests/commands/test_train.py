@@ -18,7 +18,7 @@ from regkit.data.benchmarks import BENCHMARKS, Benchmark
 from regkit.images import Grid, Scan, write_image, write_labels
 from regkit.tools import compare
 
-NARROW = ["--set", "encoder_channels=[4,4]", "decoder_channels=[4,4,4]", "similarity=lncc", "weight=0.5"]
+NARROW = ["--set", "encoder_channels=[4,4]", "decoder_channels=4,4,4", "similarity=lncc", "weight=0.5"]
 BRAINS = ["voxelmorph", "synthetic-brains", "--size", "33", "30", "--judge", "2", "--batch", "2", "--unaligned"]
 
 
@@ -26,7 +26,12 @@ def test_weights_name_what_they_are_and_reach(tmp_path, capsys):
     out = tmp_path / "brains.safetensors"
     assert main(["train", *BRAINS, "--steps", "3", "--out", str(out), *NARROW]) == 0
     described = describe(out)
-    assert described["arguments"]["encoder_channels"] == (4, 4) and described["arguments"]["similarity"] == "lncc"
+    assert described["arguments"]["encoder_channels"] == (4, 4) and described["arguments"]["decoder_channels"] == (
+        4,
+        4,
+        4,
+    )
+    assert described["arguments"]["similarity"] == "lncc"
     assert {"dice", "folds", "loss", "spacing", "field_error"} <= described["metrics"].keys()
     assert described["command"].startswith("python -m regkit train voxelmorph synthetic-brains --size 33 30")
     assert "--out brains.safetensors" in described["command"]

@@ -52,6 +52,10 @@ class SMGICNet(Network[SMGICRegistration]):
     last sees the images and has attention gates on its skip connections. Nothing ties φ_AB to φ_BA but the objective:
     the gradient inverse consistency asks that ∇[φ_AB ∘ φ_BA] be the identity.
 
+    A reconstruction: the paper has no formula for how levels are joined (here velocities add, as in LapIRN) nor for the
+    gradient inverse consistency (here GradICON's), and its program does neither. Trained jointly here, level by level
+    in the paper; the consistency terms act on the last level only, in the paper "at each level" (section 3.2).
+
     Loss: section 3.4, see `objective`.
 
     Model card
@@ -69,7 +73,7 @@ class SMGICNet(Network[SMGICRegistration]):
     levels: 1 is "w/o multi-level": the last network alone, on the images.
     symmetric: False is "w/o symmetry": (A, B) only, at half the cost, with the same weights. The objective then takes
         φ_BA = φ_AB⁻¹, so that its symmetric term is zero by construction and gradient inverse consistency is zero up
-        to interpolation.
+        to interpolation. Training sees half as much: one direction of each pair.
     attention: False is "w/o attention": the gates are open, coefficients 1.
     gradient_inverse: False is "w/o gradient inverse consistency".
     smoothness: False leaves out its term; section 3.3 says that gradient inverse consistency replaces it, section 3.4
