@@ -55,7 +55,7 @@ def load_official(method: str, weights: Path | str | State, **arguments: Any) ->
     state = state.get("state_dict", state)
     if all(name.startswith("module.") for name in state):  # of torch's DataParallel
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    model = network(**needs | arguments)
+    model = network(**{**needs, **arguments})
     fill(model, importer(state, model), str(weights) if isinstance(weights, (str, Path)) else "the weights")
     return model.eval()
 
