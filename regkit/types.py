@@ -349,7 +349,10 @@ def _fits(value: Any, hint: Any) -> bool:
         if not listed or getattr(value, "ndim", 1) != 1 or (fixed and len(value) != len(parts)):
             return False
         return not parts or not isinstance(value, _LISTS) or all(_fits(part, parts[0]) for part in value)
-    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+    if kind is np.ndarray:
+        return isinstance(value, np.ndarray | list | tuple)
+    loose = kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False)
+    return loose or isinstance(value, kind)
 
 
 def _words(hint: Any) -> str:

@@ -87,6 +87,10 @@ def open_nifti(path: Path) -> Any:
     if path.name.lower().endswith(_ITK):
         return _by_simpleitk(path)
     try:
+        if path.suffix.lower() in _PACKED:
+            with _PACKED[path.suffix.lower()](path) as file:
+                if file.read(2) == b"\x1f\x8b":
+                    _say(path, "packed twice", "unpack it once (gunzip)")
         image = _load(path)
         unpacked = _length(path, image)
     except InputError:
@@ -133,7 +137,8 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         raise MissingPackageError(
             "this kind of file needs a package more", f"{path} ({words})", f"pip install {error.name}"
         ) from error
-    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not start.startswith(b"\x1f\x8b")
+    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start
+    unknown = unknown and not start.startswith((b"\x1f\x8b", b"BZh"))
     if unknown or not isinstance(error, _DAMAGE):
         _say(path, f"which is none of these ({words})", "convert it to NIfTI", error)
     if isinstance(error, HeaderDataError):
@@ -179,10 +184,6 @@ def _length(path: Path, image: Any) -> int | None:
     most = max(_SMALL, _RATIO * path.stat().st_size)
     most, length = min(most, (_claimed(image) or most) + _BEHIND), 0
     with cast(BinaryIO, _PACKED[path.suffix.lower()](path)) as file:
-        start = file.read(2)
-        if start == b"\x1f\x8b":
-            _say(path, "packed twice", "unpack it once (gunzip)")
-        length = len(start)
         while piece := file.read(2**20):
             length += len(piece)
             if length > most:
