@@ -265,7 +265,8 @@ def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
 def _from(low: int, to: float = math.inf) -> Callable[[float, str], None]:
     def check(value: float, name: str) -> None:
         if not low <= value <= to or value == math.inf:
-            rule = f"{low} or more" if to == math.inf else f"from {low} to {to}"
+            rule = f"at least {low}" if low else "0 or more"
+            rule = rule if to == math.inf else f"from {low} to {to}"
             raise InputError(f"{name} must be {rule}", value, "change it")
 
     return check

@@ -87,7 +87,7 @@ REFUSED = {
     "no size": (
         lambda: fields.resize_displacement(FIELD, (5, 0)),
         ValueError,
-        "each of shape must be 1 or more, received 0",
+        "each of shape must be at least 1",
     ),
     "alignment": (
         lambda: fields.upsample(FIELD, alignment="edges"),
