@@ -485,6 +485,3 @@ def stack(pairs: Sequence[Pair]) -> Pair:
     parts = {name: [getattr(item, name) for item in items] for name in names}
     known = {name: torch.cat(values) for name, values in parts.items() if all(value is not None for value in values)}
     return Pair(**known, spacing=items[0].spacing)
-
-
-Registration.__init__ = _guarded(Registration.__init__)  # type: ignore[method-assign]

@@ -129,7 +129,6 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "cycle_consistency": (metrics.cycle_consistency, {"model": lambda *_: FOUND, "pair": PAIR, "norm": "squared"}),
     "evaluate": (metrics.evaluate, {"registration": FOUND, "pair": PAIR}),
     "Pair": (types.Pair, {**pair, "moving_labels": LABELS, "displacement": FIELD, "spacing": (1.0, 2.0)}),
-    "Registration": (types.Registration, {"displacement": FIELD, "inverse": FIELD, "levels": (FIELD,)}),
     "Recipe": (
         training.Recipe,
         {"steps": 1, "learning_rate": 1e-3, "batch": 1, "seed": 0, "schedule": "cosine", "clip": 1.0},

@@ -34,9 +34,8 @@ _TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation,
 _SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
+
 # ---------------------------------------------------------------------------------------------- draws
-
-
 def uniform(low: float, high: float, shape: Sequence[int], generator: Generator) -> Tensor:
     """Numbers of equal chance between two bounds."""
     return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device).cpu()
@@ -69,8 +68,6 @@ def smooth_noise(like: Image, scale: float, channels: int, generator: Generator)
 
 
 # ---------------------------------------------------------------------------------------------- pictures
-
-
 def random_intensities(generator: Generator) -> Tensor:
     """An intensity for each of STRUCTURES, (structures,): up to 0.9 for the brightest; left as right; 0 outside."""
     values = uniform(0.1, 1, (len(STRUCTURES) - PAIRED,), generator)
@@ -116,8 +113,6 @@ def _faults(image: Image, generator: Generator, *, bias: float, texture: float, 
 
 
 # ---------------------------------------------------------------------------------------------- subjects and pairs
-
-
 @dataclass(frozen=True)
 class Subject:
     """One brain: its picture, and how it came from the template.
@@ -292,8 +287,6 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------------------------------------- chance
-
-
 def _generator(seed: int, split: Split, number: int) -> Generator:
     """A stream of its own for each seed, split and subject."""
     if not 0 <= seed < 2**32:

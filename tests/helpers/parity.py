@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+READERS = ("data", "gradicon", "losses", "metrics", "sacbnet", "sitreg", "smgicnet", "spnet")  # tests that read them
 _FOLDER = Path(__file__).parent.parent / "parity"
 
 
