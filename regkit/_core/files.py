@@ -79,6 +79,12 @@ def write_atomically(path: Path | str, content: bytes | Callable[[], bytes]) -> 
             beside.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what a killed process left when it had written this file, which nobody will write again."""
+    with locked(path.with_name(f".{path.name}.lock")):
+        path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+
+
 # ---------------------------------------------------------------------------------------------- a run's folder
 
 _PART, _SWAP, _LOCK, _NAMES = ".regkit-part-", ".regkit-swap", ".regkit.lock", ".names.json"

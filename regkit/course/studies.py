@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from torch import nn
 
 from regkit import checkpoints, training, types
-from regkit._core.files import write_atomically
+from regkit._core.files import sweep, write_atomically
 from regkit._core.records import sealed, unsealed
 from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
@@ -290,8 +290,11 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
         record = seeded.record(chosen)
         if record is None:
             raise KeyboardInterrupt(f"stopped after {len(trained.history)} steps, nothing is kept")
+    weights = seeded.path(chosen)
     if seed != SEEDS[0]:
-        seeded.path(chosen).unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
+    for path in (weights, weights.with_suffix(".json")):
+        sweep(path)
     return record
 
 

@@ -237,7 +237,7 @@ def first_line(error: Exception) -> str:
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    with needing("itk", f"reading {path}"):
+    with needing("itk", f"the file {path}"):
         import SimpleITK
     try:
         _check_meta_image(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from regkit._core.files import PACKAGE, write_atomically
+from regkit._core.files import PACKAGE, sweep, write_atomically
 from regkit._core.interrupts import Bar
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.tools import compare, methods
@@ -109,6 +109,8 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
             reached = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
             values = {column: value for column, value in reached.items() if math.isfinite(value)}
             _store(name, keys[method], Row(method, number, values))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    sweep(_path(name))
     return stored(name)
 
 
