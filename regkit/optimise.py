@@ -21,14 +21,15 @@ from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
 from regkit.training import Recipe, train
 from regkit.types import (
+    Amount,
+    Count,
     Displacement,
     Image,
-    InputError,
     Matrix,
+    Positive,
     Registration,
     Whole,
     at_least_float32,
-    check_displacement,
     check_pair,
     check_same_grid,
     choose,
@@ -60,7 +61,12 @@ _STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
 def optimise_affine(
-    moving: Image, fixed: Image, *, similarity: Similarity = losses.mse, steps: int = 150, learning_rate: float = 0.3
+    moving: Image,
+    fixed: Image,
+    *,
+    similarity: Similarity = losses.mse,
+    steps: Whole = 150,
+    learning_rate: Positive = 0.3,
 ) -> Tensor:
     """The affine map that makes similarity(warp(moving, u), fixed) small, by Adam from the identity.
 
@@ -94,9 +100,9 @@ def optimise_field(
     affine: Matrix | None = None,
     start: Displacement | None = None,
     similarity: Similarity = losses.mse,
-    weight: float = 0.03,
-    steps: int = 300,
-    learning_rate: float = 0.1,
+    weight: Amount = 0.03,
+    steps: Whole = 300,
+    learning_rate: Positive = 0.1,
     squarings: Whole | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
@@ -115,8 +121,6 @@ def optimise_field(
     """
     check_pair(moving, fixed)
     made = choose("output", output, _INTEGRATE)
-    if not weight >= 0:
-        raise InputError("weight must be 0 or more", weight, "0.03 is usual for mse of images in [0, 1]")
     field = _first(start, moving).requires_grad_()
 
     def integrate(own: Displacement) -> Displacement:
@@ -147,7 +151,6 @@ def _first(start: Displacement | None, moving: Image) -> Displacement:
     """A field of its own to start from."""
     if start is None:
         return torch.zeros(len(moving), moving.dim() - 2, *spatial(moving), device=moving.device)
-    check_displacement(start, "start")
     check_same_grid(moving, start, ("moving", "start"))
     return at_least_float32(start.detach()).clone()
 
@@ -187,12 +190,6 @@ def _descend(
     tell: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Change a variable in place by Adam so that the loss falls."""
-    if steps < 0 or not learning_rate > 0:
-        raise InputError(
-            "steps must be 0 or more and learning_rate positive",
-            f"{steps} and {learning_rate}",
-            "300 steps of 0.1 voxel are usual",
-        )
     with until_the_end():  # torch imports its compiler with the first optimiser
         optimiser = torch.optim.Adam([variable], lr=learning_rate)
     for step in range(steps):
@@ -255,12 +252,12 @@ def refine_field(
     fixed: Image,
     found: Registration | None = None,
     *,
-    steps: int = 20,
-    halvings: Sequence[float] | None = None,
+    steps: Whole = 20,
+    halvings: Sequence[Amount] | None = None,
     similarity: Similarity = local_and_global,
-    weight: float = 1.0,
-    learning_rate: float = 0.1,
-    most: int = MOST,
+    weight: Amount = 1.0,
+    learning_rate: Positive = 0.1,
+    most: Count = MOST,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
@@ -307,7 +304,7 @@ def refine_field(
 
 
 def refine_weights(
-    model: Any, moving: Image, fixed: Image, *, steps: int = 30, learning_rate: float = 1e-4, progress: bool = True
+    model: Any, moving: Image, fixed: Image, *, steps: Whole = 30, learning_rate: Positive = 1e-4, progress: bool = True
 ) -> Registration:
     """What a copy of the model finds after `steps` of Adam on its own objective for this pair.
 

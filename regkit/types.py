@@ -15,7 +15,7 @@ import numbers
 import os
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -205,6 +205,7 @@ def check_pair(moving: Tensor, fixed: Tensor, dim: int | None = None) -> None:
 
 def check_spacing(spacing: float | Sequence[float] | np.ndarray, dim: int) -> tuple[float, ...]:
     """`spacing`, a number or any sequence of them, as one positive number (mm) for each of `dim` axes."""
+    check_kind(spacing, float | Sequence[float], "spacing")
     sizes: Any = spacing if np.ndim(spacing) else [spacing] * dim
     values = tuple(float(size) for size in sizes)
     if len(values) != dim or not all(0 < value < float("inf") for value in values):
@@ -271,15 +272,13 @@ def _from(low: int, to: float = math.inf) -> Callable[[float, str], None]:
 
 
 def _check_form(
-    least: int, most: int, axis: int, sizes: tuple[int, ...], floating: bool = True
+    form: str, axes: Collection[int], axis: int, sizes: tuple[int, ...], *, floating: bool = False
 ) -> Callable[[Tensor, str], None]:
-    """Of real tensors with `least` to `most` axes that are not empty, and one of `sizes` along an axis."""
+    """Of real tensors that are not empty, with so many axes, and one of `sizes` along an axis."""
 
     def check(tensor: Tensor, name: str) -> None:
-        form = f"{least} axes" if least == most else f"{least} axes or more"
-        if not least <= tensor.dim() <= most or tensor.shape[axis] not in sizes or not tensor.numel():
-            rule = f"{name} must have {form}, axis {axis} of length {' or '.join(map(str, sizes))}, and not be empty"
-            raise InputError(rule, f"shape {tuple(tensor.shape)}", "look up its shape in the docstring")
+        if tensor.dim() not in axes or tensor.shape[axis] not in sizes or not tensor.numel():
+            raise InputError(f"{name} must be {form}", f"shape {tuple(tensor.shape)}", "check how it was made")
         if tensor.is_complex() or (floating and not tensor.is_floating_point()):
             raise InputTypeError(f"{name} must be floating point", tensor.dtype, f"convert it with {name}.float()")
 
@@ -309,13 +308,15 @@ Labels = Annotated[Tensor, check_labels]  # (B, 1, *space), integer; 0 is backgr
 
 Displacement = Annotated[Tensor, check_displacement]  # (B, dim, *space), voxels; channel i moves along spatial axis i
 
-Coordinates = Annotated[Tensor, _check_form(3, 99, 1, (2, 3))]  # (B, dim, *any), voxels; absolute positions
+_PLACES = "(batch, dim, *any) in voxels, two or three components and one place at least"
+Coordinates = Annotated[Tensor, _check_form(_PLACES, range(3, 9), 1, (2, 3), floating=True)]  # absolute positions
 
-Points = Annotated[Tensor, _check_form(3, 3, 2, (2, 3))]  # (B, N, dim), voxels
+Points = Annotated[Tensor, _check_form("(batch, N, dim) with N > 0", (3,), 2, (2, 3))]  # voxels
 
-Matrix = Annotated[Tensor, _check_form(3, 3, 1, (2, 3))]  # (B, dim, dim + 1), the columns of A, then t in voxels
+# the columns of A, then t in voxels
+Matrix = Annotated[Tensor, _check_form("(batch, dim, dim + 1)", (3,), 1, (2, 3), floating=True)]
 
-Mask = Annotated[Tensor, _check_form(4, 5, 1, (1,), floating=False)]  # (B or 1, 1, *space), weights of voxels
+Mask = Annotated[Tensor, _check_form("(batch or 1, 1, *space)", (4, 5), 1, (1,))]  # weights of voxels
 
 _WORDS: dict[Any, str] = {
     **{bool: "True or False", int: "a whole number", float: "a number", str: "a text", Tensor: "a torch.Tensor"},
@@ -389,7 +390,7 @@ def guard(names: dict[str, Any]) -> None:
             continue
         if inspect.isfunction(value):
             names[name] = _guarded(value)
-        elif inspect.isclass(value) and not issubclass(value, Exception):
+        elif inspect.isclass(value) and (hasattr(value, "__post_init__") or not is_dataclass(value)):
             for method, function in list(vars(value).items()):
                 if inspect.isfunction(function) and (method == "__init__" or not method.startswith("_")):
                     setattr(value, method, _guarded(function))
@@ -482,4 +483,4 @@ def stack(pairs: Sequence[Pair]) -> Pair:
     return Pair(**known, spacing=items[0].spacing)
 
 
-guard({"__name__": __name__, "Pair": Pair, "Registration": Registration})
+Registration.__init__ = _guarded(Registration.__init__)  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,8 @@ SCAN = images.Scan(torch.rand(1, 1, 12, 14, 10), GRID, GRID)
 MARKED = SCAN.with_tensor((3 * SCAN.tensor).long())
 WARP = itk.Deformation(torch.zeros(1, 3, 12, 14, 10), GRID)
 PAIR, FOUND = types.Pair(IMAGE, OTHER, LABELS, LABELS), types.Registration(FIELD)
-PLACE = Path(tempfile.gettempdir()) / "regkit-bad-input"
+KEPT = tempfile.TemporaryDirectory()
+PLACE = Path(KEPT.name)
 SMALL = {"encoder_channels": (4,), "decoder_channels": (4, 4)}
 NARROW: dict[str, dict[str, Any]] = {
     "VoxelMorph": {**SMALL, "output": "velocity", "similarity": "lncc", "weight": 0.1},
@@ -185,11 +187,20 @@ NAN_IN = ("losses", "metrics.checked")
 
 def prepare() -> None:
     """The files that the calls read."""
-    PLACE.mkdir(exist_ok=True)
     images.write_image(PLACE / "image.nii.gz", SCAN)
     images.write_labels(PLACE / "labels.nii.gz", MARKED)
     itk.write_displacement(PLACE / "displacement.nii.gz", WARP)
     (PLACE / "points.csv").write_text("x,y,z\n1,2,3\n4,5,6\n")
+    for name, content in FILES.items():
+        (PLACE / name).parent.mkdir(exist_ok=True)
+        (PLACE / name).write_bytes(content)
+    for name, value in (("constant", 1.0), ("far", 0.0)):
+        affine = np.diag([1.0, 2.0, 1.5, 1.0]) if name == "constant" else np.array(FAR)
+        values = torch.full_like(SCAN.tensor, value) if name == "constant" else SCAN.tensor
+        grid = images.Grid(GRID.shape, affine)
+        images.write_image(PLACE / f"{name}.nii.gz", images.Scan(values, grid, grid))
+    regkit.save(models.VoxelMorph(3, **SMALL), PLACE / "net.safetensors", metrics={"spacing": -1.0})
+    regkit.save(models.VoxelMorph(2, **SMALL), PLACE / "flat.safetensors", metrics={"spacing": 1.0})
 
 
 def bad(value: Any) -> list[Any]:
@@ -232,6 +243,7 @@ ACCEPTED = {  # what `bad` gives and the place takes
     "move_affinely(coordinates=Tensor(1, 2, 12, 14, 1, 1, 1))",
     "scale_components(factors=(-3, -3))",
     "surface_distances(spacing=5)",
+    "Pair(spacing=5)",
     "shapes(size=5)",
     "cropped(start=(-3, -3, -3))",
     "resample(through=None)",
@@ -239,8 +251,10 @@ ACCEPTED = {  # what `bad` gives and the place takes
 }
 
 
-def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
-    for name, (call, options) in CALLS.items():
+def cases(*names: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The calls with one argument exchanged; all, or those of some names."""
+    for name in names or CALLS:
+        call, options = CALLS[name]
         for argument, value in options.items():
             for wrong in bad(value):
                 words = type(wrong).__name__ + str(tuple(wrong.shape)) if hasattr(wrong, "shape") else repr(wrong)
@@ -270,5 +284,130 @@ def calls() -> list[str]:
     return wrong
 
 
+# ---------------------------------------------------------------------------------------------- command lines
+
+FAR = [[1.0, 0, 0, 900], [0, 2.0, 0, 900], [0, 0, 1.5, 900], [0, 0, 0, 1]]
+FILES = {
+    "empty.nii.gz": b"",
+    "text.nii": b"no image",
+    "half.nii.gz": b"\x1f\x8b\x08\x00junk",
+    "bad.csv": b"x,y\n1,2\n",
+    "words.csv": b"x,y,z\na,b,c\n",
+    "bad.h5": b"no transform",
+    "bad.txt": b"#Insight Transform File V1.0\n",
+    "weights.safetensors": b"{}",
+    "list/splits.json": b"[1]",
+    "deep/splits.json": b"[" * 100_000,
+    "number/splits.json": b'{"test": 5, "train": 5, "validation": 5}',
+    "names/splits.json": b'{"test": [["a"]], "train": [[1, 2]], "validation": []}',
+    "bytes/splits.json": b"\xff\xfe",
+    "nothing/x": b"",
+}
+REGISTER = """
+{no} {i} | {i} {no} | {empty} {i} | {text} {i} | {half} {i} | {csv} {i} | {here} {i} | {constant} {i} | {far}
+{i} | {l} {i} | {i} {i} --spacing nan | {i} {i} --spacing 0 | {i} {i} --spacing -1 | {i} {i} --spacing 1e9 | {i}
+{i} --spacing a | {i} {i} --refine -1 | {i} {i} --refine a | {i} {i} --volume 3 | {i} {i} --volume -1 | {i} {i}
+--method magic | {i} {i} --weights {no} | {i} {i} --weights {i} | {i} {i} --weights {weights} | {i} {i}
+--weights {net} | {i} {i} --weights {flat} | {i} {i} --as picture | {i} {i} --method none --weights {net} | {i}
+{i} --method none --refine-weights 2 | {i} {i} --device meta | {i} {i} --device cuda:99 | {i} {i} --device
+nosuch | {i} {i} --labels {i} {i} | {i} {i} --labels {l} {no} | {i} {i} --labels {l} | {i} {i} --spacing 0.002 |
+{i} | {i} {i} --nosuch
+"""
+APPLY = """
+{no} --to image {i} --like {i} | {h5} --to image {i} --like {i} | {txt} --to image {i} --like {i} | {d} --to
+nothing {i} --like {i} | {d} --to image {i} | {d} --to image {no} --like {i} | {d} --to labels {i} --like {i} |
+{d} --to points {no} | {d} --to points {csv} | {d} --to points {words} | {d} --to points {i} | {d} --to image
+{i} --like {no} | {d} --to image {i} --like {i} --volume 4 | {d} --to points {points} --system XYZ | {i} --to
+image {i} --like {i} | {d} --to image {i} --like {i} --outside a | {here}/nothing --to image {i} --like {i} |
+{d} --to image | --to image {i} --like {i}
+"""
+SET = """
+weight=abc | weight=-1 | weight=NaN | encoder_channels=abc | encoder_channels=16 | decoder_channels=[] |
+encoder_channels=[4.5,4] decoder_channels=[4,4,4] | encoder_channels=[-4,4] decoder_channels=[4,4,4] |
+encoder_channels=[0,4] decoder_channels=[4,4,4] | nosuch=1 | weight | weight= | =1 | output=nothing | output=5 |
+in_channels=0 | in_channels=3 | in_channels=true | similarity=null | dim=7 | dim=abc | encoder_channels=[[4]] |
+encoder_channels=[1e99] | decoder_channels=[4] | encoder_channels=[10000000,10000000] decoder_channels=[4,4,4] |
+weight={deep}
+"""
+TRAIN = """
+voxelmorph nosuch | nosuch hollow | voxelmorph hollow --steps 0 | voxelmorph hollow --steps a | voxelmorph
+hollow --steps -1 | voxelmorph hollow --judge -1 | voxelmorph hollow --learning-rate 0 | voxelmorph hollow
+--learning-rate nan | voxelmorph hollow --learning-rate inf | voxelmorph hollow --batch 0 | voxelmorph hollow
+--clip 0 | voxelmorph hollow --clip nan | voxelmorph hollow --seed -1 | voxelmorph hollow --seed
+18446744073709551616 | voxelmorph hollow --seed 1.5 | voxelmorph hollow --schedule odd | voxelmorph hollow
+--precision int8 | voxelmorph hollow --device meta | voxelmorph hollow --device mps | voxelmorph hollow --start
+{no} | voxelmorph hollow --start {weights} | voxelmorph hollow --start {net} | voxelmorph hollow --start {flat}
+--set weight=1 | voxelmorph {here}/list | voxelmorph {here}/deep | voxelmorph {here}/number | voxelmorph
+{here}/names | voxelmorph {here}/bytes | voxelmorph {here}/nothing | voxelmorph synthetic-brains --size 0 0 |
+voxelmorph synthetic-brains --size 5 | voxelmorph synthetic-brains --size 4 4 4 4 | voxelmorph synthetic-brains
+--size a b | voxelmorph synthetic-brains --motion none | voxelmorph synthetic-brains --unaligned 2 --size 32 32
+| sitreg hollow --set groups=0 | gradicon hollow --set levels=[1,2] | spnet hollow --set levels=9
+"""
+EVALUATE = """
+nosuch --method none | hollow | hollow --method magic | hollow --method none --limit 0 | hollow --method none
+--limit -2 | hollow --method none --limit a | hollow --method none --reference magic | hollow --method none none
+--protocol nosuch | hollow --weights {no} | hollow --weights {i} | hollow --weights {net} | hollow --method none
+--device meta | {here}/list --method none | {here}/deep --method none | {here}/number --method none |
+{here}/names --method none | {here}/bytes --method none | {here}/nothing --method none | hollow --method none
+--out {i} | hollow --method none --limit 1 --refine -3 | hollow --method none --split nosuch --protocol
+sacbnet/ixi
+"""
+OTHERS = """
+study nosuch | study spnet --variant x | study spnet --seeds -1 | study spnet --seeds a | lab --port 99999999 |
+lab --port -1 | lab --port a | ledger --out {here} | ledger --out {no}/x.md | ledger --nosuch | pages | pages
+{i} | notebooks nosuch | leaderboard --methods magic | leaderboard --benchmark nosuch | leaderboard --scans {i}
+{no} --out {out} | leaderboard --scans {i} {i} | leaderboard --out {out} | leaderboard --labels {l} {l} |
+leaderboard --scans {i} {i} --out {out} --methods magic | leaderboard --scans {i} {i} --out {out} --refine 0 |
+leaderboard --scans {i} --out {out} | nosuch | {none} | leaderboard --scans {i} {i} --labels {l} {l} --labels
+{l} {l} --out {out} | --nosuch
+"""
+PLACES = """no no.nii.gz i image.nii.gz l labels.nii.gz d displacement.nii.gz empty empty.nii.gz text text.nii
+half half.nii.gz csv bad.csv words words.csv h5 bad.h5 txt bad.txt weights weights.safetensors net net.safetensors
+flat flat.safetensors constant constant.nii.gz far far.nii.gz points points.csv here . out out
+"""
+
+
+def command_lines() -> list[list[str]]:
+    """All of them, with the files of `prepare` in their places."""
+    places = {name: PLACE / file for name, file in zip(*[iter(PLACES.split())] * 2, strict=True)}
+    ways = {
+        "register {} --out {{out}}": REGISTER,
+        "apply {} --out {{out}}.nii.gz": APPLY,
+        "train voxelmorph hollow --steps 1 --judge 0 --out {{out}}.safetensors --set {}": SET,
+        "train {} --out {{out}}.safetensors": TRAIN,
+        "evaluate {}": EVALUATE,
+        "{}": OTHERS,
+    }
+    lines = [way.format(words.strip()) for way, text in ways.items() for words in text.split("|")]
+    return [[word.format(**places, deep="[" * 20_000, none="") for word in line.split()] for line in lines]
+
+
+def said(words: list[str]) -> str:
+    """ "" where a command line ends in one line that is clear (or in argparse's); else how it ended."""
+    from regkit.__main__ import main
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            status = main(words)
+    except SystemExit as error:
+        return "" if error.code == 2 and "error: " in errors.getvalue() else f"exit {error.code}"
+    except BaseException as error:
+        return f"traceback, {type(error).__name__}: {str(error)[:90]}"
+    told = [line for line in errors.getvalue().splitlines() if not line.startswith("regkit: note: ")]
+    clear = status == 1 and told and told[-1].startswith("regkit: ") and "received" in told[-1] and "; " in told[-1]
+    return "" if clear and "a fault of regkit" not in told[-1] else f"status {status}: {' | '.join(told)[-160:]}"
+
+
+def lines() -> list[str]:
+    prepare()
+    tried = command_lines()
+    wrong = [f"{' '.join(words)[:100]} -> {end}" for words in tried if (end := said(words))]
+    print("\n".join(wrong))
+    print(f"command lines: {len(tried) - len(wrong)} clear of {len(tried)}")
+    return wrong
+
+
 if __name__ == "__main__":
-    calls()
+    parts = {"calls": calls, "lines": lines}
+    sys.exit(bool([wrong for name in sys.argv[1:] or parts for wrong in parts[name]()]))

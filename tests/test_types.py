@@ -78,7 +78,11 @@ REFUSED = {
         "labels must be a torch.Tensor, received NoneType",
     ),
     "points": (lambda: fields.warp_points(torch.zeros(1, 4, 3), FIELD), ValueError, r"\(batch, N, 2\).*\(1, 4, 3\)"),
-    "matrix": (lambda: fields.affine_displacement(torch.eye(3), (5, 7)), ValueError, r"\(batch, 2, 3\).*\(3, 3\)"),
+    "matrix": (
+        lambda: fields.affine_displacement(torch.eye(3), (5, 7)),
+        ValueError,
+        r"\(batch, dim, dim \+ 1\).*\(3, 3\)",
+    ),
     "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 positive sizes.*received \(5, 7, 9\)"),
     "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), ValueError, r"positive sizes.*received \(5, 0\)"),
     "alignment": (

@@ -149,13 +149,13 @@ figures.show_registration(pair, regkit.Registration(after_affine))
 # %% [markdown]
 # ## A judge
 #
-# The panel of $|J|$ is green all over. $|J|$ is the **Jacobian determinant** of the map $\varphi(x) = x + u(x)$, the
-# local change of area:
+# In the last picture, the panel of $|J|$ is green all over. $|J|$ is the **Jacobian determinant** of the map
+# $\varphi(x) = x + u(x)$, the local change of area:
 #
 # $$|J|(x) = \det \frac{\partial \varphi}{\partial x} = \det \begin{pmatrix} 1 + \partial_0 u_0 & \partial_1 u_0 \\
 # \partial_0 u_1 & 1 + \partial_1 u_1 \end{pmatrix} .$$
 #
-# Write it once in your life. `u` has the shape (1, 2, H, W): $u_0$ is `u[0, 0]`, and $u_1$ is `u[0, 1]`.
+# Write this formula once in your life. `u` has the shape (1, 2, H, W): $u_0$ is `u[0, 0]`, and $u_1$ is `u[0, 1]`.
 # `torch.gradient(u[0, 0])` returns two images, $\partial_0 u_0$ and $\partial_1 u_0$, change per voxel.
 
 

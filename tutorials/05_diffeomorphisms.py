@@ -138,7 +138,7 @@ my_prediction = "many voxels"
 # We write $\exp(v) = \varphi_1$, and $\exp(tv) = \varphi_t$. (`regkit.exponential` returns the displacement,
 # $\varphi_1(x) - x$.)
 #
-# The simplest way is Euler's: $n$ small steps, and the wind is read anew at each place. `fields.sample(image, places)`
+# The simplest way is Euler's: take $n$ small steps, and read the wind anew at each place. `fields.sample(image, places)`
 # reads between the voxels. `places` is (1, 2, H, W): the row and the column of each particle.
 
 
@@ -195,9 +195,9 @@ assert euler[1] > 5 and euler[128] < 0.25, (
 # displacement: $v / 128$. Compose it with itself, and you have two steps. Compose the result with itself: four.
 # **Seven compositions make 128 steps** (Arsigny et al. 2006). Each of them is called a **squaring**. A squaring is not a
 # step: `follow_by_hand(..., steps=128)` counts the small steps. But `regkit.exponential(velocity, steps=7)` counts the
-# squarings: that is what papers mean there.
+# squarings, as papers do.
 #
-# You wrote `compose` in tutorial 02. From here on take regkit's, `regkit.compose(u, v)`.
+# You wrote `compose` in tutorial 02. From here on take regkit's, `fields.compose(u, v)`.
 
 
 # %%
@@ -256,7 +256,7 @@ def round_trip_by_hand(u, z):
 # * $-u$: walk against the arrow *under your feet*;
 # * the displacement of $\exp(-v)$: turn the wind around. The law says so: $\exp(v) \circ \exp(-v) = \exp(0)$;
 # * the solution of $z(x) = -u(x + z(x))$, where there is no velocity. It says: walk against the arrow *where you will
-#   stand*. Begin with a guess for $z$. Put it into the right side, and you get a better guess; again and again.
+#   stand*. Begin with a guess for $z$. Put it into the right side, and you get a better guess. Repeat this.
 
 
 # %%
@@ -265,7 +265,7 @@ def invert_by_hand(u, iterations=50):
     """z with z(x) = -u(x + z(x)): the displacement of the inverse. u, z: (1, 2, H, W), voxels."""
     z = ...  # a first guess: no displacement, or -u
     for _ in range(iterations):
-        z = ...  # the right side of the equation; regkit.warp(u, ...) reads u elsewhere
+        z = ...  # the right side of the equation; fields.warp(u, ...) reads u elsewhere
     return z
 
 
@@ -316,9 +316,9 @@ assert worst["-u"] > 5 > 0.3 > max(worst["exp(-v)"], worst["invert(u)"]), (
 )
 
 # %% [markdown]
-# Does $|J|$ of the round trip say who comes home? If a whole region comes home, it is 1 there. At a single voxel it says
-# nothing. Take $-u$. Some voxels end far away, and $|J|$ is 1. And one place comes home, but its neighbours do not: at
-# the middle of the swirl the map magnifies.
+# Does $|J|$ of the round trip say which voxels come home? If a whole region comes home, it is 1 there. At a single voxel
+# it says nothing. Take $-u$. Some voxels end far from home, and $|J|$ is near 1. The middle of the swirl comes home, but
+# its neighbours do not: there the round trip magnifies, and $|J|$ is far above 1.
 
 # %%
 there_and_back = fields.compose(u, -u)

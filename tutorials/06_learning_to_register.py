@@ -104,7 +104,7 @@ my_shift = "inverted"
 
 
 # %%
-@check.loss_by_hand
+@check.registration_loss_by_hand
 def registration_loss(found, moving, fixed, weight=0.002):
     """Misfit + λ · roughness, one number. found: a Registration; images: (B, 1, H, W)."""
     warped = ...  # moving, warped: found has a displacement and a velocity
@@ -113,7 +113,7 @@ def registration_loss(found, moving, fixed, weight=0.002):
 
 
 # %% [markdown]
-# And the loop. It is the loop of tutorial 04, but the optimiser moves `network.parameters()`.
+# Now write the training loop. It is like the one of tutorial 04, but the optimiser moves `network.parameters()`.
 
 
 # %%
@@ -125,9 +125,9 @@ def train_by_hand(network, moving, fixed, steps, learning_rate):
     for _ in range(steps):
         found = ...  # the network looks at both images
         loss = ...  # by the function above
-        ...  # the three lines of a step:
-        ...  # zero the gradients, compute them,
-        ...  # and let the optimiser move
+        ...  # set the gradients of the last step to zero
+        ...  # compute the gradients of this loss
+        ...  # let the optimiser take its step
         history.append(loss.item())
     return history
 
@@ -251,7 +251,7 @@ assert learnt > needed > nothing or not complete, (
 # %% [markdown]
 # ## A race
 #
-# Three of them register one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which
+# Three methods register one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which
 # starts from nothing; and the optimiser that starts **from the network's answer**. All have the same loss.
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
 
 EXAMPLES = {
     "register": "moving.nii.gz fixed.nii.gz --affine --out results/",
+    "examine": "scan.nii.gz --fix-header plain.nii.gz",
     "apply": "results/ --to labels moving_labels.nii.gz --like fixed.nii.gz --out warped_labels.nii.gz",
     "train": "sitreg synthetic-brains --steps 1000 --out sitreg.safetensors",
     "evaluate": "brains --method none affine optimise --limit 5",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from regkit.commands import COMMANDS
+from regkit.commands import COMMANDS, refuse
 
 
 def add_lab(commands: Any) -> None:
@@ -22,4 +22,6 @@ def run(chosen: argparse.Namespace) -> int:
     """Until JupyterLab ends."""
     from regkit.course import notebooks
 
+    if not 0 <= chosen.port < 2**16:
+        refuse("--port must be from 0 to 65535", chosen.port, "leave it out for 8888, or the next free one")
     return notebooks.lab(chosen.folder, browser=not chosen.no_browser, port=chosen.port)

@@ -196,6 +196,6 @@ def _argument(text: str) -> tuple[str, Any]:
         refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
     try:
         read = json.loads(value)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         read = value
     return name, tuple(read) if isinstance(read, list) else read

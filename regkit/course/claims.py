@@ -84,8 +84,6 @@ class Claim:
 
 
 # ---------------------------------------------------------------------------------------------- judged on results
-
-
 def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
     """The measure rises from each variant to the next, more than `factor` times; in every seed from first to last."""
 
@@ -146,7 +144,6 @@ def _values(study: str, variant: str, measure: str) -> list[float]:
 
 
 # ---------------------------------------------------------------------------------------------- laws, judged on a model
-
 _PAIRS = 4
 SQUARING = 15  # fields that the standard scaling and squaring keeps with seven steps: two each, and the result
 
@@ -230,8 +227,6 @@ def control_limit() -> Finding:
 
 
 # ---------------------------------------------------------------------------------------------- the rows
-
-
 def _of(method: str, study: str) -> Callable[..., Claim]:
     """What makes the rows of a method, most of which are judged on one study."""
 
@@ -428,7 +423,6 @@ _SMGICNET = (
 CLAIMS = (*_GRADICON, *_SITREG, *_SPNET, *_SACBNET, *_SMGICNET)
 
 # ---------------------------------------------------------------------------------------------- the table
-
 _VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
 _PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
 A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored

@@ -196,8 +196,6 @@ def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------------------------- opened, and published
-
-
 def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
     """A tutorial's first line: seed everything, and say versions, device, mode and how long the cells will take.
 

@@ -73,8 +73,6 @@ def _write(
 
 
 # ---------------------------------------------------------------------------------------------- one thing wrong
-
-
 def write_patients(folder: Path | str, scan: Path | str, labels: Path | str) -> dict[str, Path]:
     """The scan in a file, and in further files the same with one thing wrong; by what it is.
 

@@ -37,9 +37,8 @@ NIGHT: Colour = (28, 28, 34)
 JACOBIAN_LIMITS: Limits = (0.0, 2.0)
 _OVERSAMPLING = 3  # subpixels of a line along each axis
 
+
 # ---------------------------------------------------------------------------------------------- colours
-
-
 def _oklch(lightness: Any, chroma: Any, hue: Any) -> Picture:
     """sRGB of lightness, chroma (0 to 1) and hue (radians), in which equal steps look equal. Source: Ottosson 2020."""
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
@@ -94,8 +93,6 @@ def colour(values: Plane, table: Picture, limits: Limits) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- planes
-
-
 def _take(array: Any, channels: int | None, name: str, item: int | None, axes: int = 2) -> NDArray[Any]:
     """One finite item (channels, *space) of an array or tensor (B, channels, *space); leading 1s may lack.
 
@@ -224,8 +221,6 @@ def displacement_limit(displacement: NDArray[Any]) -> float:
 
 
 # ---------------------------------------------------------------------------------------------- pixels
-
-
 def integer_scale(shape: Sequence[int], target: int = 400) -> int:
     """How many pixels a voxel takes so that the longer side comes close to `target` pixels, never below one."""
     return max(1, target // max(shape[-2:]))

@@ -124,6 +124,9 @@ def _say(path: Path, what: str, remedy: str, error: Exception | None = None) -> 
 def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
     """Raise for what nibabel cannot open: no scan, a header that cannot be, or damage."""
     words = first_line(error)
+    with contextlib.suppress(OSError, EOFError), gzip.open(path) as file:
+        if file.read(2) == b"\x1f\x8b":
+            _say(path, "packed twice", "unpack it once (gunzip)")
     if path.suffix.lower() in (".par", ".rec"):
         _say(path, f"PAR/REC that cannot be read ({words})", "convert it to NIfTI, by dcm2niix", error)
     if "w2 should be positive" in words or "quatern" in words:
@@ -133,7 +136,8 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         raise MissingPackageError(
             "this kind of file needs a package more", f"{path} ({words})", f"pip install {error.name}"
         ) from error
-    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not start.startswith(b"\x1f\x8b")
+    packed = start.startswith((b"\x1f\x8b", b"BZh"))
+    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not packed
     if unknown or not isinstance(error, _DAMAGE):
         _say(path, f"which is none of these ({words})", "convert it to NIfTI", error)
     if isinstance(error, HeaderDataError):
@@ -179,10 +183,6 @@ def _length(path: Path, image: Any) -> int | None:
     most = max(_SMALL, _RATIO * path.stat().st_size)
     most, length = min(most, (_claimed(image) or most) + _BEHIND), 0
     with cast(BinaryIO, _PACKED[path.suffix.lower()](path)) as file:
-        start = file.read(2)
-        if start == b"\x1f\x8b":
-            _say(path, "packed twice", "unpack it once (gunzip)")
-        length = len(start)
         while piece := file.read(2**20):
             length += len(piece)
             if length > most:
@@ -237,7 +237,7 @@ def first_line(error: Exception) -> str:
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    with needing("itk", f"reading {path}"):
+    with needing("itk", f"the file {path}"):
         import SimpleITK
     try:
         _check_meta_image(path)

@@ -76,7 +76,7 @@ def _doubtful(image: Any) -> str:
     return ""
 
 
-def _in_mm(image: Any, affine: np.ndarray) -> np.ndarray:
+def _in_mm(image: Any, affine: Any) -> np.ndarray:
     """An affine in the header's unit in mm."""
     unit = _UNITS.get(image.header.get_xyzt_units()[0], 1.0) if isinstance(image.header, nibabel.Nifti1Header) else 1.0
     return np.diag([unit, unit, unit, 1.0]) @ affine

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from regkit import images
 from regkit.fields import identity, sample
 from regkit.images import Affine, Grid, move_points, open_nifti, voxel_map, write_nifti
-from regkit.types import Displacement, InputError, at_least_float32, check_displacement, guard, spatial
+from regkit.types import Displacement, InputError, at_least_float32, guard, spatial
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
 _PRECISION = 1 / 4096  # voxels
@@ -40,7 +40,6 @@ class Deformation:
     grid: Grid
 
     def __post_init__(self) -> None:
-        check_displacement(self.displacement)
         if spatial(self.displacement) != self.grid.space or len(self.displacement) != 1:
             raise InputError(
                 "a deformation is one displacement on its grid",

@@ -258,7 +258,7 @@ def _field(path: Path) -> FieldMap:
 
 
 def _simpleitk(path: Path) -> Any:
-    with needing("itk", f"reading {path}"):
+    with needing("itk", f"the file {path}"):
         import SimpleITK
     return SimpleITK
 

@@ -208,8 +208,6 @@ def _check_size(shape: tuple[int, ...]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the block
-
-
 class SACB(nn.Module):
     """Spatial-awareness convolution block (fig. 3, eqs. 2-7): a kernel for each kind of tissue.
 
@@ -315,8 +313,6 @@ def mean_over_channels(features: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- matching
-
-
 def scores(moving: Tensor, fixed: Tensor, *, padding: str = "constant") -> Tensor:
     """s_k(x) = ⟨fixed(x), moving(x + offset_k)⟩, eq. 9 before the softmax: (B, C, *space) to (B, 3^dim, *space)."""
     return torch.stack([(fixed * neighbour).sum(1) for neighbour in neighbours(pad(moving, padding))], 1)
@@ -329,8 +325,6 @@ def soft_argmax(similarity: Tensor) -> Displacement:
 
 
 # ---------------------------------------------------------------------------------------------- the convolution
-
-
 def adaptive_convolution(features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
     """Convolve every voxel with the kernel of its cluster n(x) (eqs. 5, 6):
 
@@ -419,8 +413,6 @@ def neighbours(padded: Tensor) -> Iterator[Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------- k-means
-
-
 @dataclass(frozen=True)
 class Clusters:
     """Which cluster each point belongs to, and where the clusters are.

@@ -218,8 +218,6 @@ def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Seque
 
 
 # ---------------------------------------------------------------------------------------------- the half-way algebra
-
-
 @dataclass(frozen=True)
 class Stage:
     """What one level computes, for moving and fixed stacked along the batch.
@@ -280,8 +278,6 @@ def look_up(
 
 
 # ---------------------------------------------------------------------------------------------- splines and their bound
-
-
 _PATCH = 6  # control values along each axis of a patch that holds one whole cell with all its neighbours
 
 
@@ -364,8 +360,6 @@ def _outer(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- networks
-
-
 def block(dim: Dim, channels: Sequence[int], groups: int, normalization: str) -> nn.Sequential:
     """A 3-convolution and ReLU for each step in `channels`; GroupNorm "before" or "after" each ReLU, or "none"."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -96,12 +96,13 @@ def register_pairs(rows: Sequence[Row], out: Path, register: Callable[[Row], tup
     """
     lines: list[list[Any]] = [["name", "moving", "fixed", "state", *_RESULTS, "reason"]]
     for row in rows:
-        state, numbers, reason = "failed", {}, ""
+        state, reason = "failed", ""
+        numbers: Mapping[str, Any] = {}
         try:
             state, numbers = register(row)
         except Exception as error:  # whatever is wrong with one pair
-            known = isinstance(error, (ValueError, OSError, MemoryError, FloatingPointError, ImportError))
-            reason = " ".join(str(error).split()) if known and str(error) else f"{type(error).__name__}: {error}"
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            reason = kind + " ".join(str(error).splitlines())
         lines.append([row.name, row.moving, row.fixed, state, *_results(numbers), reason])
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(lines)

@@ -248,7 +248,8 @@ def as_markdown(rows: Sequence[Row], reference: str | None = None) -> str:
             cells.append(_ABSENT if name == reference or math.isnan(p) else f"{p:.2g}")
         lines.append([name, *cells])
     last = [f"p of {COLUMNS[main].words} against {reference}"] if reference else []
-    return table(["method", *(COLUMNS[column].words for column in used), *last], lines, rule=" --- ")
+    text = table(["method", *(COLUMNS[column].words for column in used), *last], lines, rule=" --- ")
+    return f"{text}\n{_TISSUE_DICE}\n" if "tissue_dice" in used else text
 
 
 def used_columns(rows: Sequence[Row]) -> list[str]:
@@ -290,6 +291,10 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 
 # ---------------------------------------------------------------------------------------------- scans in files
 
+_TISSUE_DICE = (
+    "Tissue Dice is of classes that k-means makes of intensities: it rewards whoever fits intensities, and does not "
+    "tell whether a structure lies on its own. Labels of structures do (--labels)."
+)
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
 
 
@@ -316,7 +321,7 @@ def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
 
 
 def tissue_dice(warped: Labels, fixed: Labels) -> float:
-    """The mean Dice of the classes of two scans on one grid, as of `tissue_classes`.
+    """The mean Dice of the classes of two scans on one grid, as of `tissue_classes`: of intensities, not of anatomy.
 
     Raises:
         TypeError, ValueError: as `metrics.dice`.

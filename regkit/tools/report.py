@@ -30,6 +30,7 @@ from regkit.images.itk import Deformation, regrid, write_displacement
 from regkit.images.transforms import write_affine, write_composite
 from regkit.tools.measures import Outcome, quantities
 from regkit.tools.register import ScanRegistration, correlation
+from regkit.types import MissingPackageError
 
 FILES: tuple[str, ...] = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
 FILES += ("inverse_displacement.nii.gz", "affine.tfm", "composite.h5", "metrics.json", "report.html")
@@ -143,8 +144,8 @@ def write(
     if composite:
         try:
             write_composite(folder / "composite.h5", result.there, moving, result.through)
-        except ImportError:
-            warnings.warn("composite.h5 is left out: SimpleITK writes it (pip install SimpleITK).", stacklevel=2)
+        except MissingPackageError as error:
+            warnings.warn(f"composite.h5 is left out: SimpleITK writes it; {error.remedy}.", stacklevel=2)
     if labels:
         write_labels(folder / "warped_labels.nii.gz", result.warp(labels[0]))
     for name, scan in (also or {}).items():

@@ -31,9 +31,8 @@ _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
 _REMEMBERED_STAGES = 6  # stages: each holds some volumes
 _LIVE = 2**17  # voxels that are deformed while a slider is dragged
 
+
 # ---------------------------------------------------------------------------------------------- planes
-
-
 @dataclass(frozen=True)
 class Planes:
     """The planes of a grid through one voxel, as controls: which family, and a slider along each axis.
@@ -95,8 +94,6 @@ class Planes:
 
 
 # ---------------------------------------------------------------------------------------------- panels
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linked(Scene):
     """A scene of linked panels. panels: those that are shown at these values of the controls."""
@@ -205,8 +202,6 @@ def _header(title: str, widths: tuple[int, ...], axes: tuple[str, ...]) -> Pictu
 
 
 # ---------------------------------------------------------------------------------------------- views
-
-
 def slice_viewer(
     pair: Pair, registration: Registration, *, panels: Sequence[str] = FIRST, item: int = 0, upright: bool = False
 ) -> View:

@@ -82,8 +82,6 @@ def _smooth_image(shape: Sequence[int]) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- the peers' forms
-
-
 def _correlation(warped: Tensor, fixed: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
     """The plain formula, its five window sums made by `total`."""
     count = _WINDOW ** (warped.dim() - 2)

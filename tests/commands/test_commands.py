@@ -162,7 +162,8 @@ def test_without_simpleitk_the_composite_alone_is_missing(tmp_path, folder, monk
     )
     assert command(*names) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"composite.h5"}
-    assert "composite.h5 is left out" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "composite.h5 is left out" in told and 'pip install "regkit-registration[itk]".' in told
 
 
 def test_the_page_shows_all_planes_and_needs_nothing_else(result):

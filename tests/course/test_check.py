@@ -2,11 +2,13 @@
 
 import itertools
 import re
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers.tutorials import SOURCES
 from nibabel import aff2axcodes, load
 
 from regkit.course import check
@@ -19,6 +21,12 @@ from regkit.images import Grid, Scan, read_image, resample
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 BY_WORDS = ("bought", "failing_laws", "growing_gap", "faults")
 BY_FUNCTION = {"one_law_less": "my_update", "plain_convolution": "my_plain", "way_back": "my_way_back"}
+
+
+def test_no_two_tutorials_give_one_name_to_two_things():
+    modules = [module for name, module in sys.modules.items() if name.startswith(f"{check.__name__}.")]
+    names = [name for module in modules for name in getattr(module, "__all__", [])]
+    assert len(names) > len(EXERCISES) and sorted(names) == sorted(set(names))
 
 
 def test_a_verdict_shows_itself_in_text_and_in_html():
@@ -101,6 +109,23 @@ def test_a_function_by_hand_is_judged_where_it_is_written_and_replaced_while_it_
     assert blank is wrong is check.compose_by_hand.reference() is not right and right.__name__ == "right"
 
 
+BLANKS = [
+    (name, text)
+    for source in SOURCES
+    for name, text in re.findall(r"^@check\.(\w+)\n(def .+?)\n\n\n", source.read_text(encoding="utf-8"), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), BLANKS, ids=[name for name, _ in BLANKS])
+def test_a_tutorials_blank_function_is_the_solution_with_blanks_and_is_amber(name, text):
+    exercise, head = EXERCISES[name], text.index('"""', text.index('"""') + 3)
+    assert text[:head] == exercise.solution[:head] and text != exercise.solution
+    places = dict(exercise.reference().__globals__)
+    exec(text, places)
+    verdict = exercise.judge(places[exercise.reference().__name__])
+    assert verdict.colour == "amber" and exercise.task in verdict.message
+
+
 def test_a_solution_can_be_unfolded_below_a_verdict():
     shown = Helped("red", "no", check.compose_by_hand.solution)._repr_html_()
     assert "<summary>show me</summary>" in shown and "def compose_by_hand(u, v):" in shown and "@" not in shown
@@ -152,8 +177,6 @@ def test_nonsense_is_red_and_never_raises(name, nonsense):
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 14: transforms
-
-
 def exported_by(matrix):
     def transform(u, fixed):
         direction, size = np.reshape(fixed.GetDirection(), (3, 3)), np.diag(fixed.GetSpacing())
@@ -214,8 +237,6 @@ def test_a_transform_may_be_written_in_other_ways_and_be_wrong_in_others(answer,
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 12: files
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return check.faulty_files(tmp_path_factory.mktemp("files"))

@@ -235,7 +235,7 @@ def test_the_readmes_python_runs(monkeypatch, tmp_path):
 def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
     lines = re.findall(r"^python3 -m venv .* -m .*$", readme, re.MULTILINE)
-    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest")
+    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest -n 2")
     pattern = re.search(r"grep -m 1 -E '(.*)' README.md", ci).group(1)
     assert [line for line in lines if re.search(pattern, line)] == [lines[1]]
     for line in lines:

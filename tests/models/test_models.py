@@ -1,6 +1,7 @@
 """What all networks share: one flow, typed switches, files that rebuild them, and a loss that falls."""
 
 import inspect
+import math
 from typing import get_type_hints
 
 import pytest
@@ -9,6 +10,7 @@ from helpers.networks import small_pair, strong
 
 import regkit
 from regkit import losses, metrics, models
+from regkit.course.studies import switches
 from regkit.data import ShapePairs, synthetic_pair
 from regkit.training import Recipe, train
 from regkit.types import Registration
@@ -32,7 +34,10 @@ def objective(model: torch.nn.Module, pair: regkit.Pair) -> float:
 
 
 def test_all_methods_are_there():
-    assert set(NAMES) == set(SMALL) == {"VoxelMorph", "GradICON", "SITReg", "SACBNet", "SPNet", "SMGICNet"}
+    counts = {"GradICON": 9, "SACBNet": 16, "SITReg": 13, "SMGICNet": 10, "SPNet": 12, "VoxelMorph": 2}
+    assert set(NAMES) == set(SMALL) == set(counts)
+    for name, count in counts.items():  # of the values that its switches have beside the reference's
+        assert sum(len(values) - 1 for values in switches(getattr(models, name)).values()) == count, name
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -99,6 +104,66 @@ def test_parameter_counts(name, dim, switches, count):
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
+def needed(name: str, chosen: dict, shape: tuple[int, ...]) -> dict:
+    """The narrow network's arguments with these, and what they need beside them."""
+    if name == "SITReg" and ("as_released" in chosen or chosen.get("affine") == "halfway"):
+        voxels = math.prod(-(-size // 4) for size in shape)
+        chosen = chosen | {"affine": "halfway", "affine_voxels": voxels}
+    return SMALL[name] | ({"levels": 4} if "variant" in chosen else {}) | chosen
+
+
+SWITCHES = [  # the reference, each other value of each switch, and what no type lists
+    *((name, {}) for name in NAMES),
+    *(
+        (name, {switch: value})
+        for name in NAMES
+        for switch, values in switches(getattr(models, name)).items()
+        for value in values[1:]
+    ),
+    *((name, {"in_channels": 2}) for name in NAMES),
+    ("SITReg", {"convolutions": (1, 2, 1)}),
+    ("SACBNet", {"clusters": {5: 2, 4: 3, 3: 5, 2: 9}}),
+    ("SMGICNet", {"variant": "released", "attention": False}),
+]
+SUBTLE = {"empty", "as_released", "solver", "in_channels"}  # what they change is not seen in every pair
+
+
+@pytest.mark.parametrize("shape", [(37, 50), (19, 17, 33)], ids=["2D", "3D"])
+@pytest.mark.parametrize(("name", "chosen"), SWITCHES, ids=str)
+def test_every_switch_registers_and_trains_every_parameter(name, chosen, shape):
+    def build(arguments):
+        return strong(getattr(models, name)(len(shape), **arguments), 1.0).double()
+
+    shape = tuple(max(size, 33) for size in shape) if chosen.get("levels") == 5 else shape  # 2^5 + 1
+    arguments = needed(name, chosen, shape)
+    model = build(arguments)
+    images = small_pair(shape, channels=arguments.get("in_channels", 1), dtype=torch.float64)
+    torch.manual_seed(0)  # of the points that GradICON draws
+    registration = model(*images)
+    terms = model.objective(registration, *images)
+    fields = (registration.displacement, registration.inverse, registration.velocity)
+    assert all(field is None or field.shape == (1, len(shape), *shape) for field in fields)
+    assert torch.equal(registration.levels[-1], registration.displacement)
+    assert all(term.shape == () and term.isfinite() for term in terms.values())
+    sum(terms.values()).backward()
+    dead = {key for key, value in model.named_parameters() if value.grad is None or value.grad.abs().max() < 1e-9}
+    configuration = model.configuration
+    if name == "SACBNet":  # the normalisation takes a bias out again
+        dead = {key for key in dead if not key.endswith("conv.bias")}
+    elif name == "SPNet" and all(configuration[key] for key in ("symmetric", "bidirectional", "average")):
+        dead ^= {f"estimators.{level}.head.bias" for level in range(configuration["levels"])}  # the average cancels it
+    assert dead == set()
+    remade = getattr(models, name)(**configuration).double().eval()
+    remade.load_state_dict(model.state_dict())
+    assert torch.equal(remade(*images).displacement, registration.displacement)
+    if arguments != SMALL[name] and not SUBTLE & chosen.keys():
+        torch.manual_seed(0)
+        reference = build(SMALL[name])
+        found = reference(*images)
+        same = torch.equal(found.displacement, registration.displacement)
+        assert not same or reference.objective(found, *images) != terms
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize(
     ("name", "switches"), [*((name, {}) for name in NAMES), ("SMGICNet", {"variant": "released", "levels": 4})]
@@ -148,7 +213,7 @@ def test_bad_images_are_named(name):
         ("SITReg", {"limit": "tight"}, "limit"),
         ("SITReg", {"channels": (4, 6), "update_channels": (4, 6), "affine": "halfway"}, "affine_voxels=35"),
         ("SACBNet", {"clusters": {5: 3}}, "one for each of the levels"),
-        ("SACBNet", {"clusters": 0}, "one for each of the levels"),
+        ("SACBNet", {"clusters": 0}, "clusters must be 1 or more"),
         ("SACBNet", {}, "more than 16 voxels"),
         ("SMGICNet", {"channels": 5}, "even number"),
         ("SMGICNet", {"variant": "other"}, "variant must be one of"),
@@ -197,7 +262,7 @@ def test_a_short_training_lowers_the_loss_and_lays_shapes_on_each_other(name, sw
     with torch.no_grad():
         displacement = model(pairs.moving, pairs.fixed).displacement
     difference = losses.mse(regkit.warp(pairs.moving, displacement), pairs.fixed)
-    most = {2: 0.7 if name == "VoxelMorph" else 0.4, 3: 0.25}[dim]
+    most = {2: 0.8 if name == "VoxelMorph" else 0.4, 3: 0.25}[dim]
     assert difference < most * losses.mse(pairs.moving, pairs.fixed)
     assert metrics.folds(displacement).percent < (20 if "output" in switches else 1)  # nothing keeps that from folding
 

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from typing import get_args, get_type_hints
 from unittest import mock
 
 import numpy as np
@@ -69,8 +68,6 @@ def difference_from(name, tensor):
 
 
 # ---------------------------------------------------------------------------------------------- parity
-
-
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_maps_objective_and_gradients_agree_with_the_authors_program(prefix):
     model, moving, fixed = official(prefix)
@@ -250,8 +247,6 @@ def test_inversion_agrees_with_the_authors_layer(name, tolerance):
 
 
 # ---------------------------------------------------------------------------------------------- splines and bounds
-
-
 @pytest.mark.parametrize("spline", ["plain", "prefiltered"])
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_splines_agree_with_the_authors_program(spline, factor):
@@ -323,8 +318,6 @@ def test_no_pattern_within_the_bound_folds_a_step(dim, factor):
 
 
 # ---------------------------------------------------------------------------------------------- parameters
-
-
 @pytest.mark.parametrize(
     ("count", "model"),
     [
@@ -360,8 +353,6 @@ def challenge():
 
 
 # ---------------------------------------------------------------------------------------------- laws
-
-
 AFFINE_VOXELS = {2: 5 * 7, 3: 3 * 4 * 3}  # of TINY's coarsest level on SHAPES
 SYMMETRIC = [{}, {"limit": "gamma", "spline": "prefiltered"}, {"update": "velocity"}, {"affine": "halfway"}]
 
@@ -495,44 +486,6 @@ def test_the_affine_stage_is_exact_far_outside_the_grid(dim):
 
 
 # ---------------------------------------------------------------------------------------------- switches
-
-
-HINTS = get_type_hints(SITReg.__init__)
-LITERALS = {name: get_args(hint) for name, hint in HINTS.items() if name != "dim" and get_args(hint)}
-CHOICES = [(name, value) for name, values in LITERALS.items() for value in values if isinstance(value, str)]
-
-
-def test_type_hints_list_every_option():
-    assert set(HINTS) == {*SITReg(2).configuration, *(["return"] if "return" in HINTS else [])}
-    assert {name for name, _ in CHOICES} == {
-        "limit", "spline", "normalization", "update_normalization", "update", "meeting", "affine", "solver",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("dim", [2, 3])
-@pytest.mark.parametrize(("name", "value"), [*CHOICES, ("as_released", True), ("convolutions", (1, 2, 1))])
-def test_each_switch_trains_every_parameter(dim, name, value):
-    options = {name: value}
-    if name in ("affine", "as_released"):
-        options |= {"affine_voxels": AFFINE_VOXELS[dim]}
-    if name == "as_released":
-        options |= {"affine": "halfway"}
-    gain = 10 if name == "solver" else 1  # where two steps suffice, all solvers take the same two
-    model = tiny(dim, seed=2, gain=gain, **options)
-    moving, fixed = images(dim)
-    registration = model(moving, fixed)
-    sum(model.objective(registration, moving, fixed).values()).backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
-    default = model.configuration[name] == SITReg(dim).configuration[name]
-    if not default and name != "as_released":
-        reference = tiny(dim, seed=2, gain=gain)
-        assert not torch.equal(reference(moving, fixed).displacement, registration.displacement)
-    remade = SITReg(**model.configuration)
-    remade.load_state_dict(model.state_dict())
-    assert torch.equal(remade(moving, fixed).displacement, registration.displacement)
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_weight_and_window_act_on_their_terms(dim):
     moving, fixed = images(dim)
@@ -543,8 +496,6 @@ def test_weight_and_window_act_on_their_terms(dim):
 
 
 # ---------------------------------------------------------------------------------------------- published weights
-
-
 def test_weights_are_refused_where_the_model_would_compute_something_else():
     parameters = json.loads(str(FIXTURE["paper_2d_parameters"]))
     weights = {name: torch.zeros(shape) for name, shape in parameters}

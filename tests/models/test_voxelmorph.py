@@ -87,9 +87,6 @@ def test_objective_is_similarity_and_diffusion(shape: tuple[int, ...], similarit
     torch.testing.assert_close(terms[similarity], measure(fields.warp(moving, found.displacement), fixed))
     torch.testing.assert_close(terms["diffusion"], losses.diffusion(field) * {"mse": 0.02, "lncc": 1.0}[similarity])
     assert len(terms) == 2
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
 
 
 def test_published_weights_load() -> None:

@@ -58,8 +58,6 @@ def voxel(view):
 
 
 # ---------------------------------------------------------------------------------------------- planes
-
-
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_voxel_is_found_in_each_plane_through_it(shape, upright):
@@ -95,8 +93,6 @@ def test_the_axes_of_a_plane_run_as_its_words_say():
 
 
 # ---------------------------------------------------------------------------------------------- every control
-
-
 VOXEL = {"axis_0": "both", "axis_1": "both", "crosshair": "picture"}
 CHANGES = {
     "slices": VOXEL | {"extreme": "nothing"},
@@ -152,8 +148,6 @@ def test_png_holds_the_pixels():
 
 
 # ---------------------------------------------------------------------------------------------- the slice viewer
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_words_tell_every_value_at_the_voxel(shape):
     pair, registration = example(shape)
@@ -245,8 +239,6 @@ def test_colours_have_one_range_in_all_planes():
 
 
 # ---------------------------------------------------------------------------------------------- scenes of one plane
-
-
 def test_a_volume_has_the_pictures_of_its_planes():
     pair, registration = example(SHAPES[1])
     u, fixed = registration.displacement, pair.fixed
@@ -287,8 +279,6 @@ def test_explore_takes_volumes():
 
 
 # ---------------------------------------------------------------------------------------------- levels and times
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_levels_run_from_the_identity_to_the_displacement(shape):
     pair, registration = example(shape)
@@ -341,8 +331,6 @@ def test_a_composition_in_planes_tells_its_numbers(shape):
 
 
 # ---------------------------------------------------------------------------------------------- odd and bad input
-
-
 @pytest.mark.parametrize("shape", [(1, 7), (5, 31), (401, 3), (1, 5, 31), (40, 2, 3)])
 def test_odd_shapes_are_drawn(shape):
     image, u = torch.zeros(1, 1, *shape), torch.zeros(1, len(shape), *shape)

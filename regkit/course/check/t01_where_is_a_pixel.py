@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regkit.course.check.answers import function_of
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, function_of
 
 __all__ = ["small_to_full"]
 

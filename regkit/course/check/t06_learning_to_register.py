@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from regkit import data
-from regkit.course.check.answers import one_of, tidy
-from regkit.course.check.exercise import Exercise, Hint, Unanswered, is_blank
+from regkit.course.check.exercise import Exercise, Hint, Unanswered, is_blank, one_of, tidy
 from regkit.metrics import evaluate
 from regkit.optimise import optimise_field
 from regkit.types import Displacement, Pair, Registration

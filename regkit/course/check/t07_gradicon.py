@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.answers import function_of, one_of
-from regkit.course.check.exercise import Exercise, Hint, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, function_of, one_of
 from regkit.fields import compose, identity, jacobian_determinant
 from regkit.types import Displacement
 
@@ -37,9 +36,8 @@ dearer_trip = Exercise(
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- two plain fields
-
-
 @functools.cache
 def there_and_back() -> tuple[Displacement, Displacement]:
     """Two displacements (2, 2, 40, 40) in voxels, of φ_AB and of φ_BA, that undo each other only roughly."""
@@ -135,9 +133,8 @@ _GRADICON_MISTAKES: Mapping[str, Mistake] = {
     ),
 }
 
+
 # ---------------------------------------------------------------------------------------------- their judge
-
-
 @dataclass(frozen=True)
 class _Tried:
     """What a penalty said of the exercise's fields, and whether a network could learn from it."""

@@ -1,7 +1,6 @@
 """The exercise of tutorial 08: what each switch of SPnet buys, consistency, accuracy, both or neither."""
 
-from regkit.course.check.answers import Words
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, Words
 
 __all__ = ["bought"]
 

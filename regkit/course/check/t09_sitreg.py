@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from regkit.course.check.answers import Words, two_returned
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, Words, two_returned
 from regkit.fields import compose, invert, jacobian_determinant
 from regkit.models.sitreg import control_bound, upsample_controls
 from regkit.types import Displacement
@@ -26,8 +25,6 @@ _SHAPE, _SPACING = (40, 48), 8  # of the steps that a learner's update is tried 
 _SMALL = 0.05  # voxels, on average: what interpolation and the inversions leave
 
 # ---------------------------------------------------------------------------------------------- which law fails
-
-
 _words = Words(_BROKEN, LAWS)
 
 failing_laws = Exercise(
@@ -54,7 +51,6 @@ failing_laws = Exercise(
 )
 
 # ---------------------------------------------------------------------------------------------- one law less
-
 Update = Callable[[Displacement, Displacement], tuple[Displacement, Displacement]]
 
 

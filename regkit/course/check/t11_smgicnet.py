@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import Words, returned
-from regkit.course.check.exercise import Exercise, Hint
+from regkit.course.check.exercise import Exercise, Hint, Words, returned
 from regkit.fields import compose, exponential, upsample
 from regkit.types import Displacement
 
@@ -18,8 +17,6 @@ CHANGES = ("more", "about as much", "less")
 _SWITCHES = {"levels": "more", "symmetric": "about as much", "gradient inverse": "less"}  # the tutorial measures it
 
 # ---------------------------------------------------------------------------------------------- which switch
-
-
 _words = Words(_SWITCHES, CHANGES)
 
 growing_gap = Exercise(
@@ -49,7 +46,6 @@ growing_gap = Exercise(
 )
 
 # ---------------------------------------------------------------------------------------------- the way back
-
 _SIZES, _CLOSE = ((10, 12), (20, 24), (40, 48)), 0.02  # of the levels; relative
 
 

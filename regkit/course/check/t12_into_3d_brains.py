@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regkit.course.check.answers import Words, entries
-from regkit.course.check.exercise import Exercise, Hint, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, Words, entries
 from regkit.data.brains import BrainPairs
 from regkit.images import Affine, Grid, Scan, resample, write_image
 
@@ -18,7 +17,6 @@ __all__ = ["faults", "faulty_files", "repaired", "trusted_scan"]
 
 FAULTS = ("flipped", "swapped", "spacing", "origin")
 _DEALT = {"first": "origin", "second": "flipped", "third": "spacing", "fourth": "swapped"}
-_FILE = {fault: name for name, fault in _DEALT.items()}
 SIZE = (58, 58, 36)
 SPACING = (3.5, 3.5, 5.0)  # mm
 ORIGIN = (28.5, 34.5, 16.5)  # the voxel at 0 mm
@@ -27,9 +25,8 @@ _RIGHT = np.diag([*SPACING, 1.0])
 _RIGHT[:3, 3] = -np.multiply(SPACING, ORIGIN)
 _CORNERS = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in SIZE))]).T
 
+
 # ---------------------------------------------------------------------------------------------- the files
-
-
 @cache
 def trusted_scan() -> Scan:
     """A synthetic head with a capsule of oil at its right temple; its affine is right."""
@@ -84,15 +81,12 @@ def _near(one: Affine, other: Affine) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- naming
-
-
 _words = Words(_DEALT, FAULTS, "a word for ")
 
 
-def _misnamed(fault: str, mistake: dict[str, str], look: str) -> Mistake:
-    """The mistake to give a file with this fault another one, as it is done with the words of `mistake`."""
-    name = _FILE[fault]
-    return Hint(f"{name}: {look}").to(lambda: {**_DEALT, **mistake}, lambda words: words[name] != fault)
+def _misnamed(name: str, **mistake: str) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+    """To give a file another fault than its own, as it is done with these words: for `Hint.to`."""
+    return lambda: {**_DEALT, **mistake}, lambda words: words[name] != _DEALT[name]
 
 
 faults = Exercise(
@@ -104,29 +98,22 @@ faults = Exercise(
         "the same twice": Hint("each fault occurs once: you gave one of them twice.").to(
             lambda: {**_DEALT, "first": "flipped"}, lambda words: len(set(words.values())) < len(FAULTS)
         ),
-        "shifted or small": _misnamed(
-            "origin",
-            {"first": "spacing", "third": "origin"},
-            "this head has the right size, stands upright, and has its capsule at the right. What is left?",
-        ),
-        "small or lying": _misnamed(
-            "spacing",
-            {"third": "swapped", "fourth": "spacing"},
-            "compare the length of this head with the trusted one; which entries of an affine set that?",
-        ),
-        "lying or mirrored": _misnamed(
-            "swapped",
-            {"second": "swapped", "fourth": "flipped"},
-            "in the plane across axis 2, where does the front of the brain point? No shift does that.",
-        ),
+        "shifted or small": Hint(
+            "first: this head has the right size, stands upright, and has its capsule at the right. What is left?"
+        ).to(*_misnamed("first", first="spacing", third="origin")),
+        "small or lying": Hint(
+            "third: compare the length of this head with the trusted one; which entries of an affine set that?"
+        ).to(*_misnamed("third", third="swapped", fourth="spacing")),
+        "lying or mirrored": Hint(
+            "fourth: in the plane across axis 2, where does the front of the brain point? No shift does that."
+        ).to(*_misnamed("fourth", second="swapped", fourth="flipped")),
         "another word": lambda: {**_DEALT, "first": "noise"},
         "one file only": lambda: {"first": "origin"},
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- repairing
-
-
 def _affines(answer: Any) -> dict[str, Affine]:
     affines = {name: np.asarray(each, dtype=float) for name, each in entries(_DEALT, answer, "an affine for ").items()}
     for name, each in affines.items():

@@ -12,8 +12,7 @@ import torch
 from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
 
-from regkit.course.check.answers import returned
-from regkit.course.check.exercise import Exercise, Hint, Mistake, Unanswered
+from regkit.course.check.exercise import Exercise, Hint, Mistake, Unanswered, returned
 from regkit.data import smooth_displacement
 from regkit.fields import invert
 
@@ -88,8 +87,6 @@ def _alike(tried: _Tried, other: _Tried) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- reference, mistakes
-
-
 def _transform(vectors: Array, fixed: Any, *, kind: type = np.float64, geometry: bool = True) -> Any:
     """Vectors (i, j, k, 3) as a transform."""
     import SimpleITK

@@ -14,8 +14,7 @@ from regkit.figures import paint, pixels
 from regkit.figures.pixels import FieldPlane, Picture, Plane
 from regkit.figures.planes import Place, highest
 from regkit.types import Displacement, Image, InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, State, Stops, Toggle
+from regkit.widgets import Control, Scene, State, Stops, Toggle, View
 
 _PIXELS = 320  # the longer side of a panel
 

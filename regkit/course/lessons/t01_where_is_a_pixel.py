@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import INK, PAPER, POINT, Limits, Picture, Plane
 from regkit.types import InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, Slider, State
+from regkit.widgets import Scene, Slider, State, View
 
 Point = tuple[float, float]  # along axis 0 and 1 of a plane, voxels
 _ZOOM = 56  # pixels a voxel in the close-up

@@ -15,9 +15,8 @@ from regkit.figures.paint import render_overlay, titled
 from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
 from regkit.types import Image, InputError, check_pair, spatial
+from regkit.widgets import Choice, Control, Scene, Slider, State, View
 from regkit.widgets.chart import Chart, paint
-from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State
 
 Similarity = Callable[[Image, Image], Tensor]
 

@@ -13,9 +13,8 @@ from regkit.fields import warp
 from regkit.figures.paint import grey
 from regkit.figures.pixels import LABELS, PAPER, Picture, intensity_limits, plane, stack
 from regkit.types import Displacement, InputError, Labels, Pair
+from regkit.widgets import Scene, State, Stops, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, State, Stops
 
 _TICKS = 60  # stops of the clock
 

@@ -19,13 +19,11 @@ from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plan
 from regkit.models import SPNet
 from regkit.models.spnet import half_voxel_off
 from regkit.types import Displacement, Image, InputError, Pair, spatial
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- there and back
-
 _WINDOW, _ZOOM = (12, 21), 21  # rows and columns of the close-up; pixels of a voxel in it
 _STOPS = 6  # places along a voxel's way, each way
 _DARK = 0.1  # of the range of intensities: background
@@ -201,8 +199,6 @@ def _close_up(out: FieldPlane, home: FieldPlane, target: Plane, limits: Limits) 
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     """What a network says at one level, on the full grid, in its voxels, (1, dim, *space).

@@ -16,10 +16,8 @@ from regkit.figures.planes import Cut, Place, highest
 from regkit.tools.compare import COLUMNS, Row
 from regkit.tools.methods import Method
 from regkit.types import InputError, Pair
-from regkit.widgets import chart
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View, chart
 from regkit.widgets.panels import Intensities, Panel, Quantities, Volume, make_panels
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 BLUE: Colour = (0, 114, 178)
@@ -38,7 +36,6 @@ def fitting(words: str, width: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the claims
-
 ALL = "all"
 HOLDS = {"those that hold": True, "those that do not": False}
 _VERDICTS = {True: ("yes", BLUE), False: ("no", ORANGE), None: ("open", pixels.INK)}
@@ -172,7 +169,6 @@ def render_evidence(evidence: Evidence) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- the board
-
 _SPREAD = 0.5  # of a column: how far its dots lie apart
 
 
@@ -231,7 +227,6 @@ def render_board(
 
 
 # ---------------------------------------------------------------------------------------------- the scoreboard
-
 OUTLINES, DIFFERENCE = "outlines of the labels", "difference"
 _CASES, _BOARDS = 16, 64  # that are remembered; a case of 64 x 80 x 64 voxels takes some MB
 

@@ -11,9 +11,7 @@ from regkit.figures.paint import render_grid, render_image
 from regkit.figures.pixels import Picture, integer_scale, intensity_limits, plane, stack
 from regkit.training import History
 from regkit.types import InputError, Pair
-from regkit.widgets import static
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, Slider, State
+from regkit.widgets import Scene, Slider, State, View, static
 
 
 class TimeLapse(View):

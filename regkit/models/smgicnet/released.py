@@ -65,8 +65,6 @@ def check(levels: int, symmetric: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- networks
-
-
 class FirstNetwork(CoarseNetwork):
     """Level 1: its first block serves at both sizes, its skip convolution twice."""
 
@@ -151,8 +149,6 @@ def networks(dim: Dim, in_channels: int, width: int, attention: bool, weighting:
 
 
 # ---------------------------------------------------------------------------------------------- the flow
-
-
 def integrate(velocity: Displacement, factor: float) -> tuple[Displacement, Displacement]:
     """Seven squarings u(x) + u(x + factor u(x)), a composition for factor 1 only, and what passes for the inverse."""
     squared = exponential(velocity, composition=lambda first, then: then + warp(first, factor * then))
@@ -175,8 +171,6 @@ def false_inverse(velocity: Displacement) -> Displacement:
 
 
 # ---------------------------------------------------------------------------------------------- the objective
-
-
 def losses(
     model: SMGICNet, registration: SMGICRegistration, bands: list[Tensor], *, stage: int = LEVELS
 ) -> dict[str, Tensor]:

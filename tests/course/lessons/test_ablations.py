@@ -73,8 +73,6 @@ def train(view):
 
 
 # ---------------------------------------------------------------------------------------------- switches
-
-
 def test_switches_come_from_the_signature_with_the_default_first():
     assert switches(Tiny) == {"bias": (True, False), "kernel": (3, 1)}
 
@@ -94,8 +92,6 @@ def test_spnet_offers_the_rows_of_its_table():
 
 
 # ---------------------------------------------------------------------------------------------- results on the disk
-
-
 def test_a_result_is_found_again_to_the_bit(tmp_path):
     kept = study(tmp_path).train({"bias": False})
     found = study(tmp_path).find({"bias": False})
@@ -160,8 +156,6 @@ def test_the_numbers_are_those_of_metrics():
 
 
 # ---------------------------------------------------------------------------------------------- the panel
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_training_shows_keeps_and_finds(tmp_path, dim):
     view = panel(tmp_path, dim)
@@ -252,8 +246,6 @@ def test_a_switch_that_is_held_still_is_not_offered(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- the shipped studies
-
-
 SHIPPED = {  # the switches that are offered, and a combination that nobody has trained
     "spnet": (
         ["integrate", "image_encoding", "feature_warping", "symmetric", "bidirectional", "average"],

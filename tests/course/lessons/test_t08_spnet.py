@@ -47,8 +47,6 @@ def test_what_the_controls_change():
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
-
-
 @pytest.mark.parametrize("shape", [SHAPE, (13, 18, 9)])
 def test_the_velocity_is_half_the_difference_of_the_answers(shape):
     model, pair = network(len(shape)), pair_of(shape)
@@ -104,8 +102,6 @@ def test_the_button_goes_to_the_extreme_in_either_order_of_the_images():
 
 
 # ---------------------------------------------------------------------------------------------- there and back
-
-
 AGAIN, INVERSE = t08_spnet._WAYS
 
 
@@ -194,8 +190,6 @@ def test_networks_without_two_answers_or_a_velocity_are_refused():
 
 
 # ---------------------------------------------------------------------------------------------- the exercise
-
-
 def test_what_a_switch_buys_is_what_the_stored_results_say():
     steps = {"MIE": ("w/o MIE", "reference"), "FW": ("w/o FW", "reference"), "BE": ("SS", "SS+BE")}
     steps["BA"] = ("SS+BE", "reference")

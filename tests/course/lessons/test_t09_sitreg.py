@@ -111,8 +111,6 @@ def test_an_item_of_a_batch_meets():
 
 
 # ---------------------------------------------------------------------------------------------- iterations
-
-
 @pytest.mark.parametrize("solver", t09_sitreg.SOLVERS)
 def test_iterations_end_where_invert_does_and_errors_are_those_of_the_composition(solver):
     displacement = controls(0.99)[:1]
@@ -174,8 +172,6 @@ def test_bad_input_is_refused(make, words):
 
 
 # ---------------------------------------------------------------------------------------------- the exercises
-
-
 @pytest.mark.parametrize(
     "update",
     [

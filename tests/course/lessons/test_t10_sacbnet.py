@@ -63,8 +63,6 @@ def test_every_level_has_a_stand_as_the_network_found_it():
 
 
 # ---------------------------------------------------------------------------------------------- the cluster map
-
-
 def test_clusters_are_numbered_from_dark_to_bright_and_keep_their_attention():
     model = network(clusters=5)
     stood = t10_sacbnet.stands(model, pair().moving, pair().fixed)
@@ -135,8 +133,6 @@ def test_the_networks_own_number_may_be_too_many_for_the_coarsest_level():
 
 
 # ---------------------------------------------------------------------------------------------- the microscope
-
-
 def stood():
     both = pair()
     return t10_sacbnet.stands(network(), both.moving, both.fixed)
@@ -196,8 +192,6 @@ def test_an_item_of_a_batch_and_no_volumes():
 
 
 # ---------------------------------------------------------------------------------------------- cells
-
-
 def test_cells_have_the_tables_colours_and_numbers_on_them():
     values = np.array([[0.0, 1.0], [0.5, 0.25]])
     plain = render_cells(values, table=SHARES, limits=(0, 1), side=40, words=None)
@@ -213,8 +207,6 @@ def test_an_arrow_is_drawn_however_short(tip):
 
 
 # ---------------------------------------------------------------------------------------------- the exercise
-
-
 def test_the_exercise_is_right_by_the_law_that_it_teaches():
     numbers = check.one_cluster()
     kernel, bias = check.plain_convolution.reference()(*numbers[1:])

@@ -48,8 +48,6 @@ def grow(item=0, batch=2):
 
 
 # ---------------------------------------------------------------------------------------------- the level stack
-
-
 def test_what_the_controls_change():
     view = stack()
     drive(view, {"level": "both", "swapped": "both"})
@@ -131,8 +129,6 @@ def test_a_gate_has_the_colours_of_its_key_whatever_the_image(gate):
 
 
 # ---------------------------------------------------------------------------------------------- growing
-
-
 def test_the_dice_is_that_of_labels_resampled_once():
     view, given = grow(), pair(2)
     moving = fields.warp(given.moving, shift(5).expand(2, -1, -1, -1))
@@ -185,8 +181,6 @@ def test_bad_input_is_refused(networks, stops, labels):
 
 
 # ---------------------------------------------------------------------------------------------- the exercises
-
-
 def test_the_way_back_undoes_the_way_there():
     back = check.way_back.reference()(check.three_levels())
     first, second, third = check.three_levels()

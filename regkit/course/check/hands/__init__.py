@@ -11,10 +11,10 @@ every later cell runs, and *show me* unfolds it. The solution is written once, i
 instructor's notebook has it in place of the blanks. A mistake is what one gets by writing one text in place of another:
 
     @by_hand("...", praise="...", calls=_two_fields, otherwise="...", mistakes={
-        "added": ("regkit.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."), ...
+        "added": ("fields.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."), ...
     })
     def compose_by_hand(u, v):
-        return v + regkit.warp(u, v)
+        return v + fields.warp(u, v)
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import function_of
-from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict, is_blank
+from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict, function_of, is_blank
 
 Function = Callable[..., Any]
 Calls = Callable[[], Sequence[tuple[Any, ...]]]  # makes the arguments of some calls

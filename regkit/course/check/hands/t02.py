@@ -2,7 +2,6 @@
 
 import torch
 
-import regkit
 from regkit import fields
 from regkit.course.check.hands import by_hand
 
@@ -94,23 +93,23 @@ def _two_fields():
     calls=_two_fields,
     mistakes={
         "added": (
-            "regkit.warp(u, v)",
+            "fields.warp(u, v)",
             "u",
             "displacements do not add: u is wanted at x + v(x), not at x. Warp u by v.",
         ),
         "other order": (
-            "v + regkit.warp(u, v)",
-            "u + regkit.warp(v, u)",
+            "v + fields.warp(u, v)",
+            "u + fields.warp(v, u)",
             "this is compose(v, u). The last warp looks first: start with v, and read u where it leads.",
         ),
-        "warped alone": ("v + regkit", "regkit", "this is u where v leads. The way there, v itself, is missing."),
-        "v warped": ("regkit.warp(u, v)", "regkit.warp(v, v)", "u does not occur: what is read at x + v(x) is u."),
+        "warped alone": ("v + fields", "fields", "this is u where v leads. The way there, v itself, is missing."),
+        "v warped": ("fields.warp(u, v)", "fields.warp(v, v)", "u does not occur: what is read at x + v(x) is u."),
     },
-    otherwise="compose(u, v)(x) = v(x) + u(x + v(x)), and u(x + v(x)) is regkit.warp(u, v).",
+    otherwise="compose(u, v)(x) = v(x) + u(x + v(x)), and u(x + v(x)) is fields.warp(u, v).",
 )
 def compose_by_hand(u, v):
     """One displacement for two warps, first by u and then by v; all (1, 2, H, W), voxels."""
-    return v + regkit.warp(u, v)
+    return v + fields.warp(u, v)
 
 
 def _labels():
@@ -126,13 +125,13 @@ def _labels():
     calls=_labels,
     mistakes={
         "numbers mixed": (
-            "names[regkit.warp(masks, u).argmax(dim=1, keepdim=True)]",
-            "regkit.warp(labels.float(), u).round()",
+            "names[fields.warp(masks, u).argmax(dim=1, keepdim=True)]",
+            "fields.warp(labels.float(), u).round()",
             "this mixes the labels' numbers: between 1 and 3 lies no 2. Warp the masks.",
         ),
         "a mask's number": (
-            "names[regkit.warp(masks, u).argmax(dim=1, keepdim=True)]",
-            "regkit.warp(masks, u).argmax(dim=1, keepdim=True)",
+            "names[fields.warp(masks, u).argmax(dim=1, keepdim=True)]",
+            "fields.warp(masks, u).argmax(dim=1, keepdim=True)",
             "this is the number of the mask, from 0 on. Its label is `names` at that number.",
         ),
         "smallest": ("argmax", "argmin", "this is the label with the smallest share."),
@@ -141,14 +140,14 @@ def _labels():
             ".amax(dim=1, keepdim=True).long()",
             "this is how large the share is. Whose it is says argmax.",
         ),
-        "not warped": ("regkit.warp(masks, u)", "masks", "nothing moves here: warp the masks by u."),
+        "not warped": ("fields.warp(masks, u)", "masks", "nothing moves here: warp the masks by u."),
     },
-    otherwise="regkit.warp(masks, u) has the share of each label in axis 1; argmax says whose is largest.",
+    otherwise="fields.warp(masks, u) has the share of each label in axis 1; argmax says whose is largest.",
 )
 def largest_by_hand(labels, u, names):
     """Warp labels by the largest share. labels: (1, 1, H, W), of `names`; u: (1, 2, H, W), voxels."""
     masks = (labels == names.view(1, -1, 1, 1)).float()  # (1, names, H, W)
-    return names[regkit.warp(masks, u).argmax(dim=1, keepdim=True)]
+    return names[fields.warp(masks, u).argmax(dim=1, keepdim=True)]
 
 
 def _points():

@@ -2,7 +2,6 @@
 
 import torch
 
-import regkit
 from regkit import fields
 from regkit.course.check.hands import by_hand
 
@@ -50,26 +49,26 @@ def follow_by_hand(velocity, place, steps):
     mistakes={
         "not scaled": (" / 2**squarings", "", "2^K steps of the whole velocity go 2^K times too far: divide it first."),
         "scaled by K": ("2**squarings", "squarings", "K squarings make 2^K steps, not K: divide by 2^K."),
-        "doubled": ("regkit.compose(u, u)", "u + u", "displacements do not add: the second is wanted where u leads."),
+        "doubled": ("fields.compose(u, u)", "u + u", "displacements do not add: the second is wanted where u leads."),
         "with the velocity": (
-            "regkit.compose(u, u)",
-            "regkit.compose(u, velocity)",
+            "fields.compose(u, u)",
+            "fields.compose(u, velocity)",
             "u is composed with the velocity. A squaring composes u with itself.",
         ),
         "one step more": (
-            "regkit.compose(u, u)",
-            "regkit.compose(u, velocity / 2**squarings)",
+            "fields.compose(u, u)",
+            "fields.compose(u, velocity / 2**squarings)",
             "this adds one small step each time. A squaring composes u with itself, and doubles the steps.",
         ),
-        "undone": ("regkit.compose(u, u)", "regkit.compose(u, -u)", "there and back: compose u with itself."),
+        "undone": ("fields.compose(u, u)", "fields.compose(u, -u)", "there and back: compose u with itself."),
     },
-    otherwise="the first displacement is velocity / 2**squarings; each squaring is regkit.compose(u, u).",
+    otherwise="the first displacement is velocity / 2**squarings; each squaring is fields.compose(u, u).",
 )
 def exponential_by_hand(velocity, squarings=7):
     """The displacement after one unit of time, (1, 2, H, W), voxels."""
     u = velocity / 2**squarings
     for _ in range(squarings):
-        u = regkit.compose(u, u)
+        u = fields.compose(u, u)
     return u
 
 
@@ -79,23 +78,23 @@ def exponential_by_hand(velocity, squarings=7):
     calls=lambda: [(_field(2, 0.15), 40)],
     mistakes={
         "under the feet": (
-            "-regkit.warp(u, z)",
+            "-fields.warp(u, z)",
             "-u",
             "this is -u again: the arrow under your feet. u is to be read at x + z(x).",
         ),
-        "no minus": ("-regkit.warp(u, z)", "regkit.warp(u, z)", "this follows the arrow. The way back is against it."),
+        "no minus": ("-fields.warp(u, z)", "fields.warp(u, z)", "this follows the arrow. The way back is against it."),
         "read at x - z": ("warp(u, z)", "warp(u, -z)", "this reads u at x - z(x). Read it at x + z(x)."),
         "z read": ("warp(u, z)", "warp(z, u)", "this reads z where u leads. u is to be read where z leads."),
-        "added": ("z = -regkit", "z = z - regkit", "the new z replaces the old one. It is not added to it."),
+        "added": ("z = -fields", "z = z - fields", "the new z replaces the old one. It is not added to it."),
     },
     otherwise="begin with zeros, or with -u. The equation z(x) = -u(x + z(x)) gives the better guess from the old one; "
-    "regkit.warp(u, z) reads u at x + z(x).",
+    "fields.warp(u, z) reads u at x + z(x).",
 )
 def invert_by_hand(u, iterations=50):
     """z with z(x) = -u(x + z(x)): the displacement of the inverse. u, z: (1, 2, H, W), voxels."""
     z = -u
     for _ in range(iterations):
-        z = -regkit.warp(u, z)
+        z = -fields.warp(u, z)
     return z
 
 
@@ -106,13 +105,13 @@ def invert_by_hand(u, iterations=50):
     mistakes={
         "other order": ("compose(u, z)", "compose(z, u)", "here φ goes first, and ψ second. ψ has to go first."),
         "added": (
-            "regkit.compose(u, z)",
+            "fields.compose(u, z)",
             "u + z",
             "u is read at x here. It is wanted where z has led: displacements do not add, they compose.",
         ),
         "one way": (
-            "regkit.compose(u, z)",
-            "regkit.warp(u, z)",
+            "fields.compose(u, z)",
+            "fields.warp(u, z)",
             "this is the way back alone: the way there, z, is missing.",
         ),
         "one number": (
@@ -123,9 +122,9 @@ def invert_by_hand(u, iterations=50):
         "summed": (".norm(dim=1)", ".abs().sum(dim=1)", "the length of (3, 4) is 5, not 7."),
         "not measured": (".norm(dim=1)", "", "this is the arrow from home. Its length is wanted, one number a voxel."),
     },
-    otherwise="regkit.compose(u, z)(x) = z(x) + u(x + z(x)); dimension 1 has the two components of each arrow.",
+    otherwise="fields.compose(u, z)(x) = z(x) + u(x + z(x)); dimension 1 has the two components of each arrow.",
 )
 def round_trip_by_hand(u, z):
     """|φ(ψ(x)) - x|, voxels, (1, H, W): ψ(x) = x + z(x) goes first, then φ(x) = x + u(x). u, z: (1, 2, H, W)."""
-    error = regkit.compose(u, z)
+    error = fields.compose(u, z)
     return error.norm(dim=1)

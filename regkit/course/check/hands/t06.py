@@ -3,12 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-import regkit
-from regkit import losses
+from regkit import fields, losses
 from regkit.course.check.hands import by_hand
 from regkit.types import Registration
 
-__all__ = ["dice_by_hand", "loss_by_hand", "train_by_hand"]
+__all__ = ["dice_by_hand", "registration_loss_by_hand", "train_by_hand"]
 
 
 class _Network(torch.nn.Module):
@@ -20,7 +19,7 @@ class _Network(torch.nn.Module):
 
     def forward(self, moving, fixed):
         velocity = F.conv2d(torch.cat([moving, fixed], 1), self.weight, padding=1)
-        return Registration(regkit.exponential(velocity, steps=2), velocity=velocity)
+        return Registration(fields.exponential(velocity, steps=2), velocity=velocity)
 
 
 def _network_and_images():
@@ -37,13 +36,13 @@ def _found_and_images():
 
 def registration_loss(found, moving, fixed, weight=0.002):
     """Misfit + λ · roughness, one number. found: a Registration; images: (B, 1, H, W)."""
-    warped = regkit.warp(moving, found.displacement)
+    warped = fields.warp(moving, found.displacement)
     misfit = ((warped - fixed) ** 2).mean()
     return misfit + weight * losses.diffusion(found.velocity)
 
 
 # a function that another solution calls keeps a name of its own
-loss_by_hand = by_hand(
+registration_loss_by_hand = by_hand(
     "Write the three lines: the warped images, the misfit, and the loss.",
     praise="the loss of tutorials 04 and 05. No true field occurs in it.",
     calls=_found_and_images,
@@ -124,7 +123,7 @@ def _masks():
 
 @by_hand(
     "Write the three lines: the common voxels, the voxels of both masks, and Dice; one number for each pair.",
-    praise="1 where both masks are the same, 0 where they have no voxel in common.",
+    praise="Dice is 1 where both masks are the same, and 0 where they have no voxel in common.",
     calls=_masks,
     mistakes={
         "not doubled": (
