@@ -89,10 +89,11 @@ def _has_edges(*scans: Scan) -> bool:
 
 
 def _images(moving: Scan, fixed: Scan) -> list[Tensor]:
-    """What is compared: the two images; where one's field of view ends, each with it as a second channel."""
+    """What is compared: two images; where a field of view ends, less their background, and with it as a channel."""
     if not _has_edges(moving, fixed):
         return [moving.tensor, fixed.tensor]
-    return [torch.cat([scan.tensor, _inside(scan).to(scan.tensor)], 1) for scan in (moving, fixed)]
+    both = ((scan.tensor - (scan.background or 0.0), _inside(scan).to(scan.tensor)) for scan in (moving, fixed))
+    return [torch.cat(each, 1) for each in both]
 
 
 def _inside(scan: Scan) -> Tensor:
