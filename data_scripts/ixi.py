@@ -1,12 +1,12 @@
 """IXI: TransMorph's 576 aligned brains with an atlas (SACB-Net), or 314 brains without alignment (SM-GICNet)."""
 
-import io
-import pickle
+import pickletools
 import random
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -64,37 +64,102 @@ UNALIGNED = Variant(
     options={"spacing": 2.0},
 )
 
-_MAKERS: list[Any] = [np.ndarray, np.dtype, np.zeros(1).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]]
-_ALLOWED = {maker.__name__: maker for maker in _MAKERS}
+_LARGEST = 2**30  # bytes of a file with one scan: TransMorph's have 110 million at most
+_MOST_STEPS = 1000  # of a pickle: two arrays take fewer than 100
+_VALUE = re.compile(r"(SHORT_)?(BIN)?(INT|BYTES|UNICODE|STRING)[128]?|BYTEARRAY8|LONG[14]")
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_MARK = object()
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads numpy arrays, and refuses everything that could run code."""
+class _Made:
+    """What a pickle wants to have made: by which name, from which arguments, with which state. Nothing is made."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle asks for, if an array is made of it."""
-        if module.split(".")[0] == "numpy" and name in _ALLOWED:
-            return _ALLOWED[name]
-        if (module, name) == ("_codecs", "encode"):  # how older pickles write bytes
-            return lambda text, encoding: text.encode(encoding)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+    def __init__(self, name: str) -> None:
+        self.name, self.arguments, self.state = name, (), ()  # type: tuple[str, Any, Any]
+
+
+def _unpacked(data: bytes) -> Any:
+    """The values in a pickle, and descriptions (`_Made`) of the rest: no name is looked up, nothing is called."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+
+    def marked() -> tuple[Any, ...]:
+        place = len(stack) - 1 - stack[::-1].index(_MARK)
+        values = tuple(stack[place + 1 :])
+        del stack[place:]
+        return values
+
+    for step, (opcode, found, _) in enumerate(pickletools.genops(data)):
+        name, argument = opcode.name, cast(Any, found)
+        if step > _MOST_STEPS:
+            raise ValueError(f"more than {_MOST_STEPS} steps")
+        if name in ("PROTO", "FRAME", "STOP"):
+            continue
+        if _VALUE.fullmatch(name):
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "TUPLE":
+            stack.append(marked())
+        elif name in ("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1]) if name != "EMPTY_TUPLE" else 0
+            stack[len(stack) - count :] = [tuple(stack[len(stack) - count :])]
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+        elif name == "GLOBAL":
+            stack.append(argument.replace(" ", "."))
+        elif name == "STACK_GLOBAL":
+            stack[-2:] = [f"{stack[-2]}.{stack[-1]}"]
+        elif name == "REDUCE":
+            made = _Made(stack[-2])
+            made.arguments = stack[-1]
+            stack[-2:] = [made]
+        elif name == "BUILD" and isinstance(stack[-2], _Made):
+            state = stack.pop()
+            stack[-1].state = state
+        else:
+            raise ValueError(f"it asks for {name}")
+    return stack.pop()
+
+
+def _array(made: Any) -> np.ndarray:
+    """An array from what a pickle says of it: bytes, a type of plain numbers, sizes; no other way leads to one."""
+    kind = made.name.rpartition(".")[2] if isinstance(made, _Made) else "another value"
+    if kind == "_reconstruct":
+        _, shape, dtype, is_fortran, content = made.state
+        order = "F" if is_fortran else "C"
+    elif kind == "_frombuffer":
+        content, dtype, shape, order = made.arguments
+    else:
+        raise ValueError(f"it asks for {made.name if isinstance(made, _Made) else type(made).__name__}")
+    if isinstance(content, _Made) and content.name == "_codecs.encode":  # how older pickles write bytes
+        content = content.arguments[0].encode("latin-1")
+    code, sign = str(dtype.arguments[0]), str(dtype.state[1])
+    if dtype.name != "numpy.dtype" or not re.fullmatch("[iuf][1248]|b1", code) or sign not in "<>|=":
+        raise ValueError(f"it asks for numbers of the type {sign}{code}"[:80])
+    return np.frombuffer(content, sign + code).reshape(shape, order="F" if order == "F" else "C")
 
 
 def read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image and labels of one of TransMorph's files, without running what a pickle may ask for.
+    """Image and labels of one of TransMorph's files, by a reader that knows bytes, types and sizes alone.
 
     Raises:
-        DatasetError: it is damaged, or holds more than two arrays.
+        DatasetError: it is damaged, or holds more than two arrays of plain numbers.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(path.read_bytes())).load()
-        image, labels = (np.asarray(array) for array in content)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        image, labels = (_array(each) for each in _unpacked(path.read_bytes()))
+        return image.astype(np.float32), np.rint(labels).astype(np.int64)
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise DatasetError(
-            f"a scan must be a pickle of two arrays and nothing else, received {path} ({error}); it was not run: fetch "
-            f"it again."
+            f"a scan must be a pickle of two arrays and nothing else, received {path} ({str(error)[:200]}); it was not "
+            f"run: fetch it again."
         ) from error
-    return image.astype(np.float32), np.rint(labels).astype(np.int64)
 
 
 def listed(files: Files, variant: Variant) -> list[Case]:

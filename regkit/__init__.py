@@ -14,7 +14,7 @@ compute: the compact library
     optimise     one pair without a network; refinement of what a network found
 data
     data         shapes and deformations with known answers, vessels, brains, benchmarks
-    images       scans in files: read, write, resample; itk, transforms: maps; points: landmarks; folders: datasets
+    images       scans in files: read, write, resample; headers: where; itk, transforms: maps; points; folders
 look
     figures      static plots; pixels, paint, planes: what pictures are made of
 use

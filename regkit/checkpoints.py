@@ -6,26 +6,32 @@ the model reached. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+import reprlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors
 import safetensors.torch
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from regkit import models
 from regkit._core import __version__
-from regkit._core.files import State, fill, write_atomically
+from regkit._core.files import fill, write_atomically
+from regkit._core.records import check_form, parsed
+from regkit._core.records import digest as _digest
+from regkit.models.layers import Network
 from regkit.models.official import load_official, rename
-from regkit.types import InputError, InputTypeError, MissingFileError
+from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
-__all__ = ["describe", "load", "load_official", "rename", "save"]
+__all__ = ["describe", "load", "load_official", "rename", "restate", "save"]
 
 FORMAT = 1
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | None = None, command: str = "") -> None:
@@ -45,7 +51,7 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
             "put @configured above its class, and save the model itself, not what wraps it",
         )
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    description = {
+    texts = {
         "format": str(FORMAT),
         "regkit": __version__,
         "model": type(model).__name__,
@@ -54,10 +60,41 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
         "command": command,
         "sha256": _digest(tensors),
     }
-    write_atomically(path, safetensors.torch.save(tensors, description))
+    write_atomically(path, _content(tensors, texts))
 
 
-def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> Any:
+def restate(path: Path | str, metrics: Mapping[str, float]) -> None:
+    """Write what a stored model reached into its file, which was kept before it was judged; all else stays.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `load` and `save`.
+    """
+    describe(path)
+    texts = _metadata(Path(path)) | {"metrics": json.dumps(dict(metrics))}
+    write_atomically(path, _content(safetensors.torch.load(Path(path).read_bytes()), texts))
+
+
+def _content(tensors: Mapping[str, Tensor], texts: dict[str, str]) -> bytes:
+    """The file; its metadata have a checksum, and are sorted: safetensors orders them otherwise each time."""
+    texts.pop("metadata_sha256", None)
+    content = safetensors.torch.save(dict(tensors), texts | {"metadata_sha256": _digest(texts)})
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
+
+
+@overload
+def load(path: Path | str) -> Network[Registration]: ...
+
+
+@overload
+def load(path: Path | str, *, make: Callable[..., Model]) -> Model: ...
+
+
+def load(path: Path | str, *, make: Callable[..., Any] | None = None) -> Any:
     """The model that `save` wrote, on the CPU and in evaluation mode (to train it further: `model.train()`).
 
     make: the model's class where it is none of `regkit.models`. Lists among its arguments come back as tuples.
@@ -69,24 +106,42 @@ def load(path: Path | str, *, make: Callable[..., nn.Module] | None = None) -> A
     tensors = safetensors.torch.load(Path(path).read_bytes())
     if _digest(tensors) != description["sha256"]:
         raise InputError("weights must have the checksum that their file states", path, "fetch it again")
-    constructor = make or getattr(models, description["model"], None)
-    if constructor is None or constructor.__name__ != description["model"]:
+    constructor: Any = make or getattr(models, description["model"], None)
+    if getattr(constructor, "__name__", "") != description["model"] or not (make or isinstance(constructor, type)):
         raise InputError(
             "a model is made by its own class",
-            f"{path} of a {description['model']} for "
-            f"{'regkit.models' if constructor is None else constructor.__name__}",
+            f"{path} of a {description['model']} for {getattr(make, '__name__', 'regkit.models')}",
             "give its class as `make`",
         )
+    arguments = description["arguments"]
     try:
-        model = constructor(**description["arguments"])
-    except TypeError as error:
+        with _at_most(4 * sum(map(Tensor.numel, tensors.values())) + 2**20):
+            model = constructor(**arguments)
+    except Exception as error:  # arguments can be wrong in any way
         raise InputError(
             "a model is made again with the arguments it was saved with",
-            f"{path} with {description['arguments']} ({error})",
+            f"{path} with {reprlib.repr(arguments)} ({error})",
             f"use regkit {description['regkit']}, which wrote it",
         ) from error
     fill(model, tensors, str(path))
     return model.eval()
+
+
+@contextlib.contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Refuse more weights than this before they are filled: a file may ask for a network of any size."""
+    made, here = [0], threading.get_ident()
+
+    def add(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        made[0] += parameter.numel() if threading.get_ident() == here else 0
+        if made[0] > count:
+            raise MemoryError(f"more weights than the file holds, at {type(module).__name__}.{name}")
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def describe(path: Path | str) -> dict[str, Any]:
@@ -98,23 +153,31 @@ def describe(path: Path | str) -> dict[str, Any]:
         FileNotFoundError, ValueError: as `load`.
     """
     metadata = _metadata(Path(path))
-    if metadata.get("format", "").isdigit() and int(metadata["format"]) > FORMAT:
+    if metadata.get("format", "").isdecimal() and int(metadata["format"]) > FORMAT:
         raise InputError(
             f"regkit {__version__} reads files up to format {FORMAT}",
             f"{path} of format {metadata['format']}, written by regkit {metadata.get('regkit')}",
             "update regkit",
         )
+    remedy = "load what regkit.checkpoints.save wrote, or fetch it again"
+    if missing := [name for name in (*_FORMS, "regkit", "model", "sha256") if name not in metadata]:
+        raise InputError("a model's file must name its model", f"{path}, which lacks {missing}", remedy)
+    if metadata.pop("metadata_sha256", None) not in (None, _digest(metadata)):
+        raise InputError("metadata must have the checksum that their file states", path, remedy)
+    origin = f"the metadata of {path}"
+    found = {name: parsed(metadata[name], form, origin, remedy, name) for name, form in _FORMS.items()}
+    spacing = found["metrics"].get("spacing", 1)
+    check_form(spacing, float, origin, remedy, "spacing")
+    if spacing <= 0:
+        raise InputError("spacing must be positive", f"{spacing} in {origin}", remedy)
     try:
-        parsed = {name: json.loads(metadata[name]) for name in ("format", "arguments", "metrics")}
-        texts = {name: metadata[name] for name in ("regkit", "model", "sha256")}
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            "a model's file must name its model",
-            f"{path}, which holds only {sorted(metadata)}",
-            "load what regkit.checkpoints.save wrote",
-        ) from error
-    texts["command"] = metadata.get("command", "")
-    return {**parsed, **texts, "arguments": {name: _tuples(value) for name, value in parsed["arguments"].items()}}
+        found["arguments"] = {name: _tuples(value) for name, value in found["arguments"].items()}
+    except RecursionError as error:
+        raise InputError("arguments must not be nested so deep", origin, remedy) from error
+    return {**found, **{name: metadata.get(name, "") for name in ("regkit", "model", "command", "sha256")}}
+
+
+_FORMS = {"format": int, "arguments": {str: object}, "metrics": {str: object}}
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -133,13 +196,3 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
-
-
-def _digest(tensors: State) -> str:
-    """One checksum of all names, types, shapes and values."""
-    checksum = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        checksum.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        checksum.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return checksum.hexdigest()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import cos, radians, sin
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,20 +28,23 @@ from regkit._core.jacobian import jacobian_determinant
 from regkit._core.sampler import Interpolation, Padding
 from regkit.types import (
     Coordinates,
+    Count,
     Displacement,
     Image,
     InputError,
     Labels,
+    Matrix,
+    Points,
+    Whole,
     at_least_float32,
     check_displacement,
     check_finite,
-    check_image,
-    check_labels,
     check_option,
     check_same_batch,
     check_same_grid,
     check_values,
     choose,
+    guard,
     spatial,
 )
 
@@ -85,7 +88,6 @@ def sample(
     Raises:
         TypeError, ValueError: wrong shapes, dtypes, devices or values.
     """
-    check_image(image)
     check_displacement(coordinates, "coordinates")
     check_same_batch(image, coordinates, ("image", "coordinates"))
     if image.dim() != coordinates.dim() or image.device != coordinates.device:
@@ -94,7 +96,6 @@ def sample(
             f"shapes {tuple(image.shape)} on {image.device} and {tuple(coordinates.shape)} on {coordinates.device}",
             "bring them together first",
         )
-    _check_options(mode, padding)
     check_values(image=image, coordinates=coordinates)
     return sampler.sample(image, coordinates, mode=mode, padding=padding)
 
@@ -109,10 +110,7 @@ def warp(
     Raises:
         TypeError, ValueError: different grids or devices, integer images (use `warp_labels`), NaN.
     """
-    check_image(image)
-    check_displacement(displacement)
     check_same_grid(image, displacement, ("image", "displacement"))
-    _check_options(mode, padding)
     check_values(image=image, displacement=displacement)
     return sampler.warp(image, displacement, mode=mode, padding=padding)
 
@@ -125,8 +123,6 @@ def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
     Raises:
         TypeError, ValueError: labels that are not integers, different grids or devices, NaN.
     """
-    check_labels(labels)
-    check_displacement(displacement)
     check_same_grid(labels, displacement, ("labels", "displacement"))
     check_finite(displacement, "displacement")  # on a GPU too: NaN would be an index
     displacement = at_least_float32(displacement.detach())
@@ -139,7 +135,7 @@ def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
     return labels.flatten(2).expand(batch, 1, -1).gather(2, index).unflatten(2, spatial(labels))
 
 
-def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
+def warp_points(points: Points, displacement: Displacement) -> Tensor:
     """Carry points forward: p ↦ p + u(p), from the fixed grid to the moving grid (opposite to the pull of `warp`).
 
     points: (B, N, dim), voxels of the fixed grid. Returns (B, N, dim), voxels of the moving grid.
@@ -147,7 +143,6 @@ def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
     Raises:
         TypeError, ValueError: the points' shape, batch or device does not fit the displacement.
     """
-    check_displacement(displacement)
     dim = displacement.shape[1]
     if points.dim() != 3 or points.shape[2] != dim:
         raise InputError(
@@ -157,11 +152,6 @@ def warp_points(points: Tensor, displacement: Displacement) -> Tensor:
         )
     places = points.movedim(-1, 1).unflatten(2, (-1, *[1] * (dim - 1)))  # (B, dim, N, 1[, 1])
     return points + sample(at_least_float32(displacement), places).flatten(2).movedim(1, -1)
-
-
-def _check_options(mode: str, padding: str) -> None:
-    check_option("mode", mode, get_args(Interpolation))
-    check_option("padding", padding, get_args(Padding))
 
 
 # ---------------------------------------------------------------------------------------------- the group of maps
@@ -176,10 +166,7 @@ def compose(first: Displacement, then: Displacement, *, padding: Padding = "bord
     Raises:
         TypeError, ValueError: not two displacements on one grid, NaN.
     """
-    check_displacement(first, "first")
-    check_displacement(then, "then")
     check_same_grid(first, then, ("first", "then"))
-    _check_options("linear", padding)
     check_values(first=first, then=then)
     return sampler.compose(first, then, padding=padding)
 
@@ -187,7 +174,7 @@ def compose(first: Displacement, then: Displacement, *, padding: Padding = "bord
 def exponential(
     velocity: Displacement,
     *,
-    steps: int = 7,
+    steps: Whole = 7,
     composition: Callable[[Displacement, Displacement], Displacement] = sampler.compose,
 ) -> Displacement:
     """Integrate a stationary velocity over unit time by scaling and squaring.
@@ -199,9 +186,6 @@ def exponential(
     Raises:
         TypeError, ValueError: not a displacement, NaN, a negative number of steps.
     """
-    check_displacement(velocity, "velocity")
-    if steps < 0:
-        raise InputError("steps must be 0 or more", steps, "7 is usual")
     check_values(velocity=velocity)
     return sampler.exponential(velocity, steps=steps, composition=composition)
 
@@ -226,7 +210,6 @@ def invert(
         TypeError, ValueError: not a displacement, NaN, options out of range.
     Source: deformation inversion layer (SITReg, section 3.3); Anderson acceleration: Walker and Ni, 2011.
     """
-    check_displacement(displacement)
     check_finite(displacement, "displacement")
     if tolerance <= 0 or max_iterations < 2:
         raise InputError(
@@ -237,15 +220,16 @@ def invert(
     return inversion.invert(displacement, tolerance=tolerance, max_iterations=max_iterations, method=method)
 
 
-def difference(field: Tensor, axis: int) -> Tensor:
+def difference(field: Image, axis: int) -> Tensor:
     """Central difference along a spatial axis, one-sided at both ends; same shape, change per voxel."""
+    check_option("axis", axis, range(field.dim() - 2))
     return double_difference(field, axis) / 2
 
 
 # ---------------------------------------------------------------------------------------------- affine maps
 
 
-def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Displacement:
+def affine_displacement(matrix: Matrix, shape: Sequence[Count]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
     matrix: (B, dim, dim + 1), the columns of A and then t; voxels, axes in array order. Returns (B, dim, *shape).
@@ -256,7 +240,7 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Displacement:
     return _affine_displacement_at(identity(shape, like=matrix), matrix, shape)
 
 
-def move_affinely(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Coordinates:
+def move_affinely(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Coordinates:
     """φ(x) = A (x - c) + c + t at any positions x; matrix, centre and errors as of `affine_displacement`.
 
     coordinates: (B or 1, dim, *any), voxels. Returns (B, dim, *any), voxels.
@@ -264,7 +248,7 @@ def move_affinely(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]
     return coordinates + _affine_displacement_at(coordinates, matrix, shape)
 
 
-def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Sequence[int]) -> Tensor:
+def _affine_displacement_at(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Tensor:
     """(A - I) (x - c) + t, without a matrix product, which autocast would round to half precision."""
     dim = len(shape)
     if matrix.dim() != 3 or matrix.shape[1:] != (dim, dim + 1):
@@ -281,7 +265,7 @@ def _affine_displacement_at(coordinates: Coordinates, matrix: Tensor, shape: Seq
     return result
 
 
-def rigid_displacement(shape: Sequence[int], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
+def rigid_displacement(shape: Sequence[Count], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
     """A turn about the middle of a 2D image, and a shift along axis 1: (1, 2, *shape), voxels.
 
     φ(x) = R (x - c) + c + (0, right). Pulled, so the content turns and shifts the other way.
@@ -300,25 +284,23 @@ def reads_inside(displacement: Displacement) -> Tensor:
 # ---------------------------------------------------------------------------------------------- sizes
 
 
-def resize(image: Image, shape: Sequence[int]) -> Image:
+def resize(image: Image, shape: Sequence[Count]) -> Image:
     """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape).
 
     Raises:
         TypeError, ValueError: not an image; a size for each spatial axis is missing or not positive.
     """
-    check_image(image)
-    if len(shape) != image.dim() - 2 or min(shape) < 1:
+    if len(shape) != image.dim() - 2:
         raise InputError(
-            f"shape must be {image.dim() - 2} positive sizes for an image of shape {tuple(image.shape)}",
+            f"shape must be {image.dim() - 2} sizes for an image of shape {tuple(image.shape)}",
             f"{tuple(shape)}",
             "give one for each spatial axis",
         )
     return _interpolate(image, size=tuple(shape), align_corners=True)
 
 
-def resize_displacement(displacement: Displacement, shape: Sequence[int]) -> Displacement:
+def resize_displacement(displacement: Displacement, shape: Sequence[Count]) -> Displacement:
     """The same map on a grid of another size: resampled, and scaled by (new - 1)/(old - 1) voxels along each axis."""
-    check_displacement(displacement)
     resized = resize(at_least_float32(displacement), shape)
     return scale_components(
         resized, [(new - 1) / max(old - 1, 1) for new, old in zip(shape, spatial(displacement), strict=True)]
@@ -331,7 +313,6 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "cells": coarse voxel k covers the fine voxels 2k and 2k + 1 (exact for grids made by 2x pooling; SPnet, SM-GICNet).
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
-    check_displacement(displacement)
     align_corners = choose("alignment", alignment, {"cells": False, "corners": True})
     return 2 * _interpolate(at_least_float32(displacement), align_corners=align_corners)
 
@@ -392,3 +373,6 @@ def unit_to_voxels(displacement: Displacement) -> Displacement:
 def reverse_components(displacement: Displacement) -> Displacement:
     """Swap between channels in the order of the axes (here) and the reverse (LapIRN's and SM-GICNet's programs)."""
     return displacement.flip(1)
+
+
+guard(globals())

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,17 +21,19 @@ from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur, gaussi
 from regkit.fields import average_pool, identity, scale_components
 from regkit.types import (
     Coordinates,
+    Count,
     Displacement,
     Image,
     InputError,
+    Mask,
+    Positive,
+    Whole,
     at_least_float32,
-    check_displacement,
-    check_image,
     check_kept,
-    check_option,
     check_same_grid,
     check_values,
     choose,
+    guard,
     spatial,
 )
 
@@ -70,8 +72,6 @@ _PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differ
 
 def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, float32 at least. Raises unless they are images of one shape on one device."""
-    check_image(warped, "warped")
-    check_image(fixed, "fixed")
     check_same_grid(warped, fixed, ("warped", "fixed"))
     if warped.shape != fixed.shape:
         raise InputError(
@@ -83,7 +83,7 @@ def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     return warped.to(dtype), fixed.to(dtype)
 
 
-def mse(warped: Image, fixed: Image, *, mask: Tensor | None = None) -> Tensor:
+def mse(warped: Image, fixed: Image, *, mask: Mask | None = None) -> Tensor:
     """Mean squared difference: mean (X - Y)²; with a mask w the mean over samples of Σ w (X - Y)² / Σ w.
 
     mask: (B or 1, 1, *space), weights from 0 to 1. Source: GradICON's SSD and, with a mask warped along with the
@@ -119,7 +119,7 @@ def ncc(warped: Image, fixed: Image) -> Tensor:
     return _ncc_per_sample(*_comparable(warped, fixed)).mean()
 
 
-def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5) -> Tensor:
+def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: Positive = 1e-5) -> Tensor:
     """Local normalised cross-correlation, squared, over box windows: -mean cross²/(v_X v_Y + ε); in [-1, 0].
 
     cross = S(XY) - S(X)S(Y)/N, v_X = S(X²) - S(X)²/N: sums S over the window around each voxel, N = window^dim. Outside
@@ -138,13 +138,11 @@ def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: float = 1e-5)
             f"{window} for an image of {spatial(warped)}",
             "9 is usual, 3 to 7 on small grids",
         )
-    if epsilon <= 0:
-        raise InputError("epsilon must be positive", epsilon, "1e-5 is usual for intensities in [0, 1]")
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in (warped, fixed)]
     return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
 
 
-def level_window(image: Image, halvings: int) -> int:
+def level_window(image: Image, halvings: Whole) -> int:
     """The window of `lncc` at a pyramid's level: 9 at full size, 2 less for each halving, at least 3; inside the image.
 
     Raises:
@@ -168,7 +166,7 @@ def lncc_gaussian(
     sigma: float = 5.0,
     squared: bool = False,
     normalise_border: bool = False,
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
 ) -> Tensor:
     """Local normalised cross-correlation over Gaussian windows: 1 - mean cov/√((v_X + 1e-5)(v_Y + 1e-5)); in [0, 2].
 
@@ -312,7 +310,7 @@ def _cubic_spline(position: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield (first + step).long(), share, slope
 
 
-def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Tensor | None = None) -> Tensor:
+def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Mask | None = None) -> Tensor:
     """-I(warped, fixed) in nats, I = Σ p(a, b) log(p(a, b) / (p(a) p(b))), the mean over the batch.
 
     p is the joint histogram of the intensities, each image from its least to its largest value in `bins` bins; a voxel
@@ -330,9 +328,11 @@ def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Ten
             f"{warped.shape[1]} channels and bins={bins}",
             "compare one channel after the other, in 32 bins",
         )
-    weights = torch.ones_like(warped) if mask is None else mask.to(warped).expand_as(warped)
-    if not (weights.flatten(1).sum(1) > 0).all():
-        raise InputError("a mask must leave voxels to compare", "one that is 0 everywhere", "check how it was made")
+    weights = torch.ones_like(warped)
+    if mask is not None:
+        check_same_grid(warped, mask, ("warped", "mask"))
+        weights = mask.to(warped).expand_as(warped)
+        check_kept(weights.flatten(1).sum(1), "give every sample a voxel that weighs more than 0")
     items = zip(warped.flatten(1), fixed.flatten(1), weights.flatten(1), strict=True)
     return -torch.stack([_information(*item, bins) for item in items]).mean()
 
@@ -354,7 +354,7 @@ def _bin_position(image: Tensor, inside: Tensor, bins: int) -> Tensor:
     return ((image - low) * scale).clamp(0, bins - 5) + 2
 
 
-def mindssc(warped: Image, fixed: Image, *, radius: int = 2, dilation: int = 2) -> Tensor:
+def mindssc(warped: Image, fixed: Image, *, radius: Count = 2, dilation: Count = 2) -> Tensor:
     """Mean squared difference of self-similarities, for images of two modalities: mean (m(X) - m(Y))²; in [0, 1].
 
     m: `mindssc_descriptor`, which does not see brightness, contrast, or whether dark and bright are exchanged.
@@ -364,7 +364,7 @@ def mindssc(warped: Image, fixed: Image, *, radius: int = 2, dilation: int = 2) 
     return (first - second).square().mean()
 
 
-def mindssc_descriptor(image: Image, *, radius: int = 2, dilation: int = 2) -> Tensor:
+def mindssc_descriptor(image: Image, *, radius: Count = 2, dilation: Count = 2) -> Tensor:
     """How alike the surroundings of each voxel are to one another: m_e = exp(-(D_e - min D)/V), in (0, 1].
 
     An edge e joins two neighbours of a voxel, `dilation` away along two axes: 4 edges in 2D, 12 in 3D. D_e is the mean
@@ -375,9 +375,6 @@ def mindssc_descriptor(image: Image, *, radius: int = 2, dilation: int = 2) -> T
     Raises:
         TypeError, ValueError: not an image, a radius or dilation below 1.
     """
-    check_image(image)
-    if radius < 1 or dilation < 1:
-        raise InputError("radius and dilation must be at least 1 voxel", f"{radius}, {dilation}", "2 is usual")
     image = at_least_float32(image)
     distances = []
     for axes in itertools.combinations(range(2, image.dim()), 2):
@@ -397,7 +394,7 @@ def _moved(image: Tensor, axis: int, step: int) -> Tensor:
     return image.index_select(axis, torch.arange(step, size + step, device=image.device).clamp(0, size - 1))
 
 
-def dice(warped: Tensor, fixed: Tensor) -> Tensor:
+def dice(warped: Image, fixed: Image) -> Tensor:
     """Soft Dice loss of masks: 1 - mean (2 Σ XY + ε)/(Σ X + Σ Y + ε), over samples and structures; ε = 1e-5; in [0, 1].
 
     warped, fixed: (B, structures, *space), from 0 to 1, such as one-hot labels warped linearly. A structure that is
@@ -459,7 +456,6 @@ def diffusion(displacement: Displacement) -> Tensor:
     axis k; an axis of one voxel adds 0. Differentiable once; memory: the gradient only.
     Source: VoxelMorph's "l2"; SACB-Net, SPnet, SITReg and SM-GICNet use the same.
     """
-    check_displacement(displacement)
     field = at_least_float32(displacement)
     return _Diffusion.apply(field.flatten(0, 1))
 
@@ -471,7 +467,6 @@ def bending(displacement: Displacement) -> Tensor:
     over batch, components and the positions where the difference exists. displacement: (B, dim, *space), voxels, at
     least 3 on each axis. Source: Rueckert et al. 1999; the factor is that of GradICON's comparison.
     """
-    check_displacement(displacement)
     field = at_least_float32(displacement)
     dim = field.shape[1]
     if min(spatial(field)) < 3:
@@ -484,7 +479,7 @@ def bending(displacement: Displacement) -> Tensor:
 
 
 def evaluation_points(
-    shape: Sequence[int], *, noise: float = 1.0, stride: int = 1, like: Tensor | None = None
+    shape: Sequence[Count], *, noise: float = 1.0, stride: Count = 1, like: Tensor | None = None
 ) -> Coordinates:
     """Where GradICON's program looks at maps: every voxel (or every `stride`-th on each axis), moved at random.
 
@@ -525,7 +520,6 @@ def gradicon_of_maps(
     0.2 was tuned with; "both" adds φ_BA∘φ_AB as in the paper: halve the weight to compare.
     Source: GradICON, equation 2, as the authors' program computes it.
     """
-    check_option("orders", orders, get_args(Orders))
     points = at_least_float32(points)
     steps = torch.diag(points.new_tensor([delta * (size - 1) for size in shape]))
     starts = [points, *(points + step.view(1, -1, *[1] * len(shape)) for step in steps)]
@@ -538,8 +532,6 @@ def gradicon_of_maps(
 
 
 def _maps(displacement_AB: Displacement, displacement_BA: Displacement) -> tuple[Map, Map]:
-    check_displacement(displacement_AB, "displacement_AB")
-    check_displacement(displacement_BA, "displacement_BA")
     check_same_grid(displacement_AB, displacement_BA, ("displacement_AB", "displacement_BA"))
     check_values(displacement_AB=displacement_AB, displacement_BA=displacement_BA)
     first, second = at_least_float32(displacement_AB), at_least_float32(displacement_BA)
@@ -572,3 +564,6 @@ def gradicon(
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
+
+
+guard(globals())

@@ -25,14 +25,14 @@ from regkit.types import (
     InputError,
     Labels,
     Pair,
+    Points,
     Registration,
     at_least_float32,
-    check_displacement,
     check_finite,
-    check_labels,
     check_same_grid,
     check_spacing,
     choose,
+    guard,
     spatial,
 )
 
@@ -145,7 +145,6 @@ def surface_distances(
         TypeError, ValueError: float labels, different grids, no structure to measure, non-positive spacing.
     Source: SACB-Net, Tables 1 and 2. The numbers are MONAI's; tools that weight by the surface's area differ a little.
     """
-    check_labels(first, "first")
     sizes = np.asarray(check_spacing(spacing, first.dim() - 2))
     items = []
     for pair in _items(first, second):
@@ -167,11 +166,12 @@ def assd(first: Labels, second: Labels, *, spacing: Spacing, labels: Sequence[in
 
 def _items(first: Labels, second: Labels) -> Iterator[tuple[Tensor, Tensor]]:
     """The label maps (*space) of each pair."""
-    check_labels(first, "first")
-    check_labels(second, "second")
     check_same_grid(first, second, ("first", "second"))
-    for one, other in zip(*torch.broadcast_tensors(first, second), strict=True):
-        yield tuple(x[0].long() if x.dtype in _UNSIGNED else x[0] for x in (one, other))
+    for pair in zip(*torch.broadcast_tensors(first, second), strict=True):
+        signed = [x[0].long() if x.dtype in _UNSIGNED else x[0] for x in pair]
+        if any(x.dtype == torch.uint64 and (y < 0).any() for x, y in zip(pair, signed, strict=True)):
+            raise InputError("labels must be below 2**63", "larger ones", "number them anew")
+        yield signed[0], signed[1]
 
 
 def _average(items: Sequence[Mapping[int, Any]], labels: Sequence[int] | None, missing: Any) -> dict[int, Any]:
@@ -286,7 +286,7 @@ def _steps(spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps[order], lengths[order]
 
 
-def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor, *, spacing: Spacing) -> LandmarkError:
+def tre(displacement: Displacement, fixed_points: Points, moving_points: Points, *, spacing: Spacing) -> LandmarkError:
     """Target registration error: |s (p + u(p) - q)| of landmarks p in the fixed and q in the moving image, in mm.
 
     displacement: (B, dim, *space), voxels. fixed_points, moving_points: (B, N, dim), voxels. spacing s: mm per voxel.
@@ -299,11 +299,10 @@ def tre(displacement: Displacement, fixed_points: Tensor, moving_points: Tensor,
     field = checked(displacement, "displacement")
     sizes = check_spacing(spacing, field.shape[1])
     for name, points in (("fixed_points", fixed_points), ("moving_points", moving_points)):
-        if not isinstance(points, Tensor) or points.shape != fixed_points.shape or not points.numel():
+        if points.shape != fixed_points.shape:
+            shapes = f"{tuple(fixed_points.shape)} and {tuple(points.shape)}"
             raise InputError(
-                "fixed_points and moving_points must be tensors of one shape (batch, N, dim) with N > 0",
-                f"{name} {getattr(points, 'shape', type(points).__name__)}",
-                "list the same landmarks in both",
+                "fixed_points and moving_points must have one shape", shapes, "list the same landmarks in both"
             )
         check_finite(points, name)
     carried = warp_points(fixed_points.to(field), field)
@@ -455,6 +454,8 @@ def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str,
 
 def checked(displacement: Displacement, name: str) -> Tensor:
     """A displacement that can be measured: of the right shape, finite, in float32 at least, without a gradient."""
-    check_displacement(displacement, name)
     check_finite(displacement, name)
     return at_least_float32(displacement.detach())
+
+
+guard(globals())

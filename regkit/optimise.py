@@ -21,15 +21,19 @@ from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
 from regkit.training import Recipe, train
 from regkit.types import (
+    Amount,
+    Count,
     Displacement,
     Image,
-    InputError,
+    Matrix,
+    Positive,
     Registration,
+    Whole,
     at_least_float32,
-    check_displacement,
     check_pair,
     check_same_grid,
     choose,
+    guard,
     spatial,
 )
 
@@ -57,7 +61,12 @@ _STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
 def optimise_affine(
-    moving: Image, fixed: Image, *, similarity: Similarity = losses.mse, steps: int = 150, learning_rate: float = 0.3
+    moving: Image,
+    fixed: Image,
+    *,
+    similarity: Similarity = losses.mse,
+    steps: Whole = 150,
+    learning_rate: Positive = 0.3,
 ) -> Tensor:
     """The affine map that makes similarity(warp(moving, u), fixed) small, by Adam from the identity.
 
@@ -88,13 +97,13 @@ def optimise_field(
     fixed: Image,
     *,
     output: Output = "displacement",
-    affine: Tensor | None = None,
+    affine: Matrix | None = None,
     start: Displacement | None = None,
     similarity: Similarity = losses.mse,
-    weight: float = 0.03,
-    steps: int = 300,
-    learning_rate: float = 0.1,
-    squarings: int | None = 7,
+    weight: Amount = 0.03,
+    steps: Whole = 300,
+    learning_rate: Positive = 0.1,
+    squarings: Whole | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
     """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
@@ -112,8 +121,6 @@ def optimise_field(
     """
     check_pair(moving, fixed)
     made = choose("output", output, _INTEGRATE)
-    if not weight >= 0:
-        raise InputError("weight must be 0 or more", weight, "0.03 is usual for mse of images in [0, 1]")
     field = _first(start, moving).requires_grad_()
 
     def integrate(own: Displacement) -> Displacement:
@@ -144,7 +151,6 @@ def _first(start: Displacement | None, moving: Image) -> Displacement:
     """A field of its own to start from."""
     if start is None:
         return torch.zeros(len(moving), moving.dim() - 2, *spatial(moving), device=moving.device)
-    check_displacement(start, "start")
     check_same_grid(moving, start, ("moving", "start"))
     return at_least_float32(start.detach()).clone()
 
@@ -169,7 +175,7 @@ def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
     return inverse if affine is None else compose(inverse, affine_displacement(invert_affine(affine), spatial(inverse)))
 
 
-def invert_affine(affine: Tensor) -> Tensor:
+def invert_affine(affine: Matrix) -> Tensor:
     """The matrix (B, dim, dim + 1) of the inverse map: A⁻¹ and -A⁻¹ t."""
     inverse = torch.linalg.inv(affine[:, :, :-1])
     return torch.cat([inverse, -inverse @ affine[:, :, -1:]], 2)
@@ -184,12 +190,6 @@ def _descend(
     tell: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Change a variable in place by Adam so that the loss falls."""
-    if steps < 0 or not learning_rate > 0:
-        raise InputError(
-            "steps must be 0 or more and learning_rate positive",
-            f"{steps} and {learning_rate}",
-            "300 steps of 0.1 voxel are usual",
-        )
     with until_the_end():  # torch imports its compiler with the first optimiser
         optimiser = torch.optim.Adam([variable], lr=learning_rate)
     for step in range(steps):
@@ -256,12 +256,12 @@ def refine_field(
     fixed: Image,
     found: Registration | None = None,
     *,
-    steps: int = 20,
-    halvings: Sequence[float] | None = None,
+    steps: Whole = 20,
+    halvings: Sequence[Amount] | None = None,
     similarity: Similarity = local_and_global,
-    weight: float = 1.0,
-    learning_rate: float = 0.1,
-    most: int = MOST,
+    weight: Amount = 1.0,
+    learning_rate: Positive = 0.1,
+    most: Count = MOST,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
@@ -279,6 +279,7 @@ def refine_field(
     """
     check_pair(moving, fixed)
     scales = _scales(spatial(fixed), most, 2 if found is None else 1) if halvings is None else halvings
+    name = "optimise" if found is None else "refine"
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
     check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
     before = found.displacement.detach()
@@ -286,7 +287,7 @@ def refine_field(
     moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
     start = resize_displacement(before, spatial(fixed))
     there = back = torch.zeros_like(start)  # what is found here, on the finest scale's grid
-    with Bar(total=steps * len(scales), disable=not progress, desc="refine") as bar:
+    with Bar(total=steps * len(scales), disable=not progress, desc=name) as bar:
         for count in scales:
             step = optimise_field(
                 _coarse(warp(moving, compose(start, there)), count - finest),
@@ -307,7 +308,7 @@ def refine_field(
 
 
 def refine_weights(
-    model: Any, moving: Image, fixed: Image, *, steps: int = 30, learning_rate: float = 1e-4, progress: bool = True
+    model: Any, moving: Image, fixed: Image, *, steps: Whole = 30, learning_rate: Positive = 1e-4, progress: bool = True
 ) -> Registration:
     """What a copy of the model finds after `steps` of Adam on its own objective for this pair.
 
@@ -356,3 +357,6 @@ def _counted(similarity: Similarity, bar: Bar) -> Similarity:
         return value
 
     return counted
+
+
+guard(globals())

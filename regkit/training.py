@@ -7,31 +7,30 @@ draw random numbers without changing it.
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import io
-import json
 import math
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from regkit._core.files import read_tensors, write_atomically
-from regkit._core.interrupts import Bar, until_the_end
-from regkit.types import Image, InputError, InputTypeError, Pair
+from regkit._core.files import locked
+from regkit._core.interrupts import Bar, as_ctrl_c, until_the_end
+from regkit._core.processes import answering, join, one_statistic
+from regkit._core.resuming import History, generators, restore, write
+from regkit.types import Count, Image, InputError, InputTypeError, Pair, Positive, Seed, Whole, check_kind
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
-
-FORMAT = "regkit training 1"
 
 Schedule = Literal["constant", "cosine", "polynomial"]
 
@@ -39,7 +38,7 @@ Precision = Literal["float32", "bfloat16"]
 
 Mode = Literal["fast", "full"]
 
-# ---------------------------------------------------------------------------------------------- recipes and histories
+# ---------------------------------------------------------------------------------------------- recipes
 
 
 @dataclass(frozen=True)
@@ -56,90 +55,23 @@ class Recipe:
         ValueError: a value is out of range.
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    batch: int = 1
-    seed: int = 0
+    steps: Whole = 1000
+    learning_rate: Positive = 1e-3
+    batch: Count = 1
+    seed: Seed = 0
     schedule: Schedule = "constant"
-    clip: float | None = None
+    clip: Positive | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        rules = {
-            "steps": (self.steps >= 0, "0 or more"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "seed": (self.seed >= 0, "0 or more"),
-            "schedule": (self.schedule in get_args(Schedule), f"one of {get_args(Schedule)}"),
-            "clip": (self.clip is None or self.clip > 0, "a positive number or None"),
-            "precision": (self.precision in get_args(Precision), f"one of {get_args(Precision)}"),
-        }
-        for name, (kept, rule) in rules.items():
-            if not kept:
-                raise InputError(f"{name} must be {rule}", f"{getattr(self, name)!r}", "change the recipe")
+        for name, hint in get_type_hints(Recipe, include_extras=True).items():
+            check_kind(getattr(self, name), hint, name)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         t = step / self.steps
         factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * t)) / 2, "polynomial": (1 - t) ** 0.9}
         return self.learning_rate * factors[self.schedule]
-
-
-@dataclass
-class History:
-    """What each step of a training saw.
-
-    terms: the objective's weighted terms by name, one number for each step (the mean over all processes).
-    seconds: how long each step took. `len(history)` is the number of steps done.
-    """
-
-    terms: dict[str, list[float]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.seconds)
-
-    @property
-    def loss(self) -> list[float]:
-        """The sum of the terms at each step."""
-        return [math.fsum(values) for values in zip(*self.terms.values(), strict=True)]
-
-    def append(self, terms: Mapping[str, float], seconds: float) -> None:
-        """Add a step.
-
-        Raises:
-            ValueError: its terms are not those of the steps before.
-        """
-        if self.seconds and terms.keys() != self.terms.keys():
-            raise InputError(
-                "every step must have the same terms",
-                f"{sorted(terms)} after {sorted(self.terms)}",
-                "let the objective return a zero where a term does not count",
-            )
-        for name, value in terms.items():
-            self.terms.setdefault(name, []).append(value)
-        self.seconds.append(seconds)
-
-    def to_json(self) -> str:
-        """The history as text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> History:
-        """The history that `to_json` wrote.
-
-        Raises:
-            ValueError: the text is something else.
-        """
-        content: Any = json.loads(text)
-        try:
-            terms = {str(name): [float(value) for value in values] for name, values in content["terms"].items()}
-            history = cls(terms, [float(value) for value in content["seconds"]])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"a history is an object of terms and seconds, received {text[:80]!r}.") from error
-        if {len(values) for values in terms.values()} - {len(history)}:
-            raise ValueError(f"a history has one number for each of its {len(history)} steps, received {text[:80]!r}.")
-        return history
 
 
 # ---------------------------------------------------------------------------------------------- the loop
@@ -171,8 +103,12 @@ def train(
     after each step, and may use the model as it likes.
 
     Ctrl-C ends the training after the step in hand: the checkpoint is written and the history so far returned (a second
-    Ctrl-C interrupts at once). Under `torchrun` each process takes its share: W processes with batch B take the step of
-    one with batch W B, batch normalisation aside; put the model on the process's own device first. The model is trained
+    Ctrl-C interrupts at once); so do SIGTERM and a terminal that is closed. The same bits need the same number of
+    threads: a warning tells where the checkpoint was written with another. Trainings in several threads of one program
+    take their steps in turn. Under `torchrun` each process takes its share: W processes with batch B take the step of
+    one with batch W B, up to rounding: batch normalisation has one statistic over all, and what a model draws in a step
+    is drawn once for all. A process that does not answer for five minutes (REGKIT_TIMEOUT, seconds) ends it with an
+    error. Put the model on the process's own device first. The model is trained
     in training mode; each module's mode and torch's global random state are left as they were found.
 
     Raises:
@@ -181,8 +117,8 @@ def train(
             training or cannot be written; an argument is out of range; nothing can be trained.
     """
     path = None if checkpoint is None else Path(checkpoint)
-    if every < 1:
-        raise InputError("every must be at least 1 step", every, "give no checkpoint to write none")
+    for name, value, hint in (("recipe", recipe, Recipe), ("every", every, Count), ("progress", progress, bool)):
+        check_kind(value, hint, name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             "a model must have weights to train",
@@ -193,24 +129,37 @@ def train(
     device = next(model.parameters()).device
     found = [(module, module.training) for module in model.modules()]
     run: _Run | None = None
-    rank, world = _processes(device)
+    rank, world = join(device)
     if path is not None and rank == 0:
         _check_place(path)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
+    try:
+        with as_ctrl_c():
             with until_the_end():  # torch imports its compiler with the first optimiser
                 run = _Run(model, source, recipe, rank, world)
                 run.begin(path)
             with Bar(total=recipe.steps, initial=len(run.history), disable=not progress or rank > 0) as bar:
                 run.go_on(bar, callback, path, every)
-        except KeyboardInterrupt:
-            if run is None:
-                raise
-            run.write(path)
-        finally:
-            for module, training in found:
-                module.training = training
+    except KeyboardInterrupt:
+        if run is None:
+            raise
+    finally:
+        for module, training in found:
+            module.training = training
     return run.history
+
+
+_TURN = threading.RLock()
+
+
+@contextmanager
+def random_state(seed: int, devices: Sequence[torch.device] | None = None) -> Iterator[None]:
+    """Torch's global generators seeded for a block, and then as they were; blocks of other threads wait their turn.
+
+    devices: GPUs whose generators are put back; all by default.
+    """
+    with _TURN, torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 class _Run:
@@ -221,14 +170,16 @@ class _Run:
         self.network: nn.Module = model
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.trained[0].device
+        self.devices = [self.device] if self.device.type == "cuda" else []
         self.optimiser = torch.optim.Adam(self.trained, lr=recipe.learning_rate)
         self.history = History()
         self.data: list[float] = []  # of the first step, see _fingerprint
 
     def begin(self, path: Path | None) -> None:
         """Go back to where the checkpoint is, if there is one, and join the other processes."""
-        if path is not None and path.exists():
-            self.history = restore(path, self.model, self.optimiser, self.recipe, self.world, data=self.first_data)
+        if path is not None:
+            with suppress(FileNotFoundError):  # another training has ended with it, or there is none yet
+                self.history = restore(path, self.model, self.optimiser, self.recipe, self.world, data=self.first_data)
         if self.world > 1:
             self.network = DistributedDataParallel(self.model)
 
@@ -236,7 +187,7 @@ class _Run:
         """Take the steps that are left."""
         try:
             for step in range(len(self.history), self.recipe.steps):
-                with until_the_end(impatient=True):
+                with until_the_end(impatient=True), answering(f"step {step} is taken"):
                     terms = self.take(step)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
@@ -245,30 +196,36 @@ class _Run:
                 if (step + 1) % every == 0 or step + 1 == self.recipe.steps:
                     self.write(path)
         except KeyboardInterrupt:
-            bar.set_description(f"interrupted after {len(self.history)} steps")
+            self.write(path)
+            with suppress(OSError):  # a terminal that was closed
+                bar.set_description(f"interrupted after {len(self.history)} steps")
             raise
 
     def take(self, step: int) -> dict[str, float]:
         """One step: pairs, gradient, new weights; returns the terms. An error leaves the model as it was."""
         start = time.perf_counter()
-        torch.manual_seed(_mixed(self.recipe.seed, step, self.rank))
-        batch = _batch(self.source, self.recipe, step, self.rank, self.world)
-        moving, fixed = (image.to(self.device) for image in batch)
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        states = [(generator, generator.get_state()) for generator in generators(self.model)]
-        try:
-            terms = self.differentiate(moving, fixed, step)
-        except BaseException:
-            for buffer, value in buffers:
-                buffer.data.copy_(value)
-            for generator, state in states:
-                generator.set_state(state)
-            raise
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(step)
-        self.optimiser.step()
-        self.data = self.data if step else _fingerprint(moving, fixed)
-        self.history.append(terms, time.perf_counter() - start)
+        with random_state(_mixed(self.recipe.seed, step, self.rank), self.devices):
+            batch = _batch(self.source, self.recipe, step, self.rank, self.world)
+            moving, fixed = (image.to(self.device) for image in batch)
+            if self.world > 1:  # what a model draws, such as points to look at, all processes draw alike
+                torch.manual_seed(_mixed(self.recipe.seed, step, 0))
+            buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+            states = [(generator, generator.get_state()) for generator in generators(self.model)]
+            try:
+                terms = self.differentiate(moving, fixed, step)
+                with until_the_end():  # all of the step or nothing of it
+                    for group in self.optimiser.param_groups:
+                        group["lr"] = self.recipe.rate(step)
+                    self.optimiser.step()
+                    self.data = self.data if step else _fingerprint(moving, fixed)
+                    self.history.append(terms, time.perf_counter() - start)
+            except BaseException:
+                if len(self.history) == step:
+                    for buffer, value in buffers:
+                        buffer.data.copy_(value)
+                    for generator, state in states:
+                        generator.set_state(state)
+                raise
         return terms
 
     @torch.enable_grad()  # whoever trains may do without
@@ -276,7 +233,8 @@ class _Run:
         """Put the gradient of the loss into the parameters; returns the terms' values."""
         self.model.train()
         self.optimiser.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        with half, one_statistic(self.model):
             registration = self.network(moving, fixed)
         terms = self.model.objective(_widened(registration), moving, fixed)
         values = _values(terms, self.world)
@@ -297,14 +255,15 @@ class _Run:
 
     def first_data(self) -> list[float]:
         """What the first process saw in the first step, made again."""
-        torch.manual_seed(_mixed(self.recipe.seed, 0, 0))
-        self.data = _fingerprint(*_batch(self.source, self.recipe, 0, 0, self.world))
+        with random_state(_mixed(self.recipe.seed, 0, 0), self.devices):
+            self.data = _fingerprint(*_batch(self.source, self.recipe, 0, 0, self.world))
         return self.data
 
     def write(self, path: Path | None) -> None:
         """Write the checkpoint, if there is to be one and this is the first process."""
         if path is not None and self.rank == 0:
-            write(path, self.model, self.optimiser, self.recipe, self.world, self.history, self.data)
+            with until_the_end():
+                write(path, self.model, self.optimiser, self.recipe, self.world, self.history, self.data)
 
 
 def _values(terms: dict[str, Tensor], world: int) -> dict[str, float]:
@@ -387,8 +346,9 @@ def _check_source(source: Source, recipe: Recipe) -> None:
         )
     if not len(source):
         raise InputError("a source must hold at least one pair", "none", "check how it was made")
-    if recipe.batch > 1 and isinstance(source, list | tuple):
-        _check_sizes([_images(item) for item in source], f"batches of {recipe.batch} from {len(source)} pairs")
+    items = [_images(item) for item in source] if isinstance(source, list | tuple) else []
+    if recipe.batch > 1:
+        _check_sizes(items, f"batches of {recipe.batch} from {len(source)} pairs")
 
 
 def _fingerprint(moving: Image, fixed: Image) -> list[float]:
@@ -401,140 +361,18 @@ def _fingerprint(moving: Image, fixed: Image) -> list[float]:
 
 def _check_place(path: Path) -> None:
     """Raise unless a checkpoint can be written here; makes its folder."""
-    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        with locked(path.with_name(f".{path.name}.lock")):
+            pass
     except OSError as error:
         raise InputError(
             "a checkpoint is a file in a folder that can be written to",
             f"{path} ({error})",
             "name another file, such as runs/training.pt",
         ) from error
-
-
-def _processes(device: torch.device) -> tuple[int, int]:
-    """This process's rank and the number of processes; joins the group that torchrun describes, until the exit."""
-    if not distributed.is_available():
-        return 0, 1
-    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(distributed.destroy_process_group)
-    if not distributed.is_initialized():
-        return 0, 1
-    distributed.barrier()  # what the first process wrote in a training before is there for all
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-# ---------------------------------------------------------------------------------------------- resuming
-
-
-def write(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    world: int,
-    history: History,
-    data: Sequence[float] = (),
-) -> None:
-    """Write the file; a failure leaves the one that was there. data: see `_fingerprint`."""
-    content = {
-        "format": FORMAT,
-        "training": _description(model, recipe, world),
-        "data": list(data),
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "generators": [generator.get_state() for generator in generators(model)],
-        "history": history.to_json(),
-    }
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomically(path, stream.getvalue())
-
-
-def restore(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    world: int,
-    *,
-    data: Callable[[], Sequence[float]] = tuple,
-) -> History:
-    """Put model, optimiser and generators where the file left them; returns the history.
-
-    data: makes what the first step sees now. It is compared where the file has it; older files do not.
-
-    Raises:
-        ValueError: the file is no training's, or another training's. The model is unchanged.
-    """
-    content = read_tensors(path)
-    if content.get("format") != FORMAT:
-        raise InputError(
-            f"a training goes on from a file of the format {FORMAT!r}",
-            f"{path} with {content.get('format')!r}",
-            "name another checkpoint, or move this one away to start afresh",
-        )
-    history = History.from_json(content["history"])
-    _check_same(path, content["training"], _description(model, recipe, world), len(history))
-    if before := content.get("data"):
-        _check_same_data(path, before, data())
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
-    for generator, state in zip(generators(model), content["generators"], strict=True):
-        generator.set_state(state)
-    return history
-
-
-def generators(model: nn.Module) -> Iterator[torch.Generator]:
-    """The random generators that a model and its parts hold as attributes."""
-    for module in model.modules():
-        yield from (value for value in vars(module).values() if isinstance(value, torch.Generator))
-
-
-def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]:
-    """What must be the same for a training to go on, as text by name."""
-    described = {f"recipe.{name}": repr(value) for name, value in asdict(recipe).items()}
-    described["model"] = type(model).__name__
-    for name, value in vars(model).get("configuration", {}).items():
-        described[f"model.{name}"] = json.dumps(value, default=repr)
-    for name, value in model.state_dict().items():
-        described[f"shape of {name}"] = str(tuple(value.shape))
-    for name, parameter in model.named_parameters():
-        described[f"training of {name}"] = str(parameter.requires_grad)
-    return {**described, "processes": str(world)}
-
-
-def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: int) -> None:
-    """Raise unless the descriptions agree; a constant learning rate lets `steps` grow."""
-    different = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-    if before["recipe.schedule"] == repr("constant") and int(now["recipe.steps"]) >= done:
-        different -= {"recipe.steps"}
-    if different:
-        listed = [f"{name}: {before.get(name)} in the file, {now.get(name)} now" for name in sorted(different)]
-        more = f"; and {len(listed) - 8} more" if len(listed) > 8 else ""
-        raise InputError(
-            "a training goes on only as it began",
-            f"{path} with {'; '.join(listed[:8])}{more}",
-            "name another checkpoint, or move this one away to start afresh",
-        )
-
-
-def _check_same_data(path: Path, before: Sequence[float], now: Sequence[float]) -> None:
-    """Raise unless the first step sees the same images, up to what another machine rounds otherwise."""
-    alike = [math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4) for one, other in zip(before, now, strict=False)]
-    if now and (len(before) != len(now) or not all(alike)):
-        both = ["[" + ", ".join(f"{number:.4g}" for number in numbers) + "]" for numbers in (before, now)]
-        raise InputError(
-            "a training goes on only as it began",
-            f"{path} with other data: in the first step {both[0]} in the file, {both[1]} now (shapes, means and "
-            "standard deviations of moving and fixed, their difference)",
-            "give the data it began with, name another checkpoint, or move this one away to start afresh",
-        )
 
 
 # ---------------------------------------------------------------------------------------------- notebooks

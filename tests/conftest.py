@@ -4,16 +4,26 @@ import os
 import signal
 from functools import partial
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and threads that compete lose
 os.environ.setdefault("REGKIT_MODE", "fast")  # the notebooks' kernels inherit it
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from helpers.parity import READERS
 from nbmake import nb_run
 
 # A kernel has 60 s to start by default: not enough where eight programs share two cores. It ends with its notebook,
 # whether a cell fails, hangs or leaves a thread behind: nbclient sees to that.
 nb_run.NotebookClient = partial(nb_run.NotebookClient, startup_timeout=3600)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
+
+
+def pytest_collection_modifyitems(items):
+    """Under -n, a file's tests go to one process, and those of all files that `test_whole_parity` needs to the same."""
+    together = {*(f"test_{reader}" for reader in READERS), "test_whole_parity"}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("parity" if item.path.stem in together else str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter):

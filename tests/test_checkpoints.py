@@ -25,7 +25,7 @@ from regkit import checkpoints, models
 from regkit._core.files import read_tensors, write_atomically
 from regkit.models import official
 from regkit.models.layers import configured, conv
-from regkit.types import Dim
+from regkit.types import Dim, InputError
 
 
 @configured
@@ -127,9 +127,10 @@ def good(tmp_path) -> Path:
 
 
 def rewritten(path: Path, **changes: str) -> Path:
-    """The same weights with other metadata."""
+    """The same weights with other metadata, as version 0.1.0 wrote them: without a checksum."""
     with safetensors.safe_open(path, "pt") as file:
         metadata = {**file.metadata(), **changes}
+    metadata.pop("metadata_sha256", None)
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata)
     return path
 
@@ -148,6 +149,46 @@ def test_one_changed_bit_in_the_weights_is_noticed(good):
     good.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="checksum"):
         checkpoints.load(good, make=Tiny)
+
+
+def test_the_same_weights_are_the_same_bytes_and_keep_what_was_reached(good):
+    content = good.read_bytes()
+    for _ in range(5):  # safetensors orders five texts otherwise each time
+        checkpoints.save(trained()[0], good)
+        assert good.read_bytes() == content
+    checkpoints.restate(good, {"dice": 0.5})
+    assert checkpoints.describe(good)["metrics"] == {"dice": 0.5}
+    checkpoints.load(good, make=Tiny)
+    checkpoints.restate(good, {})
+    assert good.read_bytes() == content
+
+
+def test_one_changed_letter_in_the_metadata_is_noticed(good):
+    good.write_bytes(good.read_bytes().replace(b'\\"dim\\": 2', b'\\"dim\\": 3'))
+    with pytest.raises(InputError, match="metadata must have the checksum"):
+        checkpoints.describe(good)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("arguments", "[1]"),
+        ("arguments", "null"),
+        ("arguments", '{"dim": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+        ("arguments", '{"dim": ' + "[" * 990 + "]" * 990 + "}"),
+        ("arguments", '{"dim": 2, "widths": [100000, 100000]}'),
+        ("arguments", '{"dim": "x"}'),
+        ("metrics", "[1]"),
+        ("metrics", '{"spacing": "a"}'),
+        ("metrics", '{"spacing": -1}'),
+        ("format", "²"),
+        ("model", "__builtins__"),
+    ],
+)
+def test_metadata_of_another_form_are_told(good, name, text):
+    make = None if name == "model" else Tiny
+    with pytest.raises(InputError, match=r"received .*good\.safetensors"):
+        checkpoints.load(rewritten(good, **{name: text}), make=make)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "1", "model": "Tiny"}])

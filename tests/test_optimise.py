@@ -189,7 +189,7 @@ def test_without_a_start_it_is_registration_by_optimisation(capsys):
     )
     score = metrics.evaluate(found, pair)
     assert score["dice"] > score["dice_before"] + 0.05
-    assert "refine: 100%" in capsys.readouterr().err
+    assert "optimise: 100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shape", REFINED)

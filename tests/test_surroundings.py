@@ -45,4 +45,4 @@ def test_words_in_colour_have_a_background_of_their_own(tmp_path):
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device, capsys):
     with pytest.raises(SystemExit):
         main(["register", "a.nii", "b.nii", "--out", "out", "--device", device])
-    assert "a device is cpu, cuda or cuda:N" in capsys.readouterr().err
+    assert "a device is auto, cpu, cuda or cuda:N" in capsys.readouterr().err

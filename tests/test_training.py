@@ -274,6 +274,39 @@ def test_a_second_ctrl_c_interrupts_at_once_and_harms_nothing(tmp_path, whole):
     go_on(path, whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_within_the_optimisers_step_waits_for_the_steps_end(tmp_path, whole, monkeypatch, number):
+    step, path, calls = torch.optim.Adam.step, tmp_path / "run.pt", []
+
+    def interrupted(self, *options):
+        done = step(self, *options)
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", interrupted)
+        assert len(quiet(tiny(), RECIPE, checkpoint=path)) == 4
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    go_on(path, whole)
+
+
+def test_trainings_in_several_threads_are_those_they_are_alone(whole):
+    models = [tiny(), tiny(), tiny()]
+    threads = [threading.Thread(target=quiet, args=(model, RECIPE)) for model in models[1:]]
+    before = torch.get_rng_state()
+    for thread in threads:
+        thread.start()
+    quiet(models[0], RECIPE)
+    for thread in threads:
+        thread.join()
+    for model in models:
+        assert_same(model, whole[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_finished_training_is_not_repeated(tmp_path, whole):
     path = tmp_path / "run.pt"
     quiet(tiny(), RECIPE, checkpoint=path)
@@ -348,9 +381,55 @@ def test_files_that_do_not_know_their_data_go_on(tmp_path, whole):
     path = tmp_path / "run.pt"
     quiet(tiny(), RECIPE, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
     content = torch.load(path, weights_only=True)
-    del content["data"]
+    for name in ("data", "threads", "sha256"):  # of later versions
+        del content[name]
     torch.save(content, path)
     go_on(path, whole)
+
+
+def test_another_number_of_threads_is_told(tmp_path, whole):
+    path = tmp_path / "run.pt"
+    quiet(tiny(), RECIPE, checkpoint=path)
+    content = torch.load(path, weights_only=True) | {"threads": 99}
+    del content["sha256"]
+    torch.save(content, path)
+    with pytest.warns(UserWarning, match="for the same bits set OMP_NUM_THREADS=99"):
+        go_on(path, whole)
+
+
+ALTERED = {
+    "no history": lambda c: c.pop("history"),
+    "no model": lambda c: c.pop("model"),
+    "a list for a dict": lambda c: c.update(training=[]),
+    "no JSON": lambda c: c.update(history="{"),
+    "another shape": lambda c: c["model"].update({"head.bias": torch.zeros(7)}),
+    "no optimiser": lambda c: c.update(optimiser={}),
+    "moments of another shape": lambda c: c["optimiser"]["state"][0].update(exp_avg=torch.zeros(3)),
+    "moments of no weight": lambda c: c["optimiser"]["state"].update({77: c["optimiser"]["state"][0]}),
+    "no moments": lambda c: c["optimiser"].update(state={}),
+    "a generator too many": lambda c: c["generators"].append(torch.zeros(3)),
+    "words for data": lambda c: c.update(data="abc"),
+    "a weight": lambda c: c["model"]["head.bias"].add_(1),  # which only the checksum tells
+}
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("change", ALTERED)
+def test_an_altered_checkpoint_is_refused_and_the_model_unchanged(tmp_path, change, older):
+    path, model = tmp_path / "run.pt", tiny()
+    quiet(tiny(), Recipe(steps=1), checkpoint=path)
+    content = torch.load(path, weights_only=True)
+    if older:
+        del content["sha256"]
+    ALTERED[change](content)
+    torch.save(content, path)
+    before = {name: value.clone() for name, value in state(model).items()}
+    if older and change == "a weight":
+        quiet(model, Recipe(steps=1), checkpoint=path)
+        return
+    with pytest.raises(InputError):
+        quiet(model, Recipe(steps=2), checkpoint=path)
+    assert all(torch.equal(value, before[name]) for name, value in state(model).items())
 
 
 def test_the_place_of_a_checkpoint_is_known_before_the_first_step(tmp_path):

@@ -78,7 +78,11 @@ REFUSED = {
         "labels must be a torch.Tensor, received NoneType",
     ),
     "points": (lambda: fields.warp_points(torch.zeros(1, 4, 3), FIELD), ValueError, r"\(batch, N, 2\).*\(1, 4, 3\)"),
-    "matrix": (lambda: fields.affine_displacement(torch.eye(3), (5, 7)), ValueError, r"\(batch, 2, 3\).*\(3, 3\)"),
+    "matrix": (
+        lambda: fields.affine_displacement(torch.eye(3), (5, 7)),
+        ValueError,
+        r"\(batch, dim, dim \+ 1\).*\(3, 3\)",
+    ),
     "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 positive sizes.*received \(5, 7, 9\)"),
     "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), ValueError, r"positive sizes.*received \(5, 0\)"),
     "alignment": (
@@ -175,3 +179,12 @@ def test_a_spacing_is_any_sequence_of_numbers(kind):
     assert Pair(IMAGE, IMAGE, spacing=kind([0.5, 2.0])).spacing == (0.5, 2.0)
     assert types.check_spacing(kind([0.5, 2.0]), 2) == (0.5, 2.0)
     assert types.check_spacing(np.float64(1.5), 2) == types.check_spacing(np.array(1.5), 2) == (1.5, 1.5)
+
+
+def test_a_missing_package_is_told_with_its_extra():
+    words = r'reading it needs no_such.*pip install "regkit-registration\[itk\]"'
+    told = pytest.raises(types.MissingPackageError, match=words)
+    with told, types.needing("notebooks", "what is around"), types.needing("itk", "reading it"):
+        import no_such  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match=r"regkit\.nothing"), types.needing("itk", "ours is no extra"):
+        import regkit.nothing  # noqa: F401

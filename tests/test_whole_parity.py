@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers.parity import Entries
+from helpers.parity import READERS, Entries
 
-READERS = ("data", "gradicon", "losses", "metrics", "sacbnet", "sitreg", "smgicnet", "spnet")
 NOT_COMPARED = {  # no results, but how they were made: settings, and in SM-GICNet's the names and shapes of the weights
     "gradicon": {"config"},
     "sacbnet": {"config"},

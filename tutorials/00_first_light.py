@@ -13,25 +13,24 @@
 # %% [markdown]
 # # 00 · First light
 #
-# *A network learns, while you watch, to move one shape onto another. Then you look inside what it found.*
+# *A network learns, while you watch, to move one shape onto another. Then you look at what it found.*
 #
-# **Goals.** After this notebook you can say what goes into a registration network and what comes out, read its loss,
-# compare two images honestly, and find the places where a deformation goes wrong.
+# **Goals.** After this notebook you can say what goes into a registration network and what comes out. You can write its
+# loss, compare two images honestly, and find the places where a deformation goes wrong.
 #
-# **Before you start.** A little Python; what an image and a gradient are. Nothing about registration.
+# **Before you start.** A little Python; what an image and a gradient are. Nothing about registration or PyTorch.
 #
-# **CPU.** Measured on two cores: about 15 s in fast mode, two minutes in full mode (the next cell says which is on). Set
-# the environment variable `REGKIT_MODE` to `fast` or `full` before you start Jupyter to choose.
+# **CPU.** Measured on two cores: about 15 s in fast mode, two minutes in full mode. The next cell says which mode is on.
+# To choose, set the environment variable `REGKIT_MODE` to `fast` or `full` before you start Jupyter.
 #
-# A line that begins with `assert` is a claim of the text, checked while you run it.
+# A line that begins with `assert` checks a claim of the text while you run it.
 
 # %%
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, data, figures, metrics, models, training, widgets
+from regkit import check, course, data, fields, figures, metrics, models, training, widgets
 from regkit.course.lessons import timelapse
 
 course.begin(seconds={"fast": 15, "full": 120})
@@ -39,9 +38,9 @@ course.begin(seconds={"fast": 15, "full": 120})
 # %% [markdown]
 # ## Two images, one question
 #
-# On the left the **moving** image, in the middle the **fixed** image. Registration asks: *where in the moving image does each
-# voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis; we always say voxel.) The right
-# panel shows what is left to do.
+# On the left you see the **moving** image, in the middle the **fixed** image. Registration asks: *where in the moving image
+# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis; we always say voxel.) The
+# right panel shows where the two images differ.
 
 # %%
 pairs = data.ShapePairs(1024, size=64)  # triangles and circles: what the network learns from
@@ -52,11 +51,11 @@ figures.show_pair(pair)
 # %% [markdown]
 # ### Predict
 #
-# A registration is written as one arrow for each voxel of the **fixed** image. Think of a voxel just inside the circle's edge,
-# at a place where the triangle does not reach. Will its arrow point **inward**, towards the triangle, or **outward**, as
-# the triangle has to grow?
+# A registration is one arrow for each voxel of the **fixed** image. Think of a voxel just inside the circle's edge, at a
+# place that the triangle does not reach. Does its arrow point **inward**, towards the triangle? Or does it point
+# **outward**, because the triangle has to grow?
 #
-# Commit to an answer: replace the dots by `"inward"` or `"outward"`. The field will tell.
+# Decide now: replace the dots by `"inward"` or `"outward"`. The field will show who is right.
 
 # %% tags=["exercise"]
 my_prediction = ...  # "inward" or "outward"
@@ -65,78 +64,99 @@ my_prediction = ...  # "inward" or "outward"
 my_prediction = "inward"
 
 # %% [markdown] tags=["instructor"]
-# Most will say *outward*: they picture the triangle being pushed onto the circle. Let them. The contradiction with the arrows
-# below is the whole of tutorial 02: warping **pulls**.
+# Most say *outward*: they imagine that the triangle is pushed onto the circle. Let them. The contradiction with the
+# arrows below is the subject of tutorial 02: warping **pulls**.
 
 # %% [markdown]
-# ## The whole idea in 25 lines
+# ## The whole idea in a dozen lines
 #
-# A network looks at both images and answers with a *velocity* $v$. Take it for now as a recipe from which regkit computes the
-# **displacement** $u$, the arrows (tutorial 05 explains it): $u(x)$ is the arrow at voxel $x$, in voxels. We judge the
-# answer, not the network: fetch the moving image along the arrows, $\text{warped}(x) = \text{moving}(x + u(x))$, compare it
-# with the fixed one, and charge a little for roughness:
+# A network looks at both images and answers with a *velocity* $v$. regkit computes the **displacement** $u$ from it:
+# $u(x)$ is the arrow at voxel $x$, in voxels. (Take this step as given for now; tutorial 05 explains it.) Then we judge
+# the answer, not the network. First we fetch the moving image along the arrows:
 #
-# $$\mathcal{L} = \tfrac1N \sum_x \big(\text{moving}(x + u(x)) - \text{fixed}(x)\big)^2 \; + \; \lambda \, \operatorname{mean} |\nabla v|^2$$
+# $$\text{warped}(x) = \text{moving}(x + u(x))$$
 #
-# $N$ is the number of voxels; $\nabla v$ is how much $v$ differs between neighbouring voxels, and the mean of its square is
-# taken over voxels, components of $v$ and directions; $\lambda$ says how dear that is. The right displacement is never
-# given to the network. (Balakrishnan et al., VoxelMorph, 2019, eq. 2; the velocity: Dalca et al., 2019.)
+# Write this yourself: replace the `...`. The line above a function, `@check...`, says at once what is right. Until it is,
+# the notebook goes on with the solution. One hint, if PyTorch is new to you: `+`, `-`, `*`, `/` and `**` (power) work on
+# all voxels at once.
+
+
+# %%
+@check.pull
+def pull(image, u):
+    """Each voxel fetches what lies where its arrow ends. image: (1, 1, H, W); u: (1, 2, H, W), voxels."""
+    height, width = image.shape[2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    # (1, 2, H, W): the place that each voxel reads. torch.stack([a, b]) makes one tensor of two
+    places = ...
+    return fields.sample(image, places)  # between voxels: a mean of the voxels around the place
+
+
+# %% [markdown]
+# Then we compare the result with the fixed image, and add a small price for roughness:
+#
+# $$\mathcal{L} = \tfrac1N \sum_x \big(\text{warped}(x) - \text{fixed}(x)\big)^2 \; + \; \lambda \, \operatorname{mean} |\nabla v|^2$$
+#
+# $N$ is the number of voxels. The first term is the **misfit**: the mean of the squared differences. The second is the
+# **roughness**: $\nabla v$ is how much $v$ differs between neighbouring voxels, and we take the mean of its square over
+# voxels, components of $v$ and directions. $\lambda$ is the price of roughness. The network is never shown the right
+# displacement. (Balakrishnan et al., VoxelMorph, 2019, eq. 2; the velocity: Dalca et al., 2019.)
+
+
+# %%
+@check.pair_loss
+def pair_loss(warped, fixed, v, weight):
+    """How bad an answer is, one number. warped, fixed: (1, 1, H, W); v: (1, 2, H, W), its velocity."""
+    misfit = ...  # one number; (...).mean() is the mean of all numbers in it
+    down, right = (
+        v.diff(dim=2),
+        v.diff(dim=3),
+    )  # from each voxel to the next one, along axis 0 and 1
+    roughness = ...  # the mean square of down, and that of right: the mean of these two
+    return ...  # both terms together; weight is λ
+
+
+# %% [markdown]
+# The same from regkit: a model gives a `Registration`, and `model.objective` gives its weighted terms by name. `mse`, the
+# mean squared error, is the first term of the formula; `diffusion` is the second, the roughness. Their sum is the loss. We
+# check that both ways agree, on a random smooth field that really moves something.
 
 # %%
 WEIGHT = 0.002  # λ
-
-
-def pull(image, displacement):
-    """warped[x] = image[x + u(x)]; PyTorch's sampler wants (x, y) order and units of [-1, 1]."""
-    size = image.shape[-1]
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    places = torch.stack([rows, columns]) + displacement  # (B, 2, H, W), voxels
-    grid = (2 * places / (size - 1) - 1).flip(1).movedim(1, -1)  # (B, H, W, 2)
-    return F.grid_sample(image, grid, align_corners=True, padding_mode="border")
-
-
-def loss_by_hand(registration, moving, fixed):
-    misfit = ((pull(moving, registration.displacement) - fixed) ** 2).mean()
-    velocity = registration.velocity
-    roughness = ((velocity.diff(dim=2) ** 2).mean() + (velocity.diff(dim=3) ** 2).mean()) / 2
-    return misfit + WEIGHT * roughness
-
-
-# %% [markdown]
-# The same from regkit: a model gives a `Registration`, and `model.objective` its weighted terms by name: `mse`, the mean
-# squared error, is the first term of the formula, and `diffusion` the second, the roughness. Their sum is the loss. We
-# check that both agree, on a random smooth field that really moves something.
-
-# %%
 torch.manual_seed(0)
-network = models.VoxelMorph(  # the sizes of the network are of no concern here
+network = models.VoxelMorph(  # you need not know its sizes here
     dim=2, output="velocity", weight=WEIGHT, decoder_channels=(32, 32, 32, 32, 16)
 )
 wind = data.smooth_displacement((64, 64), amplitude=6, smoothness=8, diffeomorphic=False)
-displacement = regkit.exponential(wind)  # the recipe: from velocity to displacement (tutorial 05)
+displacement = regkit.exponential(wind)  # from velocity to displacement (tutorial 05)
 blown = regkit.Registration(displacement=displacement, velocity=wind)
 
+# %%
 terms = network.objective(blown, pair.moving, pair.fixed)
-by_hand = loss_by_hand(blown, pair.moving, pair.fixed)
-warped = regkit.warp(pair.moving, blown.displacement)
-furthest = blown.displacement.abs().max()
-apart = (warped - pull(pair.moving, blown.displacement)).abs().max()
+warped = pull(pair.moving, displacement)
+by_hand = pair_loss(warped, pair.fixed, wind, WEIGHT)
+rough = pair_loss(warped, warped, wind, WEIGHT)  # without a misfit
+furthest = displacement.abs().max()
+apart = (warped - regkit.warp(pair.moving, displacement)).abs().max()
 total = sum(terms.values())
 assert furthest > 3, (
     f"the field moves something by more than 3 voxels, here {furthest:.1f}: run this cell again"
 )
 assert apart < 1e-5, f"pull is regkit.warp, here {apart:.1e} apart in intensity: was pull changed?"
 assert torch.isclose(total, by_hand, rtol=1e-4), (
-    f"the loss by hand is regkit's, here {by_hand:.6f} and {total:.6f}: was loss_by_hand changed?"
+    f"the loss by hand is regkit's, here {by_hand:.6f} and {total:.6f}: was pair_loss changed?"
+)
+assert torch.isclose(terms["diffusion"], rough, rtol=1e-3), (
+    f"so is the roughness, here {rough:.3e} and {terms['diffusion']:.3e}: was pair_loss changed?"
 )
 print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_hand:.5f}")
 
 # %% [markdown]
 # ## Watch it learn
 #
-# Three panels: the warped triangle of the held-out pair, the fixed circle, and the places $x + u(x)$ drawn on the triangle.
-# They change while the network learns from *other* pairs. Start the next **two** cells, then look at this picture. You may
-# interrupt the kernel when you have seen enough: what was learned is kept.
+# You see three panels: the warped triangle of the held-out pair, the fixed circle, and the places $x + u(x)$ drawn on the
+# triangle. They change while the network learns from *other* pairs. Start the next **two** cells, then look at this
+# picture. You may interrupt the kernel when you have seen enough: the network keeps what it has learned.
 
 # %%
 watch = timelapse.TimeLapse(network, pair)
@@ -150,17 +170,35 @@ figures.show_history(history)
 
 # %% [markdown]
 # The first term falls because the pictures agree better. The second is far smaller, so it has a scale of its own. It
-# *rises* from nothing, since a field that is zero everywhere is even. Movement alone costs nothing: if all voxels moved
-# alike, $\nabla v$ would be 0. **Unevenness** costs, and a triangle does not become a circle without it. Later it falls
-# again, as the network learns to do the same with a smoother field. The curves are ragged because each step sees other
-# pairs. And a falling loss on the pairs it learns from says nothing about new ones.
+# *rises* from zero, since a field that is zero everywhere is perfectly smooth. Movement alone costs nothing: if all voxels
+# moved alike, $\nabla v$ would be 0. **Differences** between neighbours cost, and a triangle does not become a circle
+# without them. Later the term falls again, as the network learns to do the same with a smoother field. The curves are
+# ragged because each step uses other pairs. Do not trust them alone: a loss that falls on the pairs of the training says
+# nothing about new pairs.
 #
 # ## Did it learn, or did it memorise?
 #
-# Judge on shapes that it has never seen. **Dice** is the overlap of the two shapes, 1 for the same outline. $J$ is the
-# matrix of the derivatives of $x + u(x)$, and $|J|$ its **determinant**: the factor by which the map locally changes
-# area, with a sign. A **fold** is a voxel where it is zero or negative: the map is flattened or turned over there, which
-# no tissue can be.
+# Judge a network on shapes that it has never seen. **Dice** measures the overlap of two shapes $A$ and $B$. It is 1 for the
+# same shape, and 0 for shapes that share no voxel:
+#
+# $$\text{Dice} = \frac{2\,|A \cap B|}{|A| + |B|}$$
+#
+# $|A|$ is the number of voxels in $A$, and $A \cap B$ holds the voxels that are in both. With masks, which are True inside a
+# shape, `A & B` is True in both, and `A.sum()` counts.
+
+
+# %%
+@check.overlap
+def overlap(first, second):
+    """Dice of two shapes, from 0 to 1. first, second: (1, 1, H, W), True inside the shape."""
+    shared = ...  # how many voxels are in both shapes
+    return ...  # Dice
+
+
+# %% [markdown]
+# A second number looks at the field. $J$ is the matrix of the derivatives of $x + u(x)$, and $|J|$ is its **determinant**:
+# the factor by which the map changes area at this place, with a sign. A **fold** is a voxel where $|J|$ is zero or negative.
+# There the map is flattened or turned over, which no tissue can be.
 
 # %%
 test = held_out[list(range(64))]
@@ -185,8 +223,8 @@ assert score["folds_percent"] < 0.5 or not complete, (
 # %% [markdown]
 # ## Look
 #
-# The question for any registration is not *does it look warped?* but *where is it still wrong?* Drag the **curtain**; let it
-# **flicker** (the eye is a difference detector); then open the **field** and the **folds**.
+# Do not ask *does it look warped?* Ask *where is it still wrong?* Drag the **curtain**. Let the images **flicker**: your eye
+# finds differences at once. Then open the **field** and the **folds**.
 
 # %%
 with torch.no_grad():
@@ -195,12 +233,12 @@ explorer = widgets.explore(pair, registration)
 explorer
 
 # %% [markdown]
-# In the tab *field*, choose *arrows*: each starts at a voxel of the fixed image and ends where its value is fetched in the moving
-# one. Back to your prediction: take the voxels of the circle that the triangle does not cover, and ask whether their
-# arrows lead towards the triangle's middle.
+# In the tab *field*, choose *arrows*. Each arrow starts at a voxel of the fixed image, and ends at the place in the moving
+# image where its value is fetched. Back to your prediction: take the voxels of the circle that the triangle does not
+# cover. Do their arrows lead towards the triangle's middle?
 
 # %%
-grid = regkit.fields.identity((64, 64))[0]  # (2, H, W): row and column of each voxel
+grid = fields.identity((64, 64))[0]  # (2, H, W): row and column of each voxel
 covered = pair.moving_labels[0, 0] > 0
 uncovered = (pair.fixed_labels[0, 0] > 0) & ~covered
 to_middle = grid[:, covered].mean(1)[:, None] - grid[:, uncovered]  # (2, n)
@@ -219,25 +257,31 @@ assert inward > 0.5 or not complete, (
 #
 # ## Break it
 #
-# A very common mistake: using the displacement backwards. What would you see?
+# A very common mistake is to use the displacement backwards. What do you expect to see?
 
 # %%
 figures.show_registration(pair, regkit.Registration(-registration.displacement))
 
 # %% [markdown]
-# **Symptom:** the shape moves the wrong way, and Dice here gets worse than doing nothing. **Mend:** `displacement` warps moving
-# onto fixed; for the other direction use `registration.inverse`, which is not `-displacement` (tutorial 05 shows why).
+# **Symptom:** the shape moves the wrong way. Dice is lower here than without any registration. **Fix:** `displacement` warps
+# moving onto fixed. For the other direction use `registration.inverse`, which is not `-displacement` (tutorial 05 shows
+# why). Your `overlap` measures it:
 
 
 # %%
-def overlap(displacement):
-    warped_labels = regkit.fields.warp_labels(pair.moving_labels, displacement)
-    return metrics.dice(warped_labels, pair.fixed_labels)[1]
+def dice_with(displacement):
+    warped_labels = fields.warp_labels(pair.moving_labels, displacement)
+    by_hand = overlap(warped_labels > 0, pair.fixed_labels > 0).item()
+    by_regkit = metrics.dice(warped_labels, pair.fixed_labels)[1]  # of label 1, the shape
+    assert abs(by_hand - by_regkit) < 1e-5, (
+        f"Dice by hand is regkit's, here {by_hand:.5f} and {by_regkit:.5f}: was overlap changed?"
+    )
+    return by_hand
 
 
-as_found = overlap(registration.displacement)
-backwards = overlap(-registration.displacement)
-nothing = overlap(torch.zeros_like(registration.displacement))
+as_found = dice_with(registration.displacement)
+backwards = dice_with(-registration.displacement)
+nothing = dice_with(torch.zeros_like(registration.displacement))
 print(f"Dice: backwards {backwards:.3f}, nothing {nothing:.3f}, as found {as_found:.3f}")
 assert backwards < nothing < as_found or not complete, (
     f"backwards is worse than nothing, and as found is better, here {backwards:.3f}, {nothing:.3f} and "
@@ -247,9 +291,9 @@ assert backwards < nothing < as_found or not complete, (
 # %% [markdown]
 # ## Exercise: be the network
 #
-# Here is another pair; its true deformation is known. The three corners of the bright triangle are numbered in the fixed image. Find the
-# same corners in the moving image, and read their places off the axes, to about one voxel. The answer is a list of three
-# `(row, column)` pairs, in the order 1, 2, 3.
+# Here is another pair, whose true deformation is known. The fixed image has numbers at the three corners of the bright
+# triangle. Find the same corners in the moving image, and read their places off the axes, to about one voxel. Your answer
+# is a list of three `(row, column)` pairs, in the order 1, 2, 3.
 
 # %%
 known = check.landmark_pair()
@@ -275,13 +319,13 @@ my_landmarks = [(13, 49), (44, 56), (35, 26)]
 check.landmarks(my_landmarks)
 
 # %% [markdown]
-# Beat your own error: the **target registration error** (TRE) is the mean distance between where a landmark is carried and where
-# it belongs. In which order do you expect doing nothing, the network, and you?
+# Beat your own error. The **target registration error** (TRE) is the mean distance between the place where a landmark is
+# carried to and its true place. Which error do you expect to be the smallest: doing nothing, the network, or you?
 
 # %%
 with torch.no_grad():
     guess = network(known.moving, known.fixed).displacement
-truth = regkit.fields.warp_points(check.LANDMARKS[None], known.displacement)
+truth = fields.warp_points(check.LANDMARKS[None], known.displacement)
 still = torch.zeros_like(guess)
 error = {  # one voxel of this image is 1 mm wide
     "doing nothing": metrics.tre(still, check.LANDMARKS[None], truth, spacing=1.0).mean,
@@ -293,24 +337,24 @@ if check.landmarks(my_landmarks).colour == "green":
 print({name: f"{value:.1f} voxels" for name, value in error.items()})
 
 # %% [markdown]
-# The network learned on single shapes; three on top of each other are new to it. What to do about that is the subject of
-# tutorial 06. If you stay ahead of it: can you also say where *all* 4096 voxels go, in a hundredth of a second?
+# The network learned on single shapes; three shapes on top of each other are new to it. Tutorial 06 shows what to do then.
+# And if you are better than the network: can you also find the places of *all* 4096 voxels, in a hundredth of a second?
 
 # %% [markdown] tags=["instructor"]
-# Without landmarks on faint edges people reach one voxel. In full mode the network lands between nothing and them (3.1 voxels
-# against 4.9), in fast mode it is worse than nothing: a good moment to speak of a *shifted distribution*.
+# People reach one voxel, since no landmark lies on a faint edge. In full mode the network lies between doing nothing and
+# people (3.1 voxels against 4.9). In fast mode it is worse than doing nothing: a good moment to speak of a *shifted
+# distribution*.
 
 # %% [markdown]
 # ## Take away
 #
-# > * A registration network maps **two images to one displacement field**; the loss compares *images*, so no
-# >   true field is needed.
+# > * A registration network maps **two images to one displacement field**. The loss compares *images*, so it needs no
+# >   true field.
 # > * Warping **pulls**: `warped[x] = moving[x + u(x)]`. Arrows live on the fixed grid and point into the moving
 # >   image.
-# > * Look at **what is left** (curtain, flicker, difference) and at **the field** (grid, |J|, folds), never
-# >   only at the warped image.
+# > * Look at the **remaining differences** (curtain, flicker) and at **the field** (grid, |J|, folds), never only at the
+# >   warped image.
 # > * Judge on pairs that were **held out**.
 #
-# **Next.** We spoke of *voxels* as if everyone meant the same by a place in an image. They do not: index,
-# voxel, millimetre,
-# $[-1, 1]$. *Where is a pixel?*
+# **Next.** We used *voxels* as if everyone meant the same by a place in an image. They do not: a place may be an index, or
+# in voxels, in millimetres, or between -1 and 1. *Where is a pixel?*

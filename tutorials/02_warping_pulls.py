@@ -111,31 +111,48 @@ assert abs(right + 10) < 1e-3 and abs(down) < 1e-3, (
 # %% [markdown]
 # ## Why not simply push?
 #
-# One could carry each voxel of the moving image *along* its arrow. Both ways by hand, in 20 lines:
+# One could carry each voxel of the moving image *along* its arrow. Write both ways yourself: replace each `...`. The line
+# above a function, `@check...`, tells at once what is right; as long as it is not, the notebook goes on with the solution.
 
 
 # %%
+@check.push_by_hand
 def push_by_hand(image, u):
+    """Carry each voxel along its arrow, to the nearest voxel. image: (H, W); u: (2, H, W), voxels."""
+    height, width = image.shape
     pushed = torch.full_like(image, torch.nan)  # NaN: nothing has arrived here
-    for row in range(64):
-        for column in range(64):
-            down = round(row + u[0, row, column].item())
-            right = round(column + u[1, row, column].item())
-            if 0 <= down < 64 and 0 <= right < 64:
+    for row in range(height):
+        for column in range(width):
+            # the voxel (row, column) is carried to: numbers, rounded; u[0, ...].item() is a number
+            down = ...
+            right = ...
+            if 0 <= down < height and 0 <= right < width:
                 pushed[down, right] = image[row, column]
     return pushed
 
 
+# %% [markdown]
+# To pull, a voxel reads *between* four voxels. `a` and `b` say how far the place is below and to the right of the first
+# of them, from 0 to 1. The mean of the four, the nearer the heavier, is a product: weights of the two rows, times `four`,
+# times weights of the two columns.
+
+
+# %%
+@check.pull_by_hand
 def pull_by_hand(image, u):
+    """Each voxel fetches what lies where its arrow ends. image: (H, W); u: (2, H, W), voxels."""
+    height, width = image.shape
     warped = torch.empty_like(image)
-    for row in range(64):
-        for column in range(64):
-            down = min(max(row + u[0, row, column].item(), 0), 63)  # outside: the border goes on
-            right = min(max(column + u[1, row, column].item(), 0), 63)
-            top, left = min(int(down), 62), min(int(right), 62)
-            a, b = down - top, right - left  # how far between the four voxels around
-            four = image[top : top + 2, left : left + 2]
-            warped[row, column] = torch.tensor([1 - a, a]) @ four @ torch.tensor([1 - b, b])
+    for row in range(height):
+        for column in range(width):
+            down, right = ..., ...  # where this voxel reads: two numbers, not rounded
+            # outside, the border goes on
+            down, right = min(max(down, 0), height - 1), min(max(right, 0), width - 1)
+            top, left = min(int(down), height - 2), min(int(right), width - 2)
+            four = image[top : top + 2, left : left + 2]  # the voxels around it
+            a, b = ..., ...  # how far (down, right) is from (top, left)
+            # weights of the two rows, as a tensor, @ four @ weights of the two columns
+            warped[row, column] = ...
     return warped
 
 
@@ -332,16 +349,23 @@ assert changed > 0.01, (
 #
 # $$\text{compose}(u, v)(x) = v(x) + u(y), \qquad y = x + v(x)$$
 #
-# The second term is the field $u$, warped by $v$: by hand it is one line. As maps, with $\varphi_u(x) = x + u(x)$, this
+# The second term is the field $u$, warped by $v$: by hand it is one line, yours. As maps, with $\varphi_u(x) = x + u(x)$, this
 # is the displacement of $\varphi_u \circ \varphi_v$. (The Diffeomorphic Demons of Vercauteren et al., 2009, join their
 # updates in this way.)
+
+
+# %%
+@check.compose_by_hand
+def compose_by_hand(u, v):
+    """One displacement for two warps, first by u and then by v; all (1, 2, H, W), voxels."""
+    return ...  # one line
+
 
 # %%
 u = check.turn(40)
 stretch = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.7, 12.5]]])  # along axis 1, and a shift
 v = fields.affine_displacement(stretch, (96, 96))
-by_hand = v + regkit.warp(u, v)
-apart = (by_hand - regkit.compose(u, v)).abs().max()
+apart = (compose_by_hand(u, v) - regkit.compose(u, v)).abs().max()
 assert apart < 1e-4, (
     f"compose by hand is regkit's, here {apart:.1e} voxels apart: run this cell again"
 )
@@ -417,12 +441,20 @@ assert there == [[0, 1, 3], [0, 1, 2, 3], [0, 1, 3]], (
 # **Symptom:** thin rims of a structure that does not exist.
 # **Mend:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
 # label, 1 inside and 0 outside (**one-hot**), warp the masks linearly, and give each voxel the label whose mask is
-# largest there.
+# largest there. Write the last step:
+
 
 # %%
-names = torch.tensor([0, 1, 3])
-masks = (labels == names.view(1, 3, 1, 1)).float()  # (1, 3, 64, 64)
-largest = names[regkit.warp(masks, motion).argmax(dim=1, keepdim=True)]
+@check.largest_by_hand
+def largest_by_hand(labels, u, names):
+    """Warp labels by the largest share. labels: (1, 1, H, W), of `names`; u: (1, 2, H, W), voxels."""
+    masks = (labels == names.view(1, -1, 1, 1)).float()  # (1, names, H, W)
+    # warp the masks; .argmax(dim=1, keepdim=True) says which is largest; names[...] is its label
+    return ...
+
+
+# %%
+largest = largest_by_hand(labels, motion, torch.tensor([0, 1, 3]))
 same = (largest == fetched).float().mean()
 assert largest.unique().tolist() == [0, 1, 3] and same > 0.98, (
     f"the largest share invents nothing and agrees at 98 %, here {largest.unique().tolist()} and "
@@ -436,11 +468,27 @@ assert largest.unique().tolist() == [0, 1, 3] and same > 0.98, (
 # the fixed image** is carried by the same arrow, forwards, into the **moving** image:
 #
 # $$p_\text{moving} = p_\text{fixed} + u(p_\text{fixed})$$
+#
+# `fields.sample(u, places)` reads $u$ between the voxels: `places` is (1, 2, N, 1), rows and columns in axis 1, and so is
+# what it gives.
+
+
+# %%
+@check.carry_by_hand
+def carry_by_hand(points, u):
+    """Points of the fixed image in the moving image. points: (N, 2), row and column; u: (1, 2, H, W), voxels."""
+    arrows = ...  # u at the points, as (2, N): `points.T[None, ..., None]` are the places
+    return ...  # one arrow for each point: arrows.T
+
 
 # %%
 pair = check.carrying_pair()  # a pair whose true displacement is known
 points = torch.tensor([[[20.0, 24.0], [30.0, 46.0], [45.0, 30.0]]])  # in the fixed image
 carried = fields.warp_points(points, pair.displacement)  # in the moving image
+missed = (carry_by_hand(points[0], pair.displacement) - carried[0]).abs().max()
+assert missed < 1e-4, (
+    f"points by hand are regkit's, here {missed:.1e} voxels apart: was the function changed?"
+)
 
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout="compressed")
 for panel, image, places, title in (

@@ -13,12 +13,12 @@
 # %% [markdown]
 # # 03 · Similarity landscapes
 #
-# *A registration walks downhill on a loss, in the dark. Whether it arrives depends less on how it walks than on the
-# shape of the land.*
+# *A registration goes downhill on a loss, without a map. Whether it arrives depends less on how it walks than on the shape
+# of the landscape.*
 #
 # **Goals.** After this notebook you can write four losses from scratch: the mean squared error (MSE), the normalised
-# cross-correlation (NCC), the local NCC (LNCC) and the adaptive NCC. You can say for each which change of the images it
-# forgives and from how far away it finds the right place (its *capture range*); and you can test a gradient.
+# cross-correlation (NCC), the local NCC (LNCC) and the adaptive NCC. For each you can say which changes of the images it
+# ignores, and from how far away it finds the right place (its *capture range*). And you can test a gradient.
 #
 # **Before you start.** Tutorial 02: warping pulls. Mean, variance and correlation; PyTorch's `backward()`.
 #
@@ -36,6 +36,7 @@ from regkit.course.lessons.t03_similarity_landscapes import (
     SIMILARITIES,
     capture_range,
     landscape_viewer,
+    show_curves,
     sweep,
 )
 
@@ -44,8 +45,8 @@ course.begin(seconds={"fast": 9, "full": 9})
 # %% [markdown]
 # ## Two discs that do not touch
 #
-# The moving image shows a white disc at the right, the fixed image one at the left. Their centres are 24
-# voxels apart, and each disc is 11 wide. Clearly the moving disc should go left.
+# The moving image shows a white disc at the right, the fixed image one at the left. Their centres are 24 voxels apart, and
+# each disc is 11 voxels wide. Clearly the moving disc should go left.
 
 
 # %%
@@ -86,7 +87,7 @@ print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
 for blind in (losses.mse, losses.ncc, losses.lncc):
     change = max(abs(blind(image, fixed) - blind(moving, fixed)) for image in (nudged, away))
     assert change < 1e-6, (
-        f"{blind.__name__} sees no step of one voxel, here {change:.1e}: run all cells from the top"
+        f"{blind.__name__} does not change with one voxel, here {change:.1e}: run all cells from the top"
     )
 seen = [losses.adaptive_ncc(image, fixed).item() for image in (nudged, moving, away)]
 assert seen[0] + 0.03 < seen[1] < seen[2] - 0.03, (
@@ -97,78 +98,140 @@ assert seen[0] + 0.03 < seen[1] < seen[2] - 0.03, (
 # %% [markdown]
 # (`SIMILARITIES` holds regkit's four losses by name. All are **losses**: lower is better.)
 #
-# It **stays**. As long as the discs do not overlap, every voxel of both counts as wrong, wherever the moving one lies.
-# One voxel in the wrong direction costs the same as well: the land is a **plain**, and nothing says which way to
-# go. Three of the four losses are blind here. The fourth also compares blurred and smaller copies, in which the discs
-# *do* overlap.
+# It **stays**. As long as the discs do not overlap, every voxel of both counts as wrong, wherever the moving disc lies. One
+# voxel in the wrong direction costs the same. The landscape is a **plain**: nothing shows which way to go. Three of the
+# four losses do not change here. The fourth also compares blurred and smaller copies, in which the discs *do* overlap.
+#
+# This holds for a **shift**, which moves the disc as a whole. What if each voxel has an arrow of its own?
+
+# %%
+right = torch.tensor(0.5, requires_grad=True)  # one shift for all voxels
+losses.mse(check.shifted(moving, right), fixed).backward()
+arrows = torch.zeros(1, 2, 64, 64)
+arrows[:, 1] = 0.5  # the same shift, as one arrow for each voxel
+losses.mse(regkit.warp(moving, arrows.requires_grad_()), fixed).backward()
+
+sloped = arrows.grad[0].norm(dim=0) > 0  # (H, W)
+middle = torch.tensor([32.0, 43.5]).view(2, 1, 1)  # of the warped disc
+off_rim = ((fields.identity((64, 64))[0] - middle).norm(dim=0) - 6).abs()
+print(f"slope of the MSE over the shift: {right.grad:.6f}")
+print(
+    f"{sloped.sum()} of 4096 arrows have a slope, at most {off_rim[sloped].max():.1f} off the rim"
+)
+assert right.grad.abs() < 1e-6, (
+    f"the shift has no slope, here {right.grad:.1e}: run this cell again"
+)
+assert sloped.sum() > 20 and off_rim[sloped].max() < 2, (
+    "more than 20 arrows have a slope, all within 2 voxels of the rim, here "
+    f"{sloped.sum()} within {off_rim[sloped].max():.1f}: run this cell again"
+)
+
+# %% [markdown]
+# At the rim of the moving disc there is a slope: the MSE falls when the disc **shrinks**, because it lies where the fixed
+# image is black. On opposite sides the slopes are opposite, so they cancel, and a shift has none. They do not point to the
+# goal either. (Tutorial 06 optimises a field from there. It arrives, but on a long detour.)
 
 # %% [markdown] tags=["instructor"]
-# Most say *fall*: they see where the disc should go, and lend the loss their eyes. Worth two minutes: which pixels
-# contribute to MSE before, and which after? Then ask what *Dice* does (it stays too, at 0).
+# Most say *fall*: they see where the disc should go, but the loss does not. Worth two minutes: which voxels contribute to
+# the MSE before, and which after? Then ask what *Dice* does (it stays too, at 0).
 
 # %% [markdown]
 # ## Four losses by hand
 #
 # Let $a$ be the warped and $b$ the fixed image, $\operatorname{cov}$ their covariance, $\sigma$ a standard deviation,
-# and $\varepsilon$ a tiny number against division by zero:
+# and $\varepsilon$ a tiny number that prevents a division by zero:
 #
 # $$\text{MSE} = \operatorname{mean}\,(a-b)^2 \qquad
 # \text{NCC} = 1 - \frac{\operatorname{cov}(a, b)}{\sigma_a\,\sigma_b} \qquad
 # \text{LNCC} = -\operatorname{mean}_x \frac{c(x)^2}{v_a(x)\,v_b(x) + \varepsilon}$$
 #
-# NCC is 0 for a perfect match, 1 for none and 2 for an inverted image. LNCC takes the covariance $c$ and the variances
-# $v$ in a small window around each voxel $x$, here of 9 × 9 voxels, and squares the ratio. -1 is a perfect match in every
-# window; flat windows count 0, so an image with flat parts does not reach -1 even with itself.
-# (VoxelMorph: Balakrishnan et al. 2019. There and below, $c$ and $v$ are sums over the window, not means; apart from
-# $\varepsilon$ this cancels.)
+# NCC is 0 for a perfect match, 1 for none and 2 for an inverted image. Write the first two: replace each `...`. The line
+# above a function says at once what is right. Until it is, the notebook goes on with the solution.
+
+
+# %%
+@check.mse_by_hand
+def mse_by_hand(a, b):
+    """The mean squared difference, one number. a, b: (1, 1, H, W)."""
+    return ...
+
+
+# %%
+@check.ncc_by_hand
+def ncc_by_hand(a, b):
+    """1 minus the correlation, one number from 0 to 2. a, b: (1, 1, H, W)."""
+    a, b = ..., ...  # each image, less its own mean
+    # cov: the mean of the product. σ: the root of the mean square. Use .mean(), .square(), .sqrt()
+    return ...
+
+
+# %% [markdown]
+# LNCC takes the covariance $c$ and the variances $v$ in a small window around each voxel $x$, here of 9 × 9 voxels, and
+# squares the correlation. -1 is a perfect match in every window. Flat windows count 0, so an image with flat parts does not
+# reach -1 with itself. There is no need to subtract a mean in each window. With sums $S$ over a window of $n$ voxels:
 #
+# $$c = S(ab) - S(a)\,S(b)/n, \qquad v_a = S(a^2) - S(a)^2/n, \qquad v_b = S(b^2) - S(b)^2/n$$
+#
+# (VoxelMorph: Balakrishnan et al. 2019. These are $n$ times the means; apart from $\varepsilon$ this cancels.)
+
+
+# %%
+@check.lncc_by_hand
+def lncc_by_hand(a, b, window=9, epsilon=1e-5):
+    """Minus the squared correlation in windows, their mean. a, b: (1, 1, H, W); window: odd."""
+
+    def total(image):  # S: the sum over the window around each voxel; outside the image lie zeros
+        return window**2 * F.avg_pool2d(image, window, stride=1, padding=window // 2)
+
+    cross = ...  # c, at each voxel: (1, 1, H, W)
+    variance_a = ...
+    variance_b = ...
+    return ...  # one number
+
+
+# %% [markdown]
 # The **adaptive NCC** (GradICON: Tian et al. 2023, section 5.2) computes the NCC $s_i$ of the images at 5 scales: as
-# they are ($s_0$), blurred ($s_1$), and halved once, twice, three times and blurred ($s_2$ to $s_4$). It mixes them
-# from fine to coarse with weights $\gamma_i$; $\alpha = 0.1$, $\beta = 1.3$:
+# they are ($s_0$), blurred ($s_1$), and halved once, twice, three times and blurred ($s_2$ to $s_4$).
+
+
+# %%
+def ncc_of_scales(a, b):
+    """s: the NCC at five scales, from fine to coarse, (5,)."""
+    s = [ncc_by_hand(a, b)]
+    for halvings in range(4):
+        if halvings > 0:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        # blur both: a Gaussian with a standard deviation of 2 voxels, cut off at 2 voxels
+        blurred = [losses.gaussian_blur(image, 2.0, radius=2) for image in (a, b)]
+        s.append(ncc_by_hand(*blurred))
+    return torch.stack(s)
+
+
+# %% [markdown]
+# It mixes them from fine to coarse with weights $\gamma_i$; $\alpha = 0.1$, $\beta = 1.3$:
 #
 # $$g_0 = s_0, \qquad g_i = \gamma_i\, s_i + (1 - \gamma_i)\, g_{i-1}, \qquad
 # \gamma_i = \operatorname{clamp}\big(s_i \,\beta^{4-i} / \alpha,\ 0,\ 1\big), \qquad \text{the loss is } g_4$$
 #
-# (clamp: cut to the range from 0 to 1.) As long as a coarse scale fits badly, its $\gamma$ is 1 and the finer ones do
-# not count; the better it fits, the more they do. The $\gamma_i$ are treated as constants when the gradient is taken
-# (`detach` below).
+# (clamp: cut to the range from 0 to 1.) As long as a coarse scale fits badly, its $\gamma$ is 1, and the finer scales do not
+# count. The better it fits, the more they count. For the gradient, each $\gamma_i$ is a **constant**: `x.detach()` has the
+# value of `x`, and no gradient flows through it.
 
 
 # %%
-def mse_by_hand(a, b):
-    return (a - b).square().mean()
-
-
-def ncc_by_hand(a, b):
-    a, b = a - a.mean(), b - b.mean()
-    return 1 - (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt()
-
-
-def lncc_by_hand(a, b, window=9, epsilon=1e-5):
-    def total(image):  # over the window around each voxel; zeros outside
-        return window**2 * F.avg_pool2d(image, window, stride=1, padding=window // 2)
-
-    cross = total(a * b) - total(a) * total(b) / window**2
-    variance_a = total(a * a) - total(a) ** 2 / window**2
-    variance_b = total(b * b) - total(b) ** 2 / window**2
-    return -(cross**2 / (variance_a * variance_b + epsilon)).mean()
-
-
-def adaptive_by_hand(a, b, scales=4, alpha=0.1, beta=1.3):
-    g = ncc_by_hand(a, b)
-    for i in range(1, scales + 1):
-        if i > 1:
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        # blur both: a Gaussian with a standard deviation of 2 voxels, cut off at 2 voxels
-        s = ncc_by_hand(*(losses.gaussian_blur(image, 2.0, radius=2) for image in (a, b)))
-        gamma = (s.detach() * beta ** (scales - i) / alpha).clamp(0, 1)
-        g = gamma * s + (1 - gamma) * g
+@check.mix_by_hand
+def mix_by_hand(s, alpha=0.1, beta=1.3):
+    """Mix the NCC of several scales into one loss. s: (scales,), from fine to coarse."""
+    g, coarsest = s[0], len(s) - 1
+    for i in range(1, len(s)):
+        gamma = ...  # a constant from 0 to 1
+        g = ...  # s[i], mixed with the g so far
     return g
 
 
 # %% [markdown]
-# Against regkit, on two real images: the slice of a scan that you know, and a shifted, noisy copy.
-# `check.shifted(image, right)` warps an image with the arrow (0, `right`) at every voxel; `right` is a tensor with one
+# Compare them with regkit, on two real images: the slice of a scan that you know, and a shifted copy with noise.
+# `check.shifted(image, right)` warps an image with the arrow (0, `right`) at every voxel. `right` is a tensor with one
 # number, in voxels, so that we can take a gradient later.
 
 # %%
@@ -176,6 +239,12 @@ brain = check.brain_slice()  # (1, 1, 96, 96)
 shift = torch.tensor(3.3)
 noise = 0.1 * torch.randn(brain.shape, generator=torch.Generator().manual_seed(0))
 other = check.shifted(brain, shift) + noise
+
+
+def adaptive_by_hand(a, b):
+    return mix_by_hand(ncc_of_scales(a, b))
+
+
 hand = (mse_by_hand, ncc_by_hand, lncc_by_hand, adaptive_by_hand)
 for (name, loss), by_hand in zip(SIMILARITIES.items(), hand, strict=True):
     print(f"{name:13} regkit {loss(other, brain):+.5f}, by hand {by_hand(other, brain):+.5f}")
@@ -187,29 +256,15 @@ for (name, loss), by_hand in zip(SIMILARITIES.items(), hand, strict=True):
 # %% [markdown]
 # ## The landscape
 #
-# Slide the brain over itself, by -40 to 40 voxels, and write down each loss: `sweep(moving, fixed, right=shifts)` gives
-# a list of values for each loss. (The shift is that of the arrows, so the image goes the other way: warping pulls.) The
-# **capture range** (green) is the stretch around the truth from which every step downhill leads to the truth.
+# Slide the brain over itself, by -40 to 40 voxels, and record each loss. `sweep(moving, fixed, right=shifts)` gives a list
+# of values for each loss, and `show_curves` plots them. (The shift is that of the arrows, so the image goes the other way:
+# warping pulls.) The **capture range** (green) is the range around the truth from which every step downhill leads to the
+# truth.
 
 # %%
 shifts = [float(place) for place in range(-40, 41)]
-
-
-def show(curves, places, title):
-    figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.0), layout="compressed")
-    for panel, (name, values) in zip(axes, curves.items(), strict=True):
-        low, high = capture_range(places, values)
-        panel.axvspan(low, high, color="#d6f0e0")
-        panel.plot(places, values, color="black")
-        panel.axvline(0, color="gray", linewidth=0.8)
-        words = f"{low:g} to {high:g}" if low < high else "no minimum at 0"
-        panel.set(title=f"{name}\n{words}", xlabel="shift (voxels)")
-    axes[0].set(ylabel="loss")
-    figure.suptitle(title)
-
-
 itself = sweep(brain, brain, right=shifts)
-show(itself, shifts, "the same scan")
+show_curves(itself, shifts, "the same scan")
 
 captured = {name: capture_range(shifts, values) for name, values in itself.items()}
 assert captured["MSE"] == captured["NCC"] == captured["adaptive NCC"] == (-40, 40), (
@@ -227,14 +282,14 @@ assert first > 3 * second, (
 )
 
 # %% [markdown]
-# MSE and NCC: wide funnels (they reach as far as we looked, since these images always overlap). LNCC: a narrow hole in
-# a plain. It notices the truth only from about the width of its window, but then it is **sharp**. Adaptive NCC: a wide
-# bowl with a narrow dip at the very bottom.
+# MSE and NCC are wide funnels. (They reach as far as we looked, since these images always overlap.) LNCC is a narrow hole
+# in a plain: it falls only within about the width of its window, but there it is **sharp**. Adaptive NCC is a wide bowl
+# with a narrow dip at the bottom.
 
 # %% [markdown]
-# The small print: we went in steps of whole voxels. In between, linear interpolation blurs *one* of the two images, and
-# the curve of LNCC gets **ripples**. In fine steps its capture range is therefore smaller still. A little blur of both
-# images mends it.
+# One detail: we took steps of whole voxels. Between them, linear interpolation blurs *one* of the two images, and the
+# curve of LNCC gets **ripples**. So in fine steps its capture range is smaller again. A little blur of both images fixes
+# this.
 
 # %%
 fine = np.arange(-12, 12.1, 0.25).tolist()
@@ -262,10 +317,10 @@ assert sharp < 4 < blurred, (
 # %% [markdown]
 # ## Shift and turn it yourself
 #
-# Moving in orange, fixed in blue, grey where they agree. Three experiments:
+# The moving image is orange, the fixed one blue, and both are grey where they agree. Three experiments:
 #
-# * Let the curves run over the *angle*, at shift 0: which losses have an angle of 40° in their capture range?
-# * Take *lamp at the right* as fixed image: the same head, lit from the side. Which loss still has its minimum at 0?
+# * Show the curves over the *angle*, at shift 0. Which losses have an angle of 40° in their capture range?
+# * Take *lamp at the right* as fixed image: the same head, with light from the side. Which loss still has its minimum at 0?
 # * Take *noise*, and look closely at the bottom of the adaptive NCC.
 #
 # The next cells give the answers.
@@ -293,12 +348,12 @@ for name, values in turned.items():
     )
 
 # %% [markdown]
-# All but the adaptive NCC. Its curve has bumps where the weights $\gamma$ change, and so it is no funnel beyond ±6°.
-# Yet its *gradient* still leads home from 40°: *A value is not a slope*, below, says how that can be.
+# All but the adaptive NCC. Its curve has bumps where the weights $\gamma$ change, so it is no funnel beyond ±6°. But its
+# *gradient* still leads home from 40°. The section *A value is not a slope* explains this.
 #
-# ## What each loss forgives
+# ## What each loss ignores
 #
-# All four images in `scans` lie exactly on the brain. A faithful loss has its minimum at shift 0.
+# All four images in `scans` lie exactly on the brain. A good loss has its minimum at shift 0.
 
 # %%
 best = {}
@@ -307,7 +362,7 @@ for title, scan in scans.items():
     best[title] = {name: shifts[int(np.argmin(values))] for name, values in curves.items()}
     row = ", ".join(f"{name} {place:+g}" for name, place in best[title].items())
     print(f"{title:18} best shift: {row}")
-show(sweep(brain, scans["lamp at the right"], right=shifts), shifts, "lamp at the right")
+show_curves(sweep(brain, scans["lamp at the right"], right=shifts), shifts, "lamp at the right")
 
 weaker, noisy, lamp = (best[name] for name in ("weaker scanner", "noise", "lamp at the right"))
 assert set(weaker.values()) == {0.0}, (
@@ -322,63 +377,82 @@ assert lamp["LNCC"] == 0 and max(lamp[name] for name in ("MSE", "NCC", "adaptive
 )
 
 # %% [markdown]
-# The lamp fools all but LNCC, and noise makes the lowest *value* of the adaptive NCC lie off the truth (more on this
-# below). The weaker scanner (half the contrast, and 0.2 brighter everywhere) fools none of them here. But at the truth
-# MSE is not 0, while NCC is. A stronger change of brightness does make MSE prefer a wrong place: you will find one in
-# exercise 1. In words: a **gain** multiplies all intensities by a number (here 0.5), an **offset** adds one (here 0.2).
+# The lamp misleads all but LNCC. Noise moves the lowest *value* of the adaptive NCC away from the truth (more on this
+# below). The weaker scanner has half the contrast, and is 0.2 brighter everywhere. It misleads none of them here. But at the
+# truth MSE is not 0, while NCC is. A stronger change of brightness makes MSE prefer a wrong place: you will find one in
+# exercise 1. Two words for such changes: a **gain** multiplies all intensities by a number (here 0.5), an **offset** adds
+# one (here 0.2).
 
 # %%
 at_truth = {name: values[0] for name, values in sweep(brain, scans["weaker scanner"]).items()}
 print("weaker scanner, at the truth:", {name: round(value, 3) for name, value in at_truth.items()})
 assert at_truth["MSE"] > 0.01 > at_truth["NCC"], (
-    "at the truth MSE charges the weaker scanner more than 0.01, NCC less, here "
+    "at the truth MSE is above 0.01 for the weaker scanner, NCC below, here "
     f"{at_truth['MSE']:.4f} and {at_truth['NCC']:.4f}: run this section's cells again"
 )
 itself, negative = losses.lncc(brain, brain), losses.lncc(-brain, brain)
 assert torch.isclose(negative, itself, rtol=1e-4), (
-    f"LNCC forgives a negative gain, here {negative:.4f} and {itself:.4f}: run this cell again"
+    f"LNCC ignores a negative gain, here {negative:.4f} and {itself:.4f}: run this cell again"
 )
 flatter = losses.lncc(brain, scans["noise"]) / itself
 assert flatter < 0.5, (
-    f"noise takes more than half of LNCC's depth, here {100 * flatter:.0f} % are left: run this cell again"
+    f"noise takes more than half of LNCC's depth, here {100 * flatter:.0f} % remain: run this cell again"
 )
 
 # %% [markdown]
-# | loss | forgives | is fooled or weakened by | capture range |
+# | loss | ignores | is misled or weakened by | capture range |
 # |---|---|---|---|
 # | MSE | nothing: equal tissue must have equal numbers | gain, offset, uneven light | wide where shapes overlap |
 # | NCC | one positive gain and one offset for the whole image | uneven light | wide where shapes overlap |
-# | LNCC | a gain and an offset *for each window*, even a negative gain | little structure, noise | narrow for shifts, wide for angles |
+# | LNCC | a gain and an offset *for each window*, even a negative one | little structure, noise | narrow for shifts, wide for angles |
 # | adaptive NCC | as NCC, at each scale | uneven light, noise (its value) | wide for shifts, even without overlap |
 #
-# (Why is LNCC so short-sighted for shifts and not for angles? A turn moves the voxels near the middle by little, so that
+# (Why is the range of LNCC narrow for shifts and wide for angles? A turn moves the voxels near the middle only a little. So
 # at any angle *some* windows still overlap what belongs to them, and they lead home.)
 #
-# There is no best one. That is why some networks use **LNCC on several scales** (SPnet, tutorial 08; SM-GICNet,
-# tutorial 11), and another a loss that changes its scale on the way (GradICON, tutorial 07).
+# There is no best loss. That is why some networks use **LNCC on several scales** (SPnet, tutorial 08; SM-GICNet,
+# tutorial 11). Another uses a loss that changes its scale on the way (GradICON, tutorial 07).
 #
 # ## A value is not a slope
 #
-# Under noise, the curve of the adaptive NCC has a bump at the truth. Along the curve the weights $\gamma$ change; the
-# gradient holds them constant. So the curve and the gradient may disagree. At a shift of 1.3 voxels:
+# Under noise, the curve of the adaptive NCC has a bump at the truth. Along the curve the weights $\gamma$ change, but the
+# gradient holds them constant. So the curve and the gradient may disagree. To see it, measure the slope of the curve
+# without any gradient, by a **central difference**: take the values one step $h$ to either side of $x$. By how much does
+# $f$ change for each unit of $x$?
+
 
 # %%
-here = torch.tensor(1.3, requires_grad=True)
-losses.adaptive_ncc(check.shifted(brain, here), scans["noise"]).backward()
+@check.slope_by_hand
+def slope_by_hand(f, x, h):
+    """The slope of f at x, by a central difference. f: from number to number; h: the step."""
+    return ...
 
-nearer, further = (
-    losses.adaptive_ncc(check.shifted(brain, torch.tensor(place)), scans["noise"])
-    for place in (1.2, 1.4)
-)
-along = ((further - nearer) / 0.2).item()
+
+# %% [markdown]
+# At a shift of 1.3 voxels:
+
+
+# %%
+def noisy(right):
+    return losses.adaptive_ncc(check.shifted(brain, right), scans["noise"])
+
+
+here = torch.tensor(1.3, requires_grad=True)
+noisy(here).backward()
+along = slope_by_hand(lambda place: noisy(torch.tensor(place)).item(), 1.3, 0.1)
 print(f"slope of the curve {along:+.3f}, automatic gradient {here.grad.item():+.3f}")
 # The curve falls away from the truth; against the gradient it goes back to the truth:
 assert along < 0 < here.grad, (
-    "the curve falls where the automatic gradient says that it rises, here "
+    "the curve falls where the automatic gradient is positive, here "
     f"{along:+.3f} and {here.grad:+.3f}: run this cell again"
 )
 
+# %% [markdown]
+# The curve falls towards larger shifts, away from the truth. An optimiser steps *against* the gradient, which is
+# positive: towards smaller shifts, home. Now the same at ±40°, far outside the funnel of the curve:
 
+
+# %%
 def slope_over_angle(degrees):
     angle = torch.deg2rad(torch.tensor(degrees)).requires_grad_()
     c, s, zero = angle.cos(), angle.sin(), 0 * angle
@@ -396,16 +470,14 @@ assert slopes[-40.0] < 0 < slopes[40.0], (
 )
 
 # %% [markdown]
-# The curve falls towards larger shifts, away from the truth. An optimiser steps *against* the gradient, which is
-# positive: towards smaller shifts, home. The same at ±40°, far beyond the funnel of the curve: the gradient has the
-# sign of the angle, and so leads back to 0. The bumps do no harm at these places. But remember them when you compare
-# values of this loss: *lower* need not be *better*.
+# The gradient has the sign of the angle, so it leads back to 0. The bumps do no harm at these places. But remember them
+# when you compare values of this loss: *lower* need not be *better*.
 #
 # ## Pyramids: how a narrow hole becomes a funnel
 #
-# A **pyramid** is a stack of ever smaller copies: level 0 is the image, and each voxel of the next level is the mean of
-# 2 × 2 voxels (`layers.average_pool`). One voxel of level 3 is 8 voxels wide, and so the window of LNCC covers 8 times
-# as much. At each level we go in steps of one of *its* voxels, between which no image is blurred, up to 40 full voxels.
+# A **pyramid** is a stack of smaller and smaller copies. Level 0 is the image; each voxel of the next level is the mean of
+# 2 × 2 voxels (`fields.average_pool`). One voxel of level 3 is 8 voxels wide, so the window of LNCC covers 8 times as much.
+# At each level we take steps of one voxel *of that level*, so that no image is blurred. We go up to 40 full voxels.
 
 # %%
 reach, a, b = {}, brain, brain
@@ -418,9 +490,8 @@ for level in range(4):
     a, b = fields.average_pool(a), fields.average_pool(b)
 
 figure, axes = plt.subplots(figsize=(5.5, 3), layout="compressed")
-axes.bar(
-    [f"level {level}\n{96 // 2**level} voxels" for level in reach], reach.values(), color="#009e73"
-)
+names = [f"level {level}\n{96 // 2**level} voxels" for level in reach]
+axes.bar(names, reach.values(), color="#009e73")
 axes.axhline(40, color="gray", linestyle="--", linewidth=1)
 axes.text(-0.4, 41, "40: as far as we looked", color="gray")
 axes.set(ylabel="capture range (full voxels)", title="LNCC, window 9, on a pyramid", ylim=(0, 46))
@@ -430,14 +501,25 @@ assert reach[0] < 12 and reach[1] >= 2 * reach[0] and reach[2] == reach[3] == 40
 )
 
 # %% [markdown]
-# So start coarse, where the land is a funnel, and go on to the fine levels, where it is sharp. Most networks of this
-# course do that somewhere inside.
+# So start at a coarse level, where the landscape is a funnel. Then go on to the fine levels, where it is sharp. Most
+# networks of this course do that somewhere inside.
 #
 # ## Break it
 #
 # "Where the arrow leads out of the moving image, there is nothing to compare. Do not count these voxels." It sounds
-# right: average MSE over the **overlap** only. The fixed image is from a darker scanner, at the same place. (A `mask`
-# of ones and zeros says which voxels count. Outside the image `warp` repeats the border, unless `padding="zeros"`.)
+# right: take the MSE over the **overlap** only. A `mask` of ones and zeros marks the voxels that count.
+
+
+# %%
+@check.overlap_by_hand
+def overlap_by_hand(a, b, mask):
+    """The MSE over a part of the image. a, b: (1, 1, H, W); mask: the same, 1 where a voxel counts, else 0."""
+    return ...  # the mean of the squared differences, over the voxels that count
+
+
+# %% [markdown]
+# The fixed image is from a darker scanner, at the same place. (Outside the image `warp` repeats the border, unless
+# `padding="zeros"`.)
 
 # %%
 darker = 0.7 * brain
@@ -450,8 +532,13 @@ for place in far:
     # 1 where the arrow ends inside the moving image:
     mask = regkit.warp(torch.ones_like(brain), arrow, padding="zeros")
     whole.append(losses.mse(moved, darker).item())
-    overlap.append(losses.mse(moved, darker, mask=mask).item())
+    overlap.append(overlap_by_hand(moved, darker, mask).item())
+    apart = abs(losses.mse(moved, darker, mask=mask).item() - overlap[-1])
+    assert apart < 1e-5, (
+        f"MSE with a mask by hand is regkit's, here {apart:.1e} apart: was overlap_by_hand changed?"
+    )
 
+# %%
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="compressed")
 axes.plot(far, whole, color="gray", label="all voxels")
 axes.plot(far, overlap, color="#d55e00", label="overlap only")
@@ -467,16 +554,15 @@ assert min(overlap) < 1e-6 < overlap[truth] and abs(away) > 70, (
 assert home == 0, f"over all voxels it is the truth, 0, here {home}: run this cell again"
 
 # %% [markdown]
-# **Symptom:** the best score belongs to an image that is pushed out of view, until only black lies on black.
-# **Mend:** count every voxel of the fixed image (grey curve), or demand a minimum of overlap.
+# **Symptom:** the best score belongs to an image that has left the view: only black lies on black.
+# **Fix:** count every voxel of the fixed image (grey curve), or require a minimum of overlap.
 #
-# ## Exercise 1: make MSE lie
+# ## Exercise 1: mislead the MSE
 #
-# The disc below is the fixed image; the moving image is the same disc after your change, so the right shift is 0. Write
-# a function that takes an image, a tensor of shape (1, 1, 64, 64), and returns one of the same shape. It may change
-# only the **intensities** (brighter, darker, more contrast, …): the new value of a voxel depends on its old value
-# alone. Make **MSE** lowest at a wrong shift, while **NCC** is still lowest at 0. (The check tries shifts from -30 to
-# 30.)
+# The disc below is the fixed image. The moving image is the same disc after your change, so the right shift is 0. Write a
+# function that takes an image, a tensor of shape (1, 1, 64, 64), and returns one of the same shape. It may change only the
+# **intensities** (brighter, darker, more contrast, …): the new value of a voxel depends on its old value alone. Make
+# **MSE** lowest at a wrong shift, while **NCC** is still lowest at 0. (The check tries shifts from -30 to 30.)
 
 # %%
 figure, axes = plt.subplots(figsize=(4.2, 3.8), layout="compressed")
@@ -506,23 +592,22 @@ check.mse_lies(my_change)
 changed = check.changed_disc(my_change)  # None if this is no function from image to image
 if changed is not None:
     places = list(range(-30, 31))
-    show(sweep(changed, check.disc(), right=places), places, "after your change")
+    show_curves(sweep(changed, check.disc(), right=places), places, "after your change")
 
 # %% [markdown] tags=["instructor"]
-# Many try `1 - image` first and fool NCC as well; some add noise (not a function of the value; red). The point of the
-# reference: with a gain above 2, an *absent* disc costs less than a well aligned one that is too bright. Ask what an
-# optimiser does that may deform (it gains by *shrinking* the disc), and where this happens: a tumour with contrast
-# agent.
+# Many try `1 - image` first, and mislead NCC as well. Some add noise, which is no function of the value (red). The point of
+# the reference: with a gain above 2, an *absent* disc costs less than a well aligned one that is too bright. Ask what an
+# optimiser does that may deform (it gains by *shrinking* the disc). And where does this happen? A tumour with contrast agent.
 
 # %% [markdown]
-# ## Exercise 2: does your gradient tell the truth?
+# ## Exercise 2: is your gradient right?
 #
-# A good test of any loss that you write. At `right` = **3.3** voxels, compute the slope (change of the loss per voxel)
-# of `losses.ncc(check.shifted(brain, right), brain)` over `right`, twice; each answer is one number:
+# This is a good test of any loss that you write. Compute the slope (change of the loss per voxel) of
+# `losses.ncc(check.shifted(brain, right), brain)` over `right`, at **3.3** voxels, in two ways. Each answer is one number:
 #
 # * `automatic`: let `right` be a tensor that requires a gradient, and call `backward()`;
-# * `finite`: the central difference $\big(f(3.3 + h) - f(3.3 - h)\big) / 2h$ with a step $h$ of your choice. (Too large
-#   a step is wrong, too small a one as well. Why?)
+# * `finite`: call your `slope_by_hand` with a step $h$ of your choice. (A step that is too large gives a wrong slope, and so
+#   does one that is too small. Why?)
 
 # %% tags=["exercise"]
 automatic, finite = ..., ...  # two numbers
@@ -537,27 +622,28 @@ def ncc_at(place):
     return losses.ncc(check.shifted(brain, torch.tensor(place)), brain).item()
 
 
-finite = (ncc_at(3.3 + 0.1) - ncc_at(3.3 - 0.1)) / 0.2
+finite = slope_by_hand(ncc_at, 3.3, 0.1)
 print(f"automatic {automatic:.4f}, finite {finite:.4f}")
 
 # %%
 check.slopes((automatic, finite))
 
 # %% [markdown] tags=["instructor"]
-# A step of 0.5 reaches across 3.0, a voxel's centre, where linear interpolation has a kink: the mean of two different
-# slopes comes out. A step of 1e-7 is below the resolution of float32 at 3.3: the difference is 0. In between, from
-# about 0.3 to 0.001, all steps agree. Good classes ask for `torch.autograd.gradcheck`: it does this in float64, and it
-# must fail for the adaptive NCC wherever a $\gamma$ changes (see above).
+# A step of 0.5 reaches across 3.0, a voxel's centre, where linear interpolation has a kink. The result is the mean of two
+# different slopes. A step of 1e-7 is below the resolution of float32 at 3.3, so the difference is 0. Between them, from about
+# 0.3 to 0.001, all steps agree. Good classes ask for `torch.autograd.gradcheck`. It does this in float64, and it must fail
+# for the adaptive NCC wherever a $\gamma$ changes (see above).
 
 # %% [markdown]
 # ## Take away
 #
-# > * A loss is a **landscape**. Its minimum says what it *believes*, its capture range from where it can be *reached*.
-# > * No overlap, no slope: **start coarse** (pyramid, blur).
-# > * MSE wants equal numbers, NCC allows one gain and offset, **LNCC** others in each window: robust and sharp,
-# >   but short-sighted.
-# > * Adaptive NCC: wide first, sharp later. Do not compare its values; its **gradient** is what counts.
+# > * A loss is a **landscape**. Its minimum is the place that it prefers; its capture range is from where you *reach* it.
+# > * **A shift has no slope without overlap**: start coarse (pyramid, blur). Free arrows have one, but it only shrinks the
+# >   shape.
+# > * MSE wants equal numbers, NCC allows one gain and offset, **LNCC** others in each window: it is robust and sharp, but
+# >   its range is short.
+# > * Adaptive NCC is wide first and sharp later. Do not compare its values: its **gradient** counts.
 # > * Count **all** voxels of the fixed image. Test gradients against **finite differences**.
 #
-# **Next.** So far two numbers moved the image: a shift and an angle. Give *every voxel* its own arrow, and walk
-# downhill. What could go wrong?
+# **Next.** So far two numbers moved the image: a shift and an angle. Give *every voxel* its own arrow, and go downhill.
+# What can go wrong?

@@ -13,11 +13,12 @@
 # %% [markdown]
 # # 04 · Optimise a field
 #
-# *No network yet. One pair of images, one field, an optimiser. And a wrong field can give a perfect picture, in more
+# *No network yet: one pair of images, one field, an optimiser. And a wrong field can give a perfect picture, in more
 # than one way.*
 #
-# **Goals.** After this notebook you can register a pair by gradient descent, affine first and then one vector for each
-# voxel; say what the weight of the smoothness buys and what it costs; and find the folds that no picture shows.
+# **Goals.** After this notebook you can register a pair by gradient descent, with an affine map first and then one
+# vector for each voxel. You can say what the weight of the smoothness buys and what it costs. You can find the folds
+# that no picture shows.
 #
 # **Before you start.** Warping (tutorial 02); gradient descent.
 #
@@ -38,12 +39,12 @@ course.begin(seconds={"fast": 16, "full": 36})
 # %% [markdown]
 # ## Two scans of one thing
 #
-# The same three shapes, scanned twice. In the second scan they are turned by 20 degrees, about 13 % smaller (the map
-# reads 1.15 times as far out: warping pulls), shifted, and *bent*; and each scan has its own noise. We made the pair,
-# so for once the **true displacement is known**. The optimiser never sees it. We keep it to judge.
+# Here are three shapes, scanned twice. In the second scan they are turned by 20 degrees, shifted and *bent*. They are
+# also about 13 % smaller: the map reads 1.15 times as far out, and warping pulls. Each scan has its own noise. We made
+# the pair, so for once we know the **true displacement**. The optimiser never sees it. We keep it to judge the result.
 #
-# No shape is cut off: what the fixed image shows of a shape was read from inside the moving one. A part of the
-# background was read from outside, where the border's value goes on: background again.
+# No shape is cut off: what the fixed image shows of a shape was read from inside the moving image. Some of the
+# background was read from outside. There the border's value goes on: it is background again.
 
 
 # %%
@@ -65,6 +66,7 @@ def two_scans(noise=0.04):
     return regkit.Pair(moving, fixed, labels, fields.warp_labels(labels, truth), truth)
 
 
+# %%
 pair = two_scans()
 places = fields.identity((64, 64)) + pair.displacement
 outside = ((places < 0) | (places > 63)).any(1)
@@ -78,14 +80,15 @@ figures.show_pair(pair)
 # ### Predict
 #
 # Our map has two parts, $\varphi = \varphi_\text{affine} \circ \varphi_w$: a vector $w(x)$ for each voxel, then one
-# affine map for all. With $u(x) = \varphi(x) - x$ we are going to minimise
+# affine map for all. With $u(x) = \varphi(x) - x$ we minimise the **misfit** of the pictures, and $\lambda$ times the
+# **roughness** of the field:
 #
 # $$\text{mean}\,\big(\text{moving}(x + u(x)) - \text{fixed}(x)\big)^2 + \lambda\,\text{mean}\,|\nabla w|^2 .$$
 #
-# (The first mean is over the voxels; the second over voxels, components and axes. Only $w$ is charged: the rotation is
-# free.) A smaller $\lambda$ means that the pictures agree better: no surprise.
-# But what happens to the error of the **field**, the distance between $u$ and the truth, as $\lambda$ goes from large
-# to zero: `"fall"`, `"rise"` or `"fall, then rise"`?
+# (The first mean is over the voxels. The second one is over voxels, components and axes. It penalises $w$ alone, so the
+# rotation is free.) With a smaller $\lambda$ the pictures agree better: this is no surprise.
+# But how does the error of the **field** change, the distance between $u$ and the truth? Let $\lambda$ go from large to
+# zero. Does this error `"fall"`, `"rise"` or `"fall, then rise"`?
 
 # %% tags=["exercise"]
 my_prediction = ...
@@ -95,38 +98,48 @@ my_prediction = "fall, then rise"
 
 # %% [markdown] tags=["instructor"]
 # Most will say *fall*: a better picture must be a better registration. A few say *rise* ("regularisation helps"). Ask
-# the first group what the field does in the middle of a shape of one colour.
+# the first group what the field does in the middle of a shape that has one grey value.
 
 # %% [markdown]
 # ## Affine first
 #
-# Six numbers: a matrix $A$ and a translation $t$, with $\varphi_\text{affine}(x) = A(x - c) + c + t$ about the image's
-# centre $c$. Adam changes each by about the learning rate a step, so we measure all six in the same unit: *voxels by
-# which the image's border moves*.
+# We start with six numbers: a matrix $A$ and a translation $t$. The map is
+# $\varphi_\text{affine}(x) = A(x - c) + c + t$, and $c$ is the image's centre. Adam changes each number by about the
+# learning rate in a step. So we measure all six in the same unit: *voxels by which the image's border moves*.
+#
+# One step of gradient descent has five lines: warp, compare, and three lines that move the numbers. Write them, in place
+# of each `...`. As in tutorial 02, the line above the function says at once what is right. As long as it is not, the
+# notebook goes on with the solution.
 
 
 # %%
+@check.affine_by_hand
 def affine_by_hand(moving, fixed, steps=150):
-    size = moving.shape[-1]
+    """The affine map (1, 2, 3) that `steps` steps of Adam find, and the loss in each. Images: (1, 1, H, W)."""
+    size = tuple(moving.shape[2:])
     change = torch.zeros(1, 2, 3, requires_grad=True)  # voxels
     # a change of A by 2/(N-1) moves the border, (N-1)/2 from the centre, by one voxel
-    unit = torch.tensor([2 / (size - 1), 2 / (size - 1), 1.0])
+    unit = torch.tensor([2 / (length - 1) for length in size] + [1.0])
     optimiser = torch.optim.Adam([change], lr=0.3)
+    history = []
     for _ in range(steps):
         matrix = torch.eye(2, 3) + change * unit
-        warped = fields.warp(moving, fields.affine_displacement(matrix, (size, size)))
-        loss = ((warped - fixed) ** 2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return (torch.eye(2, 3) + change * unit).detach()
+        warped = ...  # moving, warped; fields.affine_displacement(matrix, size) is the displacement
+        loss = ...  # the mean squared difference between warped and fixed
+        ...  # set the gradients of the last step to zero
+        ...  # compute the gradients of this loss
+        ...  # let the optimiser take its step
+        history.append(loss.item())
+    return (torch.eye(2, 3) + change * unit).detach(), history
 
 
-affine = affine_by_hand(pair.moving, pair.fixed)
+# %%
+affine, history = affine_by_hand(pair.moving, pair.fixed)
+print(f"the loss falls from {history[0]:.4f} to {history[-1]:.4f}")
 apart = (affine - optimise.optimise_affine(pair.moving, pair.fixed)).abs().max()
 assert apart < 1e-3, f"by hand as by regkit, here {apart:.1e} apart: was affine_by_hand changed?"
 reach = affine[0, :, :2].det().sqrt().item()
-print(f"it reads {reach:.2f} times as far out; ours, without the bend, 1.15 times")
+print(f"it reads {reach:.2f} times as far out; we made the pair with 1.15, before the bend")
 assert abs(reach - 1.15) < 0.05, (
     f"it finds the size within 0.05, here {reach:.3f} against 1.15: run this cell again"
 )
@@ -134,10 +147,46 @@ after_affine = fields.affine_displacement(affine, (64, 64))
 figures.show_registration(pair, regkit.Registration(after_affine))
 
 # %% [markdown]
-# Now a judge. Besides the errors it gives **Dice**, the overlap of the labelled shapes (1: the same outlines), and counts
-# **folds**: voxels where the Jacobian determinant
-# $|J| = \det \partial\varphi/\partial x$, the local change of area, is zero or negative. There the map turns space
-# inside out.
+# ## A judge
+#
+# In the last picture, the panel of $|J|$ is green all over. $|J|$ is the **Jacobian determinant** of the map
+# $\varphi(x) = x + u(x)$, the local change of area:
+#
+# $$|J|(x) = \det \frac{\partial \varphi}{\partial x} = \det \begin{pmatrix} 1 + \partial_0 u_0 & \partial_1 u_0 \\
+# \partial_0 u_1 & 1 + \partial_1 u_1 \end{pmatrix} .$$
+#
+# Write this formula once in your life. `u` has the shape (1, 2, H, W): $u_0$ is `u[0, 0]`, and $u_1$ is `u[0, 1]`.
+# `torch.gradient(u[0, 0])` returns two images, $\partial_0 u_0$ and $\partial_1 u_0$, change per voxel.
+
+
+# %%
+@check.jacobian_by_hand
+def jacobian_by_hand(u):
+    """|J| of the map x + u(x) at each voxel, (H, W). u: (1, 2, H, W), voxels."""
+    d0u0, d1u0 = ...  # the slopes of u_0 along axis 0 and axis 1
+    d0u1, d1u1 = ...  # those of u_1
+    return ...  # the determinant of the matrix above
+
+
+# %%
+by_hand, by_regkit = jacobian_by_hand(after_affine), regkit.jacobian_determinant(after_affine)
+apart = (by_hand - by_regkit[0, 0]).abs().max()
+assert apart < 1e-4, (
+    f"|J| by hand is regkit's, here {apart:.1e} apart: was jacobian_by_hand changed?"
+)
+print(f"|J| of the affine map: from {by_hand.min():.3f} to {by_hand.max():.3f}")
+off = (by_hand - reach**2).abs().max()
+assert off < 1e-3, (
+    f"it is the same everywhere, {reach**2:.3f}, here {off:.1e} off: run this cell again"
+)
+
+# %% [markdown]
+# An affine map changes all areas by one factor, the determinant of its matrix: about $1.15^2 = 1.32$. So in this
+# tutorial a light green means *only the affine part*. What we look for is where $|J|$ is zero or negative. Such a voxel
+# is a **fold**: there the map turns space inside out.
+#
+# Our judge counts the folds. It also measures **Dice**, the overlap of the labelled shapes (1: the same outlines), and
+# two errors.
 
 
 # %%
@@ -159,38 +208,62 @@ assert affine_score["dice"] > 0.9 > 0.7 > affine_score["dice_before"], (
 )
 
 # %% [markdown]
-# Turned, scaled and shifted back. What is left is *bent*, and no matrix bends.
+# The shapes are turned, scaled and shifted back. What remains is *bent*, and no matrix bends.
 #
 # ## Then a vector for each voxel
 #
-# Now the unknown is a whole field $w$: 64 · 64 · 2 = 8192 numbers. The optimiser stays the same, and the affine map is
-# kept: $\varphi = \varphi_\text{affine} \circ \varphi_w$. A point $x$ is first moved by $w$, then by the affine map;
-# for the image it is the other way round. (*Affine first* means: optimised first.) The penalty (*diffusion*;
-# VoxelMorph, Balakrishnan et al. 2019) charges for differences between neighbours.
+# Now the unknown is a whole field $w$: 64 · 64 · 2 = 8192 numbers. The optimiser stays the same. We keep the affine map:
+# $\varphi = \varphi_\text{affine} \circ \varphi_w$. A point $x$ is moved by $w$ first, then by the affine map. For the
+# image it is the other way round. (*Affine first* means: we optimise it first.) What is the displacement $u$ of both?
 
 
 # %%
-def roughness(w):
-    return ((w.diff(dim=2) ** 2).mean() + (w.diff(dim=3) ** 2).mean()) / 2
-
-
-def field_by_hand(moving, fixed, affine, weight, steps):
-    size = tuple(moving.shape[2:])
-    grid = fields.identity(size)
-    w = torch.zeros(1, 2, *size, requires_grad=True)
-    optimiser = torch.optim.Adam([w], lr=0.1)
-    for _ in range(steps):
-        u = fields.move_affinely(grid + w, affine, size) - grid  # φ_affine(x + w(x)) - x
-        misfit = ((fields.warp(moving, u) - fixed) ** 2).mean()
-        optimiser.zero_grad()
-        (misfit + weight * roughness(w)).backward()
-        optimiser.step()
-    return fields.move_affinely(grid + w.detach(), affine, size) - grid
+@check.total_by_hand
+def total_displacement(w, affine):
+    """u(x) = φ_affine(x + w(x)) - x. w and u: (1, 2, H, W), voxels; affine: (1, 2, 3)."""
+    size = tuple(w.shape[2:])
+    grid = fields.identity(size)  # x, the place of each voxel: (1, 2, H, W)
+    places = ...  # where w leads
+    return ...  # fields.move_affinely(places, affine, size) is where the affine map moves places
 
 
 # %% [markdown]
-# That is the core of classical deformable registration. Real programs add levels from coarse to fine, other
-# similarities, other parametrisations of the map. The same from regkit:
+# The roughness (called *diffusion*; VoxelMorph, Balakrishnan et al. 2019) penalises differences between neighbours. For
+# an image `w` of vectors, `w.diff(dim=2)` has the differences of neighbours along axis 0.
+
+
+# %%
+@check.roughness_by_hand
+def roughness(w):
+    """mean |∇w|², over voxels, components and axes: one number. w: (1, 2, H, W), voxels."""
+    down = ...  # the mean of the squared differences along axis 0
+    right = ...  # along axis 1
+    return ...  # the mean of both
+
+
+# %% [markdown]
+# And now the optimiser. The three lines of a step are there. What does it minimise?
+
+
+# %%
+@check.field_by_hand
+def field_by_hand(moving, fixed, affine, weight, steps):
+    """u after `steps` steps of Adam, (1, 2, H, W), voxels. Images: (1, 1, H, W); affine: (1, 2, 3)."""
+    w = torch.zeros(1, 2, *moving.shape[2:], requires_grad=True)
+    optimiser = torch.optim.Adam([w], lr=0.1)
+    for _ in range(steps):
+        u = total_displacement(w, affine)
+        misfit = ...  # the mean squared difference, once moving is warped
+        loss = ...  # the formula above; weight is λ
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return total_displacement(w, affine).detach()
+
+
+# %% [markdown]
+# This is the core of classical deformable registration. Real programs add levels from coarse to fine, other
+# similarities, and other ways to describe the map. The same from regkit:
 
 # %%
 by_hand = field_by_hand(pair.moving, pair.fixed, affine, weight=0.1, steps=40)
@@ -209,7 +282,8 @@ assert torch.isclose(roughness(by_hand), charged, rtol=1e-4), (
 # %% [markdown]
 # ## The price of smoothness
 #
-# One weight after the other, the same pair, the same number of steps. We store the fields, then drag.
+# We take one weight after the other, with the same pair and the same number of steps. We store the fields. Then you
+# drag the slider.
 
 # %%
 STEPS = regkit.training.steps(fast=300, full=1000)
@@ -228,12 +302,14 @@ notes = {
     name: f"Dice {score['dice']:.3f}; the field is {score['field']:.2f} voxels off within the shapes."
     for name, score in scores.items()
 }
-slider = sweeps.sweep(pair.moving, pair.fixed, found, words="λ", start="0.1", notes=notes)
+options = {"words": "λ", "start": "0.1", "notes": notes, "error": True}
+slider = sweeps.sweep(pair.moving, pair.fixed, found, **options)
 slider
 
 # %% [markdown]
-# Take $\lambda$ step by step from 10 down to zero, and keep your eye on the **left** picture: it only gets better. Now do
-# it again with your eye on the **right** one. (Cross hairs: the voxel with the least $|J|$, in all three pictures.)
+# Take $\lambda$ step by step from 10 down to zero. Watch the **second** picture, $|\text{warped} - \text{fixed}|$: it only
+# gets darker, so the match only gets better. Now do it again, and watch the **right** picture, $|J|$. (The light green of
+# stiff fields is the affine part. Cross hairs mark the voxel with the least $|J|$, in all pictures.)
 #
 # The same as curves:
 
@@ -278,13 +354,13 @@ assert folds["0.1"] == 0 and folds["0"] > 1, (
 )
 
 # %% [markdown]
-# **Falls, then rises.** With a large $\lambda$ the field is too stiff to bend. With none, nothing speaks for the voxels
-# of a flat part, inside a shape or in the background: there every neighbour has the same grey value, and the optimiser
-# is free to match *noise with noise*. The picture speaks at edges only; the smoothness carries what the edges know into
-# the flat parts.
+# **It falls, then rises.** With a large $\lambda$ the field is too stiff to bend. With $\lambda = 0$ nothing guides the
+# voxels of a flat part, inside a shape or in the background. There all neighbours have the same grey value, and the
+# optimiser is free to match *noise with noise*. The picture guides the field only at edges. The smoothness carries the
+# motion of the edges into the flat parts.
 #
-# So the picture cannot choose $\lambda$. Choose it by landmarks *inside* the shapes, and by folds. Labels help little,
-# because Dice looks at edges too:
+# So you cannot choose $\lambda$ by the picture. Choose it by landmarks *inside* the shapes, and by folds. Labels help
+# little, because Dice depends on edges, too:
 
 # %% [markdown] tags=["instructor"]
 # "Then why not choose λ by Dice?" Let them read it off the slider: between λ = 1 and λ = 0.001 Dice moves by about a
@@ -302,7 +378,8 @@ assert max(overlaps) - min(overlaps) < 0.02 and folded > 0.3, (
 # %% [markdown]
 # ## Break it
 #
-# The most common short cut: *the field is flexible, it will find the rotation by itself*. Leave the affine step out.
+# This is the most common short cut: *the field is flexible, so it will find the rotation by itself*. We leave out the
+# affine step.
 
 # %%
 without_affine = optimise.optimise_field(pair.moving, pair.fixed, weight=0.1, steps=STEPS)
@@ -320,14 +397,14 @@ assert short_cut["dice"] < proper["dice"] - 0.03 and short_cut["field"] > 2 * pr
 )
 
 # %% [markdown]
-# **Symptom:** edges that lie on the nearest wrong edge, corners that neither image has. **Why:** a voxel's gradient
-# knows only what lies next to it (every similarity has a *capture range*: how far off it still points the right way),
-# and now the rotation has to be in $w$ and is charged: $\nabla w$ of a rotation is not zero.
-# **Mend:** affine first. It has six numbers, each of which hears the whole image.
+# **Symptom:** edges lie on the nearest wrong edge, and there are corners that neither image has. **Why:** a voxel's
+# gradient depends only on what lies next to it. (Every similarity has a *capture range*: the distance up to which its
+# gradient still points the right way.) Also, the rotation now has to be in $w$, and it is penalised: $\nabla w$ of a
+# rotation is not zero. **Fix:** affine first. It has six numbers, and the whole image contributes to each of them.
 #
 # ## Exercise: a beautiful picture
 #
-# Below, a registration that anyone would accept: the warped image is the fixed image.
+# Here is a registration that anyone would accept: the warped image is the fixed image.
 
 # %%
 beauty, u = check.beautiful_picture()
@@ -341,29 +418,21 @@ widgets.compare(
 )
 
 # %% [markdown]
-# And yet the map **folds**. Find where. The map is $\varphi(x) = x + u(x)$; it folds where
-#
-# $$|J|(x) = \det \frac{\partial \varphi}{\partial x} = \det \begin{pmatrix} 1 + \partial_0 u_0 & \partial_1 u_0 \\
-# \partial_0 u_1 & 1 + \partial_1 u_1 \end{pmatrix} \le 0 .$$
-#
-# `u` has the shape `(1, 2, 64, 64)`: $u_0$ is `u[0, 0]`, $u_1$ is `u[0, 1]`. `torch.gradient(u[0, 0])` returns a tuple
-# of two, $\partial_0 u_0$ and $\partial_1 u_0$, change per voxel. Compute `my_folds`, a `torch.bool` tensor `(64, 64)`,
-# `True` at the folds. No `jacobian_determinant`: write the formula once in your life.
+# And yet the map **folds**. Find where. Compute `my_folds`, a `torch.bool` tensor (64, 64), `True` at the voxels of `u`
+# that fold. You have written all that you need.
 
 # %% tags=["exercise"]
 my_folds = ...
 
 # %% tags=["solution"]
-d0u0, d1u0 = torch.gradient(u[0, 0])
-d0u1, d1u1 = torch.gradient(u[0, 1])
-my_folds = (1 + d0u0) * (1 + d1u1) - d1u0 * d0u1 <= 0
+my_folds = jacobian_by_hand(u) <= 0
 
 # %%
 check.hidden_folds(my_folds)
 
 # %% [markdown]
-# Look at the places. Each lies in a part of one grey value, within a shape or in the background: there a patch may be
-# turned inside out, and the picture stays the same. The inspector stands at the deepest fold; in the notebook, its
+# Look at the places. Each lies in a part of one grey value, within a shape or in the background. There a patch may be
+# turned inside out, and the picture stays the same. The inspector stands at the deepest fold. In the notebook, its
 # button *next fold* leads to the other two:
 
 # %%
@@ -386,18 +455,18 @@ errors = [error for view in (inspector, slider) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown] tags=["instructor"]
-# What they write: det(∂u) without the identity (two thirds of the plane "folds"); |J| < 1 (shrinking is no fold); the
-# product of the diagonal. Each has its own hint. Ask those who are done: which of the three folds would Dice notice?
+# What they write: det(∂u) without the identity (two thirds of the plane "folds"); the product of the diagonal; |J| < 1
+# (shrinking is no fold). Each has its own hint. Ask those who are done: which of the three folds would Dice notice?
 # None: the labels there are as flat as the image.
 
 # %% [markdown]
 # ## Take away
 #
-# > * Registration is optimisation: **misfit + λ · roughness**, by gradient descent, on six numbers first and on one
-# >   vector per voxel then.
+# > * Registration is optimisation: **misfit + λ · roughness**, by gradient descent, first on six numbers, then on one
+# >   vector per voxel.
 # > * A better picture is **not** a better field. Between too stiff and too loose lies a λ that the picture cannot show.
-# > * **Affine first**: a voxel's gradient knows only what lies next to it; six numbers hear the whole image.
+# > * **Affine first**: a voxel's gradient depends on its neighbours only; the whole image contributes to the six numbers.
 # > * A **fold** ($|J| \le 0$) can hide wherever the image is flat. Always look at $|J|$.
 #
-# **Next.** A larger λ makes folds rarer and the fit worse. Could one *write* the field such that it cannot fold,
+# **Next.** A larger λ makes folds rarer and the fit worse. Could one *describe* the field in a way that it cannot fold,
 # however far it moves? *Diffeomorphisms.*

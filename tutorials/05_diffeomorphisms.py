@@ -15,8 +15,8 @@
 #
 # *Do not write down where every voxel goes. Write down the wind, and let it blow.*
 #
-# **Goals.** After this notebook you can integrate a velocity into a displacement by scaling and squaring, say why the
-# result hardly folds, undo it, and explain to anyone why $-u$ is not the inverse of $u$.
+# **Goals.** After this notebook you can integrate a velocity into a displacement by scaling and squaring. You can say why
+# the result hardly folds, you can undo it, and you can explain why $-u$ is not the inverse of $u$.
 #
 # **Before you start.** Composition (tutorial 02); optimising a field, folds (tutorial 04).
 #
@@ -36,9 +36,10 @@ course.begin(seconds={"fast": 16, "full": 21})
 # %% [markdown]
 # ## A wind that blows in circles
 #
-# A **velocity** $v(x)$ says how fast a particle at $x$ is carried, in voxels per unit of time. Ours is a swirl: it
-# turns its centre by 2 radians (115°) in a unit of time, and the outside not at all. `regkit.exponential(velocity)` is
-# the displacement that each particle has after one unit of time; of `t * velocity`, after the time $t$.
+# A **velocity** $v(x)$ says how fast the wind carries a particle at $x$, in voxels per unit of time. Our wind is a swirl:
+# it turns its centre by 2 radians (115°) in a unit of time, and it does not turn the outside.
+# `regkit.exponential(velocity)` is the displacement of each particle after one unit of time.
+# `regkit.exponential(t * velocity)` is its displacement after the time $t$.
 
 # %%
 moving = regkit.data.synthetic_pair(dim=2, seed=0).moving
@@ -52,10 +53,39 @@ scrubber = sweeps.sweep(moving, fixed, blown, words="time t", start="+1.0", mark
 scrubber
 
 # %% [markdown]
-# Move the time. Forwards the picture is wound up; at $t = 0$ nothing has happened; backwards it is wound up the other
-# way. For these times the right panel stays near white: $|J| \approx 1$, no fold. (*fixed*, in the line below the
-# picture, is what we have at $t = 1$. Cross hairs can be switched on for the voxel with the least $|J|$; they jump about,
-# because here all are near 1.)
+# Move the time. Forwards, the swirl winds the picture up. At $t = 0$ nothing has happened. Backwards, it winds the
+# picture up the other way. For these times the right panel stays near white: $|J| \approx 1$, no fold. (*fixed*, in the
+# line below the picture, is what we have at $t = 1$. You can switch on cross hairs at the voxel with the least $|J|$.
+# They jump about, because here all $|J|$ are near 1.)
+#
+# ### Which way does the wind blow?
+#
+# We put a dot to the right of the middle. There the wind blows upwards. Where does the dot go?
+
+# %%
+dot = torch.zeros(1, 1, 64, 64)
+dot[..., 30:34, 40:44] = 1
+after = regkit.warp(dot, regkit.exponential(0.3 * velocity))
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 4.2), layout="compressed", sharey=True)
+axes[0].imshow(dot[0, 0], cmap="gray", vmin=0, vmax=1)
+places = fields.identity((64, 64))[0, :, 3::6, 3::6]  # every sixth voxel
+down, right = velocity[0, :, 3::6, 3::6]
+axes[0].quiver(places[1], places[0], right, down, angles="xy", color="#56b4e9")
+axes[0].set(title="a dot, and the wind v", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
+axes[1].imshow(after[0, 0], cmap="gray", vmin=0, vmax=1)
+axes[1].set(title="warped by exp(0.3 v)", xlabel="axis 1 (voxels)")
+
+blows = velocity[0, 0, 30:34, 40:44].mean()
+rows = torch.arange(64.0)[:, None]
+goes = ((rows * after).sum() / after.sum() - (rows * dot).sum() / dot.sum()).item()
+assert blows < -1 and goes > 1, (
+    "the wind blows up by more than a voxel a unit of time, the dot goes down by more than one, here "
+    f"{blows:+.1f} and {goes:+.1f} along axis 0: run all cells from the top"
+)
+
+# %% [markdown]
+# The dot goes **down**, against the arrows. The wind does not carry the picture. It carries the places where we *read*
+# the picture, and **warping pulls** (tutorial 02): what was read further up arrives further down.
 
 # %%
 determinants = torch.cat(
@@ -70,8 +100,8 @@ assert moved == 0, f"at time 0 nothing has moved, here by {moved:.1e}: run all c
 print(f"|J| from {determinants.min():.2f} to {determinants.max():.2f} over these times")
 
 # %% [markdown]
-# In continuous space $|J|$ of this swirl is 1 for ever: each circle only turns. On a grid it is not: wound up far
-# enough, neighbours drift so far apart that the grid cannot follow. Try `6 * velocity`:
+# In continuous space $|J|$ of this swirl is always 1: each circle only turns. On a grid it is not. After a long time,
+# neighbours are so far apart that the grid cannot follow. Try `6 * velocity`:
 
 # %%
 wound_up = regkit.jacobian_determinant(regkit.exponential(6 * velocity))
@@ -84,8 +114,8 @@ assert wound_up.min() <= 0, (
 # ### Predict
 #
 # The displacement $u$ at $t = 1$ carries $x$ to $x + u(x)$, up to ten voxels far. To come back, many people use $-u$.
-# You go along $-u$, and from there along $u$. How far from home do you end, at the worst voxel: `"nowhere"` (exactly
-# home), `"within one voxel"` or `"many voxels"`?
+# You go along $-u$, and from there along $u$. Take the worst voxel: how far from home do you end? Say `"nowhere"`
+# (exactly home), `"within one voxel"` or `"many voxels"`.
 
 # %% tags=["exercise"]
 my_prediction = ...
@@ -100,25 +130,33 @@ my_prediction = "many voxels"
 # %% [markdown]
 # ## Follow a particle
 #
-# The map $\varphi$ is where the wind has carried everything after one unit of time (Zhang et al.,
-# SPnet, 2023, eq. 3):
+# The map $\varphi$ says where the wind has carried each particle after one unit of time (Zhang et al., SPnet, 2023,
+# eq. 3):
 #
 # $$\frac{\partial \varphi_t}{\partial t}(x) = v(\varphi_t(x)), \qquad \varphi_0(x) = x .$$
 #
 # We write $\exp(v) = \varphi_1$, and $\exp(tv) = \varphi_t$. (`regkit.exponential` returns the displacement,
 # $\varphi_1(x) - x$.)
 #
-# The plainest way is Euler's: $n$ small steps, the wind read anew at each place. For the swirl the exact answer is
-# known: every particle runs on a circle.
+# The simplest way is Euler's: take $n$ small steps, and read the wind anew at each place. `fields.sample(image, places)`
+# reads between the voxels. `places` is (1, 2, H, W): the row and the column of each particle.
 
 
 # %%
-def follow(velocity, place, steps):
+@check.follow_by_hand
+def follow_by_hand(velocity, place, steps):
+    """Where the wind carries particles in one unit of time. velocity, place: (1, 2, H, W), voxels."""
     for _ in range(steps):
-        place = place + fields.sample(velocity, place) / steps
-    return place  # where the particles are after one unit of time, voxels
+        wind = ...  # the velocity at the particles, where they are now
+        place = ...  # where they are after a step; all steps together take one unit of time
+    return place
 
 
+# %% [markdown]
+# For the swirl we know the exact answer: every particle runs on a circle.
+
+
+# %%
 def turned(velocity):
     """The exact displacement of a swirl: each place p (from the middle) is turned by its own angle."""
     row, column = (fields.identity((64, 64)) - 31.5).split(1, 1)
@@ -132,7 +170,7 @@ def turned(velocity):
 grid = fields.identity((64, 64))
 exact = turned(velocity)
 euler = {
-    steps: (follow(velocity, grid, steps) - grid - exact).norm(dim=1).max().item()
+    steps: (follow_by_hand(velocity, grid, steps) - grid - exact).norm(dim=1).max().item()
     for steps in (1, 8, 128)
 }
 print({steps: f"{error:.2f} voxels off" for steps, error in euler.items()})
@@ -142,36 +180,37 @@ assert euler[1] > 5 and euler[128] < 0.25, (
 )
 
 # %% [markdown]
-# One big step leaves the circle along its tangent. With 128 small ones we stay on it: 128 times reading the wind.
+# One big step leaves the circle along its tangent. With 128 small ones we stay on it, but we read the wind 128 times.
 #
 # ## Scaling and squaring
 #
-# But a *stationary* wind, one that is the same at all times, has a law: blowing for a time $s$ and then for a time $t$
-# is blowing for $s + t$,
+# A *stationary* wind is the same at all times. It has a law: first blow for a time $s$, then for a time $t$. This is the
+# same as to blow for $s + t$:
 #
 # $$\exp(sv) \circ \exp(tv) = \exp((s+t)\,v), \quad \text{so}$$
 #
 # $$\exp(v) = \exp(v/2) \circ \exp(v/2) = \dots = \exp(v/2^K)^{2^K} .$$
 #
 # (The power: $2^K$ times the same map, one after the other.) Take a step so small that the velocity *is* the
-# displacement: $v / 128$. Compose it with itself: that is two steps. The result with itself: four. **Seven compositions
-# make 128 steps** (Arsigny et al. 2006). Mind the word: `follow(..., steps=128)` counts the small steps, but
-# `regkit.exponential(velocity, steps=7)` the squarings, as papers do.
+# displacement: $v / 128$. Compose it with itself, and you have two steps. Compose the result with itself: four.
+# **Seven compositions make 128 steps** (Arsigny et al. 2006). Each of them is called a **squaring**. A squaring is not a
+# step: `follow_by_hand(..., steps=128)` counts the small steps. But `regkit.exponential(velocity, steps=7)` counts the
+# squarings, as papers do.
+#
+# You wrote `compose` in tutorial 02. From here on take regkit's, `fields.compose(u, v)`.
 
 
 # %%
-def compose_by_hand(first, then):
-    """compose(u, v)(x) = v(x) + u(x + v(x))"""
-    return then + regkit.warp(first, then)
-
-
+@check.exponential_by_hand
 def exponential_by_hand(velocity, squarings=7):
-    displacement = velocity / 2**squarings  # scaling
+    """The displacement after one unit of time, (1, 2, H, W), voxels."""
+    u = ...  # scaling: the displacement of one of the 2**squarings small steps
     for _ in range(squarings):
-        displacement = compose_by_hand(displacement, displacement)  # squaring
-    return displacement
+        u = ...  # squaring: twice as many steps
+    return u
 
 
+# %%
 u = exponential_by_hand(velocity)
 apart = (u - regkit.exponential(velocity, steps=7)).abs().max()
 off = (u - exact).norm(dim=1).max()
@@ -184,9 +223,9 @@ assert off < 0.25, (
 )
 
 # %% [markdown]
-# Why does it hardly fold? The first step, $x + v(x)/2^K$, is small: if the velocities of any two points differ by less
-# than $2^K$ times their distance, no two points can meet or swap places. (That is enough, not necessary.) Here
-# $2^7 = 128$, and the slope of $v$ is far below:
+# Why does it hardly fold? The first step, $x + v(x)/2^K$, is small. Suppose that the velocities of any two points differ
+# by less than $2^K$ times their distance. Then no two points can meet or swap places. (This is sufficient, not
+# necessary.) Here $2^7 = 128$, and the slope of $v$ is far below:
 
 # %%
 slope = torch.stack(torch.gradient(velocity[0], dim=(1, 2))).square().sum((0, 1)).sqrt().max()
@@ -194,17 +233,61 @@ print(f"neighbours' velocities differ by at most {slope:.1f} per voxel")
 assert slope < 2**7, f"far below 128, here {slope:.1f}: is velocity another one?"
 
 # %% [markdown]
-# Composing *exact* maps keeps that; ours are interpolated at each composition, and keep it nearly. Smooth, one to one,
-# with a smooth inverse: such a map is a **diffeomorphism**.
+# Compositions of *exact* maps keep this. Ours are interpolated at each composition, and keep it nearly. A map that is
+# smooth and one to one, and has a smooth inverse, is a **diffeomorphism**.
 #
 # ## There and back
 #
-# The law also says how to return: $\exp(v) \circ \exp(-v) = \exp(0)$, blow the other way. Three candidates for the
-# displacement of the inverse of $\varphi(x) = x + u(x)$:
+# Let $\varphi(x) = x + u(x)$, and let $\psi(x) = x + z(x)$ claim to be its inverse. Go along $\psi$ first, then along
+# $\varphi$. The round trip ends at $\varphi(\psi(x))$, and $E(x) = \varphi(\psi(x)) - x$ says how far that is from home:
+
+
+# %%
+@check.round_trip_by_hand
+def round_trip_by_hand(u, z):
+    """|φ(ψ(x)) - x|, voxels, (1, H, W): ψ(x) = x + z(x) goes first, then φ(x) = x + u(x). u, z: (1, 2, H, W)."""
+    error = ...  # the displacement of both, one after the other
+    return ...  # its length at each voxel: .norm(dim=...) is taken over one dimension
+
+
+# %% [markdown]
+# Three candidates for $z$:
 #
 # * $-u$: walk against the arrow *under your feet*;
-# * that of $\exp(-v)$: the wind turned around;
-# * $z$ from `regkit.invert(u)`, which solves $z(x) = -u(x + z(x))$, for when there is no velocity.
+# * the displacement of $\exp(-v)$: turn the wind around. The law says so: $\exp(v) \circ \exp(-v) = \exp(0)$;
+# * the solution of $z(x) = -u(x + z(x))$, where there is no velocity. It says: walk against the arrow *where you will
+#   stand*. Begin with a guess for $z$. Put it into the right side, and you get a better guess. Repeat this.
+
+
+# %%
+@check.invert_by_hand
+def invert_by_hand(u, iterations=50):
+    """z with z(x) = -u(x + z(x)): the displacement of the inverse. u, z: (1, 2, H, W), voxels."""
+    z = ...  # a first guess: no displacement, or -u
+    for _ in range(iterations):
+        z = ...  # the right side of the equation; fields.warp(u, ...) reads u elsewhere
+    return z
+
+
+# %%
+for time in (0.25, 0.5, 1.0):
+    blown_there = regkit.exponential(time * velocity)
+    solved = {"by hand": invert_by_hand(blown_there), "regkit": regkit.invert(blown_there)}
+    errors = {name: round_trip_by_hand(blown_there, z).max().item() for name, z in solved.items()}
+    print(f"t = {time}:", {name: f"{error:.2f} voxels off" for name, error in errors.items()})
+    apart = (solved["by hand"] - solved["regkit"]).abs().max()
+    assert apart < 0.05 or time > 0.25, (
+        f"at t = 0.25 by hand is regkit's, here {apart:.3f} voxels apart: was invert_by_hand changed?"
+    )
+assert errors["by hand"] > 1 > 0.3 > errors["regkit"], (
+    "at t = 1 by hand is off by more than 1 voxel, regkit by less than 0.3, here "
+    f"{errors}: were the functions changed?"
+)
+
+# %% [markdown]
+# The plain iteration is sure to converge only where neighbours' displacements differ by less than their distance. At
+# $t = 1$ they differ by more, and the guesses never come to rest. `regkit.invert` solves the same equation with Newton's
+# method there. Now all three candidates, at $t = 1$:
 
 # %%
 inverses = {
@@ -216,13 +299,13 @@ inspector = lesson.composition_inspector(u, inverses)
 inspector
 
 # %% [markdown]
-# $\psi$ is the candidate. First the grid of $\varphi \circ \psi$: straight, if $\psi$ is the inverse. Then
-# $E(x) = \varphi(\psi(x)) - x$, how far from home each voxel ends: once as direction and length, once as length alone.
-# Last the $|J|$ of the round trip, which is 1 where one comes home. Now choose the other two candidates. (The colours
-# keep their scale. GradICON, in the line below, is the subject of tutorial 07.)
+# $\psi$ is the candidate. The first panel is the grid of $\varphi \circ \psi$: it is straight if $\psi$ is the inverse.
+# The next two show $E(x)$: first its direction and length, then its length alone. The last panel is $|J|$ of the round
+# trip. Now choose the other two candidates. (The colours keep their scale. GradICON, in the line below, is the subject
+# of tutorial 07.)
 
 # %%
-left_over = {name: fields.compose(u, inverse).norm(dim=1) for name, inverse in inverses.items()}
+left_over = {name: round_trip_by_hand(u, inverse) for name, inverse in inverses.items()}
 for name, error in left_over.items():
     print(f"{name:10s} mean {error.mean():.3f}, at most {error.max():.2f} voxels off")
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
@@ -233,11 +316,29 @@ assert worst["-u"] > 5 > 0.3 > max(worst["exp(-v)"], worst["invert(u)"]), (
 )
 
 # %% [markdown]
+# Does $|J|$ of the round trip say which voxels come home? If a whole region comes home, it is 1 there. At a single voxel
+# it says nothing. Take $-u$. Some voxels end far from home, and $|J|$ is near 1. The middle of the swirl comes home, but
+# its neighbours do not: there the round trip magnifies, and $|J|$ is far above 1.
+
+# %%
+there_and_back = fields.compose(u, -u)
+magnified = regkit.jacobian_determinant(there_and_back)[0, 0]
+astray = left_over["-u"][0, (magnified - 1).abs() < 0.1].max()
+print(f"|J| within 0.1 of 1, and up to {astray:.1f} voxels from home")
+middle = there_and_back[..., 31:33, 31:33].mean((2, 3)).norm()  # its four voxels lie around it
+grown = magnified[31:33, 31:33].min()
+print(f"the middle ends {middle:.2f} voxels from home, and |J| = {grown:.1f}")
+assert astray > 2 and middle < 0.1 and grown > 3, (
+    "with |J| near 1 some are 2 voxels astray; the middle comes home within 0.1, with |J| above 3, here "
+    f"{astray:.1f}, {middle:.2f} and {grown:.1f}: run all cells from the top"
+)
+
+# %% [markdown]
 # ### Why $-u$ looks right in small examples
 #
 # $\varphi(x - u(x)) = x - u(x) + u(x - u(x)) \approx x - (\nabla u \cdot u)(x)$, where
-# $(\nabla u \cdot u)_i = \sum_j \partial_j u_i \, u_j$: what is left is a *product* of $u$ with its own gradient. Half
-# the displacement, a quarter of the error. On tiny deformations you will not notice the mistake.
+# $(\nabla u \cdot u)_i = \sum_j \partial_j u_i \, u_j$. What remains is a *product* of $u$ with its own gradient. With
+# half the displacement there is a quarter of the error. On tiny deformations you will not notice the mistake.
 
 # %%
 scales = [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0]
@@ -268,9 +369,9 @@ assert times > 5, (
 # %% [markdown]
 # ## Register with a velocity
 #
-# In tutorial 04 the unknown was a displacement, and with a small weight it folded. Now the unknown is $v$, and the
-# image is warped by $\exp(v)$: gradients flow through the seven compositions. We try both, with the same images, weight
-# and steps. (The shapes of tutorial 04, bent but not turned: no affine step is needed.)
+# In tutorial 04 the unknown was a displacement, and with a small weight it folded. Now the unknown is $v$, and we warp
+# the image by $\exp(v)$. The gradients flow through the seven compositions. We try both, with the same images, weight
+# and steps. (These are the shapes of tutorial 04. They are bent but not turned, so no affine step is needed.)
 
 # %%
 drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.15)
@@ -300,8 +401,8 @@ assert costs < 0.01, (
 )
 
 # %% [markdown]
-# Not a fold, and the same Dice. So is it a good registration? We drew these shapes, so we can ask the **truth**, as in
-# tutorial 04: how far is the field off, within the shapes? Beside it the same with a larger weight, and doing nothing.
+# There is no fold, and Dice is the same. So is it a good registration? We drew these shapes, so we know the **truth**, as
+# in tutorial 04. How far is the field off, within the shapes? We compare it with a larger weight, and with doing nothing.
 
 # %%
 smooth = optimise.optimise_field(*noisy, output="velocity", weight=0.1, steps=STEPS)
@@ -329,9 +430,9 @@ assert folded == 0, (
 )
 
 # %% [markdown]
-# *No fold, and yet nearly as wrong as doing nothing.* The weight was so small only to make the displacement fold. A
-# velocity prevents folds; it does not tell signal from noise. The smoothness does, here too. First
-# $\lambda = 0.001$, a crumpled map without a fold; then $\lambda = 0.1$, a good one:
+# *No fold, and yet nearly as wrong as doing nothing.* We chose such a small weight only to make the displacement fold.
+# A velocity prevents folds. It does not separate signal from noise. The smoothness does, here too. First you see
+# $\lambda = 0.001$, a crumpled map without a fold, then $\lambda = 0.1$, a good one:
 
 # %%
 figures.show_registration(pair, by_output["velocity"])
@@ -344,8 +445,8 @@ figures.show_registration(pair, smooth)
 #
 # ## Break it
 #
-# *"It is an exponential, so it cannot fold."* One often reads that. It needs a smooth velocity: so let us charge
-# nothing for roughness.
+# *"It is an exponential, so it cannot fold."* One often reads this. It is true for a smooth velocity only. So let us not
+# penalise roughness at all.
 
 # %%
 rough = optimise.optimise_field(*noisy, output="velocity", weight=0.0, steps=STEPS)
@@ -365,11 +466,11 @@ assert times > 2, (
 )
 
 # %% [markdown]
-# Is the wind to blame? Follow each *particle* there and back, without ever storing a map:
+# Is the wind the cause? Follow each *particle* there and back, without storing a map:
 
 # %%
-there = follow(rough.velocity, grid, steps=256)
-home = follow(-rough.velocity, there, steps=256)
+there = follow_by_hand(rough.velocity, grid, steps=256)
+home = follow_by_hand(-rough.velocity, there, steps=256)
 lost = (home - grid).norm(dim=1).mean().item()
 print(f"particles come home within {lost:.2f} voxels on average")
 assert lost < score["inverse_consistency"] / 4, (
@@ -378,20 +479,19 @@ assert lost < score["inverse_consistency"] / 4, (
 )
 
 # %% [markdown]
-# **Symptom:** folds, and a round trip that does not come home, although everything was exponentiated. **Why:** the
-# particles do come home. But a map is kept at voxels only, and between them it is interpolated: what changes from
-# voxel to voxel is lost there. **Mend:** keep the velocity smooth. Report the folds of a "diffeomorphic" method; do not
-# assume them away.
+# **Symptom:** folds, and a round trip that does not come home, although the map is an exponential. **Why:** the
+# particles do come home. But we store a map at voxels only, and interpolate it between them. What changes from voxel to
+# voxel is lost there. **Fix:** keep the velocity smooth. And count the folds of a "diffeomorphic" method: do not assume
+# that there are none.
 #
 # ## Exercise: how many squarings?
 #
 # `wild` is a stronger wind: 6 radians, almost a full turn. For a number of squarings $K$, take
-# `there = regkit.exponential(wild, steps=K)` and `back = regkit.exponential(-wild, steps=K)`. Find two whole numbers
-# from 0 to 10, `my_squarings = (K_folds, K_round_trip)`:
+# `there = exponential_by_hand(wild, K)` and `back = exponential_by_hand(-wild, K)`. Find two whole numbers from 0 to 10,
+# `my_squarings = (K_folds, K_round_trip)`:
 #
-# 1. the fewest squarings without a fold: `regkit.jacobian_determinant(there)` is above 0 everywhere, and
-# 2. the fewest with which the round trip `fields.compose(there, back)` is less than 1 voxel long *everywhere*
-#    (its length: `.norm(dim=1)`).
+# 1. the fewest squarings without a fold: `regkit.jacobian_determinant(there)` is above 0 everywhere;
+# 2. the fewest squarings with which `round_trip_by_hand(there, back)` is below 1 voxel *everywhere*.
 #
 # Before you count: will they be the same?
 
@@ -404,9 +504,9 @@ my_squarings = ...  # (K_folds, K_round_trip)
 # %% tags=["solution"]
 unfolded, undone = [], []
 for squarings in range(11):
-    there, back = (regkit.exponential(sign * wild, steps=squarings) for sign in (1, -1))
+    there, back = (exponential_by_hand(sign * wild, squarings) for sign in (1, -1))
     unfolded.append((regkit.jacobian_determinant(there) > 0).all().item())
-    undone.append((fields.compose(there, back).norm(dim=1) < 1).all().item())
+    undone.append((round_trip_by_hand(there, back) < 1).all().item())
 my_squarings = (unfolded.index(True), undone.index(True))
 
 # %%
@@ -418,8 +518,8 @@ check.squarings(my_squarings)
 # 6 / 2 = 3 is above. They answer (4, 256): the number of small steps. Or (2, 2): no folds, so it must be right.
 
 # %% [markdown]
-# A map without folds may be wrong by many voxels. *No folds* is a property of a map, not a proof that it is the map you
-# meant. With five squarings, 32 small steps:
+# A map without folds may be wrong by many voxels. *No folds* is a property of a map. It is no proof that it is the map
+# that you want. Take five squarings, that is 32 small steps:
 
 # %%
 coarse = [regkit.exponential(sign * wild, steps=5) for sign in (1, -1)]
@@ -439,10 +539,11 @@ assert errors == [], f"no view had an error, here {errors}: run the view's cell 
 # %% [markdown]
 # ## Take away
 #
-# > * A **velocity** is a wind; its **exponential** is where it carries everything in a unit of time.
+# > * A **velocity** is a wind. Its **exponential** is where it carries each particle in a unit of time. The picture goes
+# >   the other way: warping pulls.
 # > * **Scaling and squaring**: $v / 2^K$, then $K$ compositions with itself. $K = 7$ is usual.
 # > * The inverse of $\exp(v)$ is $\exp(-v)$. It is **not** $-u$, which is wrong by about $\nabla u \cdot u$.
 # > * "Diffeomorphic" holds as far as the grid resolves the wind. **Count the folds, measure the round trip.**
 #
-# **Next.** For every pair we have to optimise anew: hundreds of steps, each time from nothing. What if the *network*
-# answered at once? *Learning to register.*
+# **Next.** For every pair we have to optimise anew: hundreds of steps, each time from nothing. Could a *network* answer at
+# once? *Learning to register.*

@@ -13,10 +13,11 @@
 # %% [markdown]
 # # 06 · Learning to register
 #
-# *The same loss, one change: the gradient no longer moves a field. It moves the weights of a network that makes fields.*
+# *The loss is the same, with one change: the gradient no longer moves a field. It moves the weights of a network that
+# makes fields.*
 #
-# **Goals.** After this notebook you can train a registration network without a single true field, say when training one
-# pays off, predict which change of the images breaks it, and mend its answer for one pair.
+# **Goals.** After this notebook you can train a registration network without a single true field, and you can say when
+# this pays off. You can predict which change of the images breaks the network, and fix its answer for one pair.
 #
 # **Before you start.** Optimising a field (tutorial 04) and a velocity (tutorial 05).
 #
@@ -28,10 +29,9 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, figures, losses, metrics, optimise, training
+from regkit import check, course, fields, figures, losses, metrics, optimise, training
 from regkit.course.lessons import t06_learning_to_register as lesson
 from regkit.course.lessons import timelapse
 
@@ -40,8 +40,8 @@ course.begin(seconds={"fast": 60, "full": 135})
 # %% [markdown]
 # ## A thousand pairs instead of one
 #
-# Triangles and circles of many sizes, at many places, at every angle: 1024 pairs to learn from, and 64 pairs of other
-# shapes, **held out**, that no training sees.
+# We have triangles and circles of many sizes, at many places and at every angle. The network learns from 1024 pairs. We
+# keep 64 pairs of other shapes that no training sees: they are **held out**.
 
 # %%
 pairs = regkit.data.ShapePairs(1024, size=64)
@@ -59,8 +59,8 @@ for column in range(6):
 # %% [markdown]
 # ### Predict
 #
-# We shall train on these. Then we change the held-out images, moving and fixed alike, in four ways.
-# One of them makes the network's Dice clearly worse. Which? Look at the pictures, then commit.
+# We train on these pairs. Then we change the held-out images, moving and fixed alike, in four ways. One of them makes
+# the network's Dice clearly worse. Which one? Look at the pictures, then choose.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -91,14 +91,50 @@ my_shift = "inverted"
 # %% [markdown]
 # ## The loop
 #
-# In tutorial 05 the velocity $v$ of one pair was the unknown. Now a network $f_\theta$ computes $v$ from two images,
-# and the unknown is $\theta$, the network's weights. The loss is the same, summed over pairs:
+# In tutorial 05 the velocity $v$ of one pair was the unknown. Now a network $f_\theta$ computes $v$ from two images. The
+# unknown is $\theta$, the network's weights. The loss is the same, summed over pairs:
 #
 # $$\min_\theta \sum_\text{pairs} \text{mean}\big(\text{moving} \circ \exp(v) - \text{fixed}\big)^2 + \lambda
 # \,\text{mean}|\nabla v|^2, \qquad v = f_\theta(\text{moving}, \text{fixed}) .$$
 #
-# (The first mean is over the voxels; the second over voxels, components and axes. VoxelMorph: Balakrishnan et al. 2019; with a velocity: Dalca et al. 2019.) No true field occurs in it. In the
-# code below the weight of the roughness, $\lambda$, is 0.002.
+# (The first mean is over the voxels; the second over voxels, components and axes. VoxelMorph: Balakrishnan et al. 2019;
+# with a velocity: Dalca et al. 2019.) No true field occurs in it. Below, the weight of the roughness, $\lambda$, is 0.002.
+#
+# Write the loss. You know the roughness from tutorial 04: `losses.diffusion(field)`.
+
+
+# %%
+@check.registration_loss_by_hand
+def registration_loss(found, moving, fixed, weight=0.002):
+    """Misfit + λ · roughness, one number. found: a Registration; images: (B, 1, H, W)."""
+    warped = ...  # moving, warped: found has a displacement and a velocity
+    misfit = ...  # the mean squared difference
+    return ...  # the formula above; weight is λ
+
+
+# %% [markdown]
+# Now write the training loop. It is like the one of tutorial 04, but the optimiser moves `network.parameters()`.
+
+
+# %%
+@check.train_by_hand
+def train_by_hand(network, moving, fixed, steps, learning_rate):
+    """Train a network by `steps` steps of Adam on one batch, (B, 1, H, W); gives the loss in each."""
+    optimiser = ...  # Adam, with this learning rate
+    history = []
+    for _ in range(steps):
+        found = ...  # the network looks at both images
+        loss = ...  # by the function above
+        ...  # set the gradients of the last step to zero
+        ...  # compute the gradients of this loss
+        ...  # let the optimiser take its step
+        history.append(loss.item())
+    return history
+
+
+# %% [markdown]
+# The same from regkit: `training.train` does this for any model. We take two copies of one network, one batch of eight
+# pairs, and three steps. Both ways give the same losses.
 
 
 # %%
@@ -108,26 +144,6 @@ def new_network(seed=0):
     return regkit.models.VoxelMorph(2, output="velocity", weight=0.002, decoder_channels=channels)
 
 
-def train_by_hand(network, moving, fixed, steps, learning_rate):
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    history = []
-    for _ in range(steps):
-        found = network(moving, fixed)
-        misfit = ((regkit.warp(moving, found.displacement) - fixed) ** 2).mean()
-        v = found.velocity
-        loss = misfit + 0.002 * ((v.diff(dim=2) ** 2).mean() + (v.diff(dim=3) ** 2).mean()) / 2
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        history.append(loss.item())
-    return history
-
-
-# %% [markdown]
-# The same from regkit: `training.train` does this for any model. Two copies of one network, one batch of eight pairs,
-# three steps: both ways report the same losses.
-
-# %%
 network = new_network()
 few = pairs[list(range(8))]  # one Pair that holds a batch of eight
 eight = [pairs[index] for index in range(8)]  # the same eight, one by one, as `train` wants them
@@ -137,7 +153,7 @@ recipe = training.Recipe(steps=3, batch=8, learning_rate=1e-3)
 by_regkit = training.train(copy.deepcopy(network), eight, recipe, progress=False)
 apart = max(abs(a / b - 1) for a, b in zip(by_hand, by_regkit.loss, strict=True))
 assert apart < 1e-3, (
-    f"three losses by hand are regkit's, here up to {100 * apart:.2f} % apart: was train_by_hand changed?"
+    f"three losses by hand are regkit's, here up to {100 * apart:.2f} % apart: was a function changed?"
 )
 print("by hand:", [f"{loss:.5f}" for loss in by_hand])
 print("regkit: ", [f"{loss:.5f}" for loss in by_regkit.loss])
@@ -145,8 +161,8 @@ print("regkit: ", [f"{loss:.5f}" for loss in by_regkit.loss])
 # %% [markdown]
 # ## Watch it learn
 #
-# The pair in the picture is held out: what the network learns is how to register, not this pair. Start the next **two**
-# cells, look at this picture, and let the training run to its end. Afterwards, drag the slider back to the start.
+# The pair in the picture is held out. So what you see the network learn is how to register, not this pair. Start the next
+# **two** cells, look at this picture, and let the training run to its end. Then drag the slider back to the start.
 
 # %%
 pointed = held_out.shapes.pointed  # which shapes are triangles
@@ -166,8 +182,8 @@ complete = len(history) == STEPS  # False if you interrupt the training: less is
 figures.show_history(history)
 
 # %% [markdown]
-# The loss *rises* first, to twice its value at the sixth step. A learning rate that is too high? No: every step sees eight
-# *other* pairs, and those of the sixth lie further apart. A network that learns next to nothing meets the same loss there:
+# The loss *rises* first, to twice its value at the sixth step. Is the learning rate too high? No: every step sees eight
+# *other* pairs, and those of the sixth lie further apart. A network that learns almost nothing has the same loss there:
 
 # %%
 recipe = training.Recipe(steps=6, batch=8, learning_rate=1e-7)
@@ -186,12 +202,25 @@ if min(len(history), len(unmoved)) >= 6:  # neither was interrupted before its s
     )
 
 # %% [markdown]
-# So a single batch says little: judge a training by its mean over many steps, and by pairs that are held out.
+# So a single batch says little. Judge a training by its mean over many steps, and by pairs that are held out.
+#
+# Our judge is **Dice**, the overlap of two shapes $A$ and $B$. Count voxels:
+#
+# $$\text{Dice} = \frac{2\,|A \cap B|}{|A| + |B|} .$$
+
+
+# %%
+@check.dice_by_hand
+def dice_by_hand(a, b):
+    """2 |A ∩ B| / (|A| + |B|) of each pair, (B,). a, b: masks (B, 1, H, W), True inside."""
+    common = ...  # how many voxels lie in both masks, (B,): .sum((1, 2, 3)) counts for each pair
+    both = ...  # how many lie in a, and how many in b, added
+    return ...
 
 
 # %%
 def answer(moving, fixed):
-    """What the trained network says."""
+    """What the trained network gives."""
     network.eval()
     with torch.no_grad():
         return network(moving, fixed)
@@ -203,7 +232,15 @@ def dice(displacement, of=test):
 
 
 nothing = dice(torch.zeros(64, 2, 64, 64))
-learnt = dice(answer(test.moving, test.fixed))
+answers = answer(test.moving, test.fixed).displacement
+learnt = dice(answers)
+warped_labels = fields.warp_labels(test.moving_labels, answers)
+by_hand = dice_by_hand(warped_labels > 0, test.fixed_labels > 0).mean().item()
+assert abs(by_hand - learnt) < 1e-4, (
+    f"Dice by hand is regkit's, here {by_hand:.5f} and {learnt:.5f}: was dice_by_hand changed?"
+)
+
+# %%
 print(f"held-out pairs: Dice {nothing:.3f} before, {learnt:.3f} after one look at each")
 needed = {"fast": 0.7, "full": 0.93}[training.mode()]
 assert learnt > needed > nothing or not complete, (
@@ -214,8 +251,8 @@ assert learnt > needed > nothing or not complete, (
 # %% [markdown]
 # ## A race
 #
-# On one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which starts from nothing;
-# and the optimiser that starts **from the network's answer**. Same loss for all.
+# Three methods register one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which
+# starts from nothing; and the optimiser that starts **from the network's answer**. All have the same loss.
 
 
 # %%
@@ -232,8 +269,8 @@ def run(start=None, since=None, steps=100):
     return [*states, (time.perf_counter() - since, final)]
 
 
-# The first call of a network is slower, so we make one that does not count.
-answer(pair.moving, pair.fixed)
+# %%
+answer(pair.moving, pair.fixed)  # the first call of a network is slower: it does not count
 began = time.perf_counter()
 looked_once = answer(pair.moving, pair.fixed)
 network_seconds = time.perf_counter() - began
@@ -254,17 +291,16 @@ track = lesson.race(
 track
 
 # %% [markdown]
-# Move the time. The network is there before the optimiser has taken many steps. But it looks only once. The optimiser
-# works on this pair alone, and in the end fits it better. The chart shows the misfit alone. What all three minimise, the
-# **loss**, counts the roughness too. With the network's answer as a start it is far lower after five steps. A hundred
-# steps later the lead is gone or small, and which of the two starts ends lower depends on the pair and on how well the
-# network was trained: with fast mode's weak network, often the one from nothing.
+# Move the time. The network has its answer before the optimiser has taken many steps. But it looks only once. The
+# optimiser works on this pair alone, and fits it better in the end. The chart shows the misfit alone. All three minimise
+# the **loss**, which has the roughness, too. If we start from the network's answer, the loss is far lower after five
+# steps. A hundred steps later the lead is gone or small. Which of the two starts ends lower? That depends on the pair and
+# on the training. With fast mode's weak network it is often the start from nothing.
 
 
 # %%
 def loss_of(found):
-    misfit = losses.mse(regkit.warp(pair.moving, found.displacement), pair.fixed)
-    return (misfit + 0.002 * losses.diffusion(found.velocity)).item()
+    return registration_loss(found, pair.moving, pair.fixed).item()
 
 
 ends = {name: loss_of(states[-1][1]) for name, states in runs.items()}
@@ -285,6 +321,7 @@ assert slower < ends["network"], (
     f"{slower:.5f} against {ends['network']:.5f}: run this section's cells again"
 )
 
+# %%
 optimiser_seconds = next(
     (seconds for seconds, found in runs["optimiser"] if loss_of(found) < ends["network"]),
     runs["optimiser"][-1][0],
@@ -301,13 +338,13 @@ else:
     print("The network was not faster here: the computer did something else. Run the race again.")
 
 # %% [markdown]
-# That last line is the honest account. A network is *amortised*: pay once for the training, and each pair is cheap. On
-# 64 × 64 voxels an optimiser is fast, and the training pays off late. On 3D scans an optimiser is far slower, and a
-# study may hold thousands of scans.
+# That last line is the honest account. A network is *amortised*: you pay once for the training, and then each pair is
+# cheap. On 64 × 64 voxels an optimiser is fast, and the training pays off late. On 3D scans an optimiser is far slower,
+# and a study may have thousands of scans.
 #
 # ## Break it
 #
-# *"My training does nothing."* Look at the learning rate first. Three of them, 40 steps each:
+# *"My training does nothing."* Look at the learning rate first. We try three, with 40 steps each:
 
 # %%
 speeds = {}
@@ -329,6 +366,7 @@ for rate in (3e-5, 3e-3, 0.03):
         f"learning rate {rate:g}: Dice {dice(speeds[rate]):.3f}, longest vector {reach:,.1f} voxels"
     )
 
+# %%
 reach = {rate: field.norm(dim=1).max().item() for rate, field in speeds.items()}
 if 3e-5 in speeds and 3e-3 in speeds:  # each of the trainings came to its end
     assert reach[3e-5] < 0.5 and abs(dice(speeds[3e-5]) - nothing) < 0.01, (
@@ -345,17 +383,17 @@ assert 0.03 not in speeds or dice(speeds[0.03]) < nothing, (
 )
 
 # %% [markdown]
-# **Symptom** of a tiny rate: the warped image *is* the moving image; no vector of the field is longer than half a
-# voxel. The last layer of this network begins near zero on purpose, so that the first field does next to nothing; with
-# a tiny rate it stays so. A huge rate is no better: the field jumps to nonsense, most often with vectors *longer than the
-# image* (64 voxels), or the training stops with an error. **Mend:** look at the longest vector after 40 steps. Raise the
-# rate until the field moves; halve it where a vector is longer than the image.
+# **Symptom** of a tiny rate: the warped image *is* the moving image, and no vector of the field is longer than half a
+# voxel. The last layer of this network begins near zero on purpose, so that the first field does almost nothing. With a
+# tiny rate it stays so. A huge rate is no better. The field jumps to nonsense, most often with vectors *longer than the
+# image* (64 voxels), or the training stops with an error. **Fix:** look at the longest vector after 40 steps. Raise the
+# rate until the field moves. Halve it if a vector is longer than the image.
 #
 # ## Change the data
 #
-# Now the four changes of the prediction. Test data that differ from the training's are called a **distribution shift**.
-# (Here a *shift* is a change of the kind of image, not a motion.) The network and the shapes are the same; are the
-# answers as good?
+# Now come the four changes of the prediction. If test data differ from the training data, this is called a **distribution
+# shift**. (Here a *shift* is a change of the kind of image, not a motion.) The network and the shapes are the same. Are
+# the answers as good?
 
 # %%
 shifted = {}
@@ -389,13 +427,12 @@ assert harmless > reached["as trained"] - 0.04 or not complete, (
 check.breaking_shift(my_shift)
 
 # %% [markdown]
-# The question is not *how different does it look?* but *how far is it from what the training contained?* Shapes at
-# every angle: contained. A dark shape on white: never. (How much the inversion costs differs from one training to the
-# next: from a fifth to two fifths of Dice in the trainings that we measured in fast mode.)
+# Do not ask *how different does it look?* Ask *how far is it from the training data?* They contain shapes at every angle.
+# They never contain a dark shape on white. (How much the inversion costs differs from one training to the next: from a
+# fifth to two fifths of Dice in the trainings that we measured in fast mode.)
 #
-# The MSE, by the way, does not even notice the inversion: $(1-a) - (1-b) = b - a$ has the same square. Only the network
-# does. So there is a mend that costs one line, **if you know what has changed**: make the data look like the
-# training's.
+# For the MSE, the inversion changes nothing: $(1-a) - (1-b) = b - a$ has the same square. Only the network's answer
+# changes. So there is a fix of one line, **if you know what has changed**: make the data look like the training data.
 
 # %%
 put_right = answer(1 - shifted["inverted"].moving, 1 - shifted["inverted"].fixed)
@@ -406,10 +443,10 @@ assert abs(dice(put_right) - learnt) < 0.01, (
 print(f"inverted back before the network sees it: Dice {dice(put_right):.3f}")
 
 # %% [markdown]
-# ## Exercise: mend it
+# ## Exercise: fix it
 #
-# And if you do not know? Then there is **instance optimisation**: start from the network's answer (or from nothing),
-# and optimise the field of this pair alone, as in tutorial 05. *Which start* is the question. Register
+# And if you do not know? Then use **instance optimisation**: start from the network's answer (or from nothing), and
+# optimise the field of this pair alone, as in tutorial 05. *Which start is better?* Register
 # `check.inverted_pairs()`, one batch of eight pairs, twice with the same options,
 # `optimise.optimise_field(moving, fixed, output="velocity", weight=0.002, learning_rate=0.3, steps=200)`, where 0.002 is
 # the network's own $\lambda$:
@@ -417,8 +454,8 @@ print(f"inverted back before the network sees it: Dice {dice(put_right):.3f}")
 # 1. from nothing, and
 # 2. with `start=before_mending.velocity`, the network's answer from the next cell.
 #
-# Both Dice should come out at 0.95 or more. Then count the folds (`metrics.evaluate` takes a registration and a pair):
-# which start was the better one? The answer has three parts,
+# Both Dice should be 0.95 or more. Then count the folds (`metrics.evaluate` takes a registration and a pair). Which start
+# was better in your run? The answer has three parts,
 # `my_mending = (from_nothing, from_network, "nothing" or "network")`. Do not invert the images back.
 
 # %%
@@ -459,53 +496,26 @@ assert verdict.colour == "green" or undecided, (
 )
 
 # %% [markdown] tags=["instructor"]
-# Most expect the network's start to be the better one: it is nearer. Dice cannot tell (0.985 from
-# both), the folds can: after fast training 0.9 % from the network, none to speak of from nothing
-# (after full training 7 voxels against 2 of 32768, which another computer may turn round: a better
-# network does less harm). The start is *wrong*, not only rough, and the optimiser has to unfold it.
-# What makes it acceptable is a larger weight: below 0.5 % at
+# Most expect the network's start to be the better one: it is nearer. Dice does not separate them (0.985 from both), but
+# the folds do, after fast training: 0.9 % from the network, almost none from nothing. After full training it is 7 voxels
+# against 2 of 32768: this is no difference, and another computer may turn it round. Say so. A weak network's start is
+# *wrong*, not only rough, and the optimiser has to unfold it. A larger weight makes it acceptable: below 0.5 % at
 # λ = 0.01. Let them compare the two grids.
 
 # %% [markdown]
-# *A wrong start may be worse than none.* The optimiser keeps what it is given, unless the loss speaks against it; a few
-# folds cost little.
+# How sure is this answer? Count voxels. After fast training, the network's start leaves hundreds of folded voxels of
+# 32768, and the start from nothing leaves a few: here a **wrong start was worse than none**. The optimiser changes only
+# what the loss penalises, and a few folds cost little. After full training we found 7 and 2 folded voxels. These are too
+# few to call one start better.
 #
 # ## When the start is worth having
 #
-# And a start that is only *rough*? Pull the shapes of twelve held-out pairs apart, each pair along the line through its
-# two centres, until the shapes have **no voxel in common**. Such pairs are hard for the network: in none that it trained
-# on are the centres so far apart. They are hard for the optimiser too. We let both starts run for 300 steps.
-
+# And if a start is only *rough*? Take twelve held-out pairs. Pull the two shapes of each pair apart, along the line
+# through their centres, until they have **no voxel in common**. Such pairs are hard for the network: in no training pair
+# are the centres so far apart. They are hard for the optimiser, too. Both starts get 300 steps.
 
 # %%
-def centre(labels):
-    """Where a shape's voxels lie on average, (axis 0, axis 1)."""
-    return labels[0, 0].nonzero().float().mean(0)
-
-
-def move(image, by):
-    """By whole voxels along both axes; zeros come in."""
-    down, right = (round(step) for step in by.tolist())
-    return F.pad(image, (right, -right, down, -down))
-
-
-def pulled_apart(pair):
-    """The pair with its shapes moved apart until they share no voxel; None where one would leave the image."""
-    way = centre(pair.moving_labels) - centre(pair.fixed_labels)
-    way = way / way.norm().clamp_min(1e-6)
-    for far in range(1, 32):
-        moving, moving_labels = (
-            move(each, far * way) for each in (pair.moving, pair.moving_labels)
-        )
-        fixed, fixed_labels = (move(each, -far * way) for each in (pair.fixed, pair.fixed_labels))
-        if moving.sum() < 0.99 * pair.moving.sum() or fixed.sum() < 0.99 * pair.fixed.sum():
-            return None
-        if not (moving_labels * fixed_labels).any():
-            return regkit.Pair(moving, fixed, moving_labels, fixed_labels)
-    return None
-
-
-apart = [pulled for pulled in map(pulled_apart, held_out) if pulled is not None][:12]
+apart = [pulled for pulled in map(lesson.pulled_apart, held_out) if pulled is not None][:12]
 far = regkit.Pair(
     torch.cat([each.moving for each in apart]),
     torch.cat([each.fixed for each in apart]),
@@ -569,20 +579,21 @@ errors = [*watch.errors, *track.errors]
 assert errors == [], f"the two views drew every frame, here {errors}: run their cells again"
 
 # %% [markdown]
-# Both arrive. (Why from nothing, without a common voxel? The moving shape lies where the fixed image is black, so its edge
-# is told to go, and the smoothness passes the motion on.) But from nothing it is a long detour, and about half of what
-# folds on the way is still folded at the end. The answer of a well-trained network (full mode) saves steps **and folds**,
-# although it is far from right itself. Fast mode's network is a weak start: with one training it saves most of the
-# folds, with another few.
+# Both arrive. (How can it start from nothing, without a common voxel? The moving shape lies where the fixed image is
+# black, so the gradient moves its edge away, and the smoothness passes the motion on.) But from nothing it is a long
+# detour. About half of what folds on the way is still folded at the end. The answer of a well-trained network (full mode)
+# saves steps **and folds**, although it is far from right itself. Fast mode's network is a weak start: some trainings
+# save most of the folds, others only a few.
 
 # %% [markdown]
 # ## Take away
 #
-# > * The network is trained on **the same loss** as a single field; nobody shows it a true field.
-# > * It buys **speed for many pairs**, and a good start. An optimiser still fits a single pair better.
+# > * A network trains on **the same loss** as a single field. It never sees a true field.
+# > * It gives **speed for many pairs**, and a good start. An optimiser still fits a single pair better.
 # > * It fails where the **training data** end, not where pictures look strange.
 # > * The training does nothing? Look at the longest vector of the field, and at the learning rate.
-# > * **Instance optimisation** mends a pair. A rough start saves steps and folds; a wrong one does harm: count the folds.
+# > * **Instance optimisation** fixes a pair. A rough start can save steps and folds. A wrong one can leave folds: count
+# >   them.
 #
-# **Next.** Our network is told to be smooth, $\lambda |\nabla v|^2$. Could it be told something better, something that
-# does not make large motions dear? Register A to B, then B to A: you ought to be back. *GradICON.*
+# **Next.** Our loss asks for a smooth field, $\lambda |\nabla v|^2$. Is there a better wish, one that does not penalise
+# large motions? Register A to B, then B to A: you should be back. *GradICON.*

@@ -223,7 +223,7 @@ assert abs(litres[0] / litres[1] - 1) < 0.03, (
 # ## A brain that never lived
 #
 # Where did this head come from? It has no owner. It is made from one template brain (MNI152, an average of many people,
-# which comes with nilearn), whose structures have names, and from three draws of chance:
+# which comes with regkit), whose structures have names, and from three draws of chance:
 #
 # 1. a smooth random velocity $v$ (three scales, 8, 16 and 32 mm), whose $\exp(v)$ deforms the template: a diffeomorphism
 #    (tutorial 05), so nothing tears;

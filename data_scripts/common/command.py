@@ -29,15 +29,14 @@ def main(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
             print(f"{dataset.title}: licence {dataset.licence}. By fetching it you accept its terms: {dataset.terms}")
         made = prepare(request)
         print(f"{request.folder} is {'ready' if made else 'there already: nothing to do'}")
-    except OSError as error:
-        print(f"error: {explained(error)}", file=sys.stderr)
-        return 1
-    except DatasetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if sys.flags.dev_mode and not isinstance(error, (OSError, DatasetError)):
+            raise
+        print(f"error: {explained(error)}", file=sys.stderr)
+        return 1
     return 0
 
 

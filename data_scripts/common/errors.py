@@ -9,8 +9,18 @@ class DatasetError(ValueError):
     """Something about the data, the disk or the network: says the rule, what was received, and what to do."""
 
 
-def explained(error: OSError) -> DatasetError:
-    """What an error of the operating system means for somebody who prepares a dataset."""
+def explained(error: Exception) -> Exception:
+    """What an error means for somebody who prepares a dataset: itself, where it says so."""
+    if isinstance(error, ValueError):
+        return error
+    if isinstance(error, MemoryError):
+        return DatasetError("a scan must fit into memory, received a larger one; free memory and run it again.")
+    if not isinstance(error, OSError):
+        found = f"{type(error).__name__} ({' '.join(str(error).split())[:200]})"
+        return DatasetError(
+            f"a script must end well, received {found}; this is a fault of data_scripts: report it with what python "
+            f"-X dev -m data_scripts.NAME prints."
+        )
     place = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DatasetError(

@@ -155,8 +155,9 @@ def recorded_checksums(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file at its first fetch, by name."""
     path = folder / CHECKSUMS
     try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except ValueError as error:
+        content = json.loads(path.read_text()) if path.exists() else {}
+        return {str(name): str(checksum) for name, checksum in content.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DatasetError(
             f"{CHECKSUMS} must be a table of checksums, received {path} ({error}); remove it to record them anew."
         ) from error

@@ -2,7 +2,7 @@
 
     images/ID.nii.gz  labels/ID.nii.gz  masks/ID.nii.gz  landmarks/ID.csv    (the last two where a dataset has them)
     splits.json       {"train": [...], "validation": [...], "test": [...]}: IDs, or pairs [moving, fixed]
-    dataset.json      source, licence, preprocessing, labels, and the SHA-256 of every file
+    dataset.json      source, licence, preprocessing, labels, and the SHA-256 of every file and of itself
 
 The rows of landmarks are x, y, z in mm to the right, to the front and up; equal rows of a pair are one place.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from data_scripts.common.datasets import SPLITS, Entries, Prepared, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from regkit._core.files import write_atomically
+from regkit._core.records import intact, sealed
 from regkit.images import read_image, read_labels, write_image, write_labels
 
 DATASET, SPLIT = "dataset.json", "splits.json"
@@ -75,9 +76,11 @@ def _check(name: str, prepared: Prepared, variant: Variant) -> None:
 
 def write_tables(folder: Path, splits: Splits, facts: dict[str, Any]) -> None:
     """Write splits.json, then dataset.json with the checksums of all files: where that is, the folder is whole."""
+    for left in folder.rglob(".*"):  # of a run that was killed while it wrote
+        left.unlink()
     _write(folder / SPLIT, json.dumps({split: splits[split] for split in SPLITS}, indent=1))
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in contents(folder)}
-    _write(folder / DATASET, json.dumps(facts | {"checksums": files}, indent=1, ensure_ascii=False))
+    write_atomically(folder / DATASET, sealed(facts | {"checksums": files}, indent=1, ensure_ascii=False))
 
 
 def _write(path: Path, text: str) -> None:
@@ -110,12 +113,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / DATASET
     try:
         facts = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"a prepared folder must hold {DATASET}, received {folder} ({error}); prepare the dataset into another "
             f"folder, or remove this one."
         ) from error
-    if not isinstance(facts, dict) or not {"dataset", "variant", "checksums"} <= facts.keys():
+    checksums = facts.get("checksums") if isinstance(facts, dict) else None
+    if not isinstance(checksums, dict) or not {"dataset", "variant"} <= facts.keys():
         raise DatasetError(f"{path} must be written by a script of data_scripts, received another file; remove it.")
     return facts
 
@@ -124,8 +128,9 @@ def problems(folder: Path) -> list[str]:
     """All that is wrong with a prepared folder: files that are missing, surplus, changed or do not fit."""
     facts = read_facts(folder)
     recorded = facts["checksums"]
+    found = [] if intact(facts) else [f"{DATASET} has changed (its SHA-256 is another)"]
     present = {path.relative_to(folder).as_posix(): path for path in contents(folder)}
-    found = [f"{name} is missing" for name in recorded if name not in present]
+    found += [f"{name} is missing" for name in recorded if name not in present]
     found += [f"{name} does not belong there" for name in present if name not in recorded]
     changed = [name for name in recorded if name in present and sha256(present[name]) != recorded[name]]
     found += [f"{name} has changed (its SHA-256 is another)" for name in changed]
@@ -139,7 +144,7 @@ def _split_problems(path: Path, recorded: Iterable[str]) -> list[str]:
     try:
         splits = json.loads(path.read_text())
         used = {split: members(splits[split]) for split in SPLITS}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{SPLIT} cannot be read ({error})"]
     wanted = {f"images/{name}.nii.gz" for names in used.values() for name in names}
     return [f"{name} is in {SPLIT} but not in {DATASET}" for name in sorted(wanted - set(recorded))]
@@ -155,9 +160,10 @@ def _scan_problems(folder: Path, name: str, whole: Collection[str], facts: dict[
         if kind not in ("labels", "masks") or f"images/{file}" not in whole:
             return []
         labels, image = read_labels(folder / name), read_image(folder / "images" / file)
-    except ValueError as error:
+        known = {0, 1, *map(int, dict(facts.get("labels", {})))}
+    except (ValueError, TypeError) as error:
         return [f"{name}: {error}"]
-    strange = sorted(set(labels.tensor.unique().tolist()) - {0, 1, *map(int, facts.get("labels", {}))})
+    strange = sorted(set(labels.tensor.unique().tolist()) - known)
     found = [] if labels.grid.space == image.grid.space else [f"{name} has another size than its image"]
     return found + ([f"{name} holds the numbers {strange[:8]}"] if strange else [])
 

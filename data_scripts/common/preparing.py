@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from data_scripts.common.datasets import Case, Dataset, Files, Splits, Variant
 from data_scripts.common.errors import DatasetError
 from data_scripts.common.extraction import extract
 from data_scripts.common.fetching import CHECKSUMS, Source, fetch, record_checksums, recorded_checksums
+from regkit._core.files import locked
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -65,8 +67,22 @@ def prepare(request: Request) -> bool:
     Raises:
         DatasetError: anything that the user can mend; the folder is then as it was.
     """
-    if is_prepared(request):
+    if not is_prepared(request):
+        request.folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = request.folder.with_name(f".{request.folder.name}.lock")
+    if lock.exists() and request.progress:
+        print(f"another process may be preparing {request.folder}: waiting for its end", file=sys.stderr)
+    with locked(lock, seconds=-1):
+        if not is_prepared(request):
+            _make(request)
+            return True
+        if (request.part / "plan.json").exists():  # of a run that was killed at its very end
+            shutil.rmtree(request.part)
         return False
+
+
+def _make(request: Request) -> None:
+    """All steps; the folder appears with the last."""
     _begin(request)
     files = Files(_raw_folders(request))
     cases = request.dataset.find(files, request.preparation)
@@ -81,7 +97,6 @@ def prepare(request: Request) -> bool:
         request.folder.rmdir()  # empty: see is_prepared
     made.replace(request.folder)
     shutil.rmtree(request.part)
-    return True
 
 
 def is_prepared(request: Request) -> bool:
@@ -120,15 +135,16 @@ def is_prepared(request: Request) -> bool:
 def _begin(request: Request) -> None:
     """Make the folder for the work; what an interrupted run with the same plan has left there is kept."""
     plan, text = request.part / "plan.json", json.dumps(request.plan | {"from": str(request.origin)})
-    if plan.exists() and plan.read_text() != text:
+    found = plan.read_bytes() if plan.exists() else b""
+    if found.startswith(b"{") and found != text.encode():
         shutil.rmtree(request.part)
-    elif request.part.exists() and not plan.exists() and any(request.part.iterdir()):
+    elif request.part.exists() and not found.startswith(b"{") and any(request.part.iterdir()):
         raise DatasetError(
             f"the work needs the folder {request.part}, received one with other contents; move it away, or choose "
             f"another folder."
         )
     request.part.mkdir(parents=True, exist_ok=True)
-    plan.write_text(text)
+    plan.write_bytes(text.encode())
 
 
 def fetched(variant: Variant) -> bool:

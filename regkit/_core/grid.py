@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from regkit.types import Coordinates
+from regkit.types import Coordinates, Count
 
 _SLAB_VOXELS = 2**17  # what stays in a core's cache
 
@@ -26,7 +26,7 @@ def ramps(shape: Sequence[int], *, like: Tensor) -> list[Tensor]:
     ]
 
 
-def identity(shape: Sequence[int], *, like: Tensor | None = None) -> Coordinates:
+def identity(shape: Sequence[Count], *, like: Tensor | None = None) -> Coordinates:
     """The coordinates of every voxel of a grid: (1, dim, *shape), voxels; device as `like`, float32 or finer."""
     like = torch.empty(0) if like is None else like
     return torch.stack(torch.broadcast_tensors(*ramps(shape, like=like)))[None]

@@ -21,6 +21,7 @@ NAMES = {
     "anatomy": "data.anatomy",
     "appearance": "data.brains",
     "benchmarks": "data.benchmarks",
+    "check.refereeing": "course.check.t13_trust_but_verify",
     "claims": "course.claims",
     "clusters": "models.sacbnet",
     "comparisons": "tools.compare",

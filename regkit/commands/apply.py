@@ -24,8 +24,6 @@ def add_apply(commands: Any) -> None:
         help=COMMANDS["apply"],
         description="An image goes through the first MAP first (the order of antsApplyTransforms -t). Landmarks are "
         "taken from fixed's space to moving's, as ITK takes points; with --inverse from moving's to fixed's.",
-        epilog="example: python -m regkit apply results/ --to labels moving_labels.nii.gz --like fixed.nii.gz "
-        "--out warped_labels.nii.gz",
     )
     parser.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="a displacement field, a transform, a folder")
     parser.add_argument("--to", nargs=2, required=True, metavar=("KIND", "IN"), help="image, labels or points; a file")
@@ -45,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Read, carry, write."""
     from regkit.images import read_image, to_original, write_image, write_labels
     from regkit.images.points import read_landmarks, write_landmarks
-    from regkit.images.transforms import Chain, carry_scan, read_map
+    from regkit.images.transforms import Chain, between, carry_scan, read_map
 
     kind, source = chosen.to[0], Path(chosen.to[1])
     if kind not in ("image", "labels", "points"):
@@ -63,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         refuse("an image comes to the grid of a scan", f"--to {kind} without --like", "give --like FIXED")
     grid = read_image(chosen.like, volume=_first(chosen.like)).original
     scan = _read(kind, source, chosen.volume)
-    carried = carry_scan(scan, grid, chain, smooth_labels=chosen.smooth, outside=chosen.outside)
+    carried = carry_scan(scan, grid, between(chain, scan, grid), smooth_labels=chosen.smooth, outside=chosen.outside)
     (write_labels if scan.is_labels else write_image)(chosen.out, to_original(carried))
     print(f"{source.name} through {', '.join(path.name for path in chosen.maps)}: {chosen.out}")
     return 0

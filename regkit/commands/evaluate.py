@@ -124,6 +124,8 @@ def _methods(chosen: argparse.Namespace, dim: int) -> list[Method]:
     methods = named + filed
     if not methods:
         refuse("an evaluation needs a method", "none", "give --method NAME or --weights FILE")
+    if chosen.refine < 0:
+        refuse("steps must be 0 or more", f"--refine {chosen.refine}", "20 are usual")
     networks = [method for method in methods if method.model is not None] if chosen.refine else []
     methods += [with_refinement(method, chosen.refine, progress=False) for method in networks]
     if not chosen.affine:

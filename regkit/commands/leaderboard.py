@@ -34,7 +34,8 @@ def add_leaderboard(commands: Any) -> None:
     scans = parser.add_argument_group("two scans of your own instead")
     add = scans.add_argument
     add("--scans", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="NIfTI, brains only; or more")
-    add("--labels", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help="of each --scans, in order")
+    words = "of each --scans, in order; without them Dice is of tissue classes made of intensities"
+    add("--labels", nargs=2, action="append", type=Path, metavar=("MOVING", "FIXED"), help=words)
     add("--refine", type=int, metavar="N", help=f"steps of refinement ({STEPS})")
     add("--affine", action="store_true", help="find an affine map before each method, for scans that are not aligned")
     add("--out", type=Path, metavar="FOLDER", help="where the tables of --scans go")

@@ -10,13 +10,19 @@ from regkit.commands import COMMANDS
 
 def add_notebooks(commands: Any) -> None:
     """`notebooks`: make both editions of each tutorial."""
-    commands.add_parser("notebooks", help=COMMANDS["notebooks"]).set_defaults(run=run)
+    parser = commands.add_parser("notebooks", help=COMMANDS["notebooks"])
+    parser.add_argument(
+        "--repository", metavar="OWNER/NAME", help="a fork's address, kept in pyproject.toml from then on"
+    )
+    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Make, and list what was made."""
     from regkit.course import notebooks
 
+    if chosen.repository:
+        notebooks.set_repository(chosen.repository)
     for path in notebooks.build(notebooks.folder()):
         own = f"{path.name.split('.')[0]}.ipynb"
         kept = "" if path.name == own else f"; {own} was worked in and stays as it is"

@@ -5,11 +5,19 @@ Into the folder go:
     warped.nii.gz                 moving on fixed's grid; warped_labels.nii.gz with --labels
     displacement.nii.gz           on fixed's grid: warps moving onto fixed; affine stage included; for ITK and ANTs
     inverse_displacement.nii.gz   on moving's grid: warps fixed onto moving
+    affine.tfm                    the affine stage alone, as ITK's transform from fixed to moving; else the identity
+    composite.h5                  affine.tfm and the rest of the displacement in one for ITK and Slicer (SimpleITK
+                                  writes it, 24 bytes a voxel)
+    warped_NAME.nii.gz            each --also file, through the same map
     jacobian.nii.gz               |J| of the displacement: volume change; folds at or below 0
     report.html                   pictures to judge it by
-    metrics.json                  all numbers
+    metrics.json                  numbers, their units, the maps' directions; command, versions, date, hashes of inputs
 
 All of them, or none if anything fails; of an earlier run in that folder no file stays.
+
+With --pairs each line of a CSV is a pair (moving, fixed; if wanted name, moving_labels, fixed_labels; paths from the
+CSV's folder) and has a folder in FOLDER; pairs.csv there tells what came of each. A pair that fails does not end the
+others, but makes the status 1. Run again, pairs stay whose files, options and regkit are what they were.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from regkit.tools.methods import Method
 
 
+_LARGE = 100e6  # bytes: a file whose size is told
 _METHOD = "optimise, the default without weights, moves a field for this pair, from nothing, at three scales"
 
 
@@ -36,11 +45,16 @@ def add_register(commands: Any) -> None:
         help=COMMANDS["register"],
         description="Register moving onto fixed. Volumes or slices, any orientation and spacing.",
     )
-    parser.add_argument("moving", type=Path, help="the scan to be warped, .nii or .nii.gz")
-    parser.add_argument("fixed", type=Path, help="the scan that it is laid on")
+    parser.add_argument("moving", type=Path, nargs="?", help="the scan to be warped, .nii or .nii.gz")
+    parser.add_argument("fixed", type=Path, nargs="?", help="the scan that it is laid on")
+    words = "many pairs: a CSV with columns moving, fixed (name, moving_labels, fixed_labels); goes on where it ended"
+    parser.add_argument("--pairs", type=Path, metavar="CSV", help=words)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
     add_method(parser)
     parser.add_argument("--labels", type=Path, nargs=2, metavar=("MOVING", "FIXED"), help="labels of the two scans")
+    words = "another scan of moving's space, warped by the same map; whether it holds labels is looked at, or said"
+    parser.add_argument("--also", type=_also, action="append", default=[], metavar="[image=|labels=]FILE", help=words)
+    parser.add_argument("--no-composite", action="store_true", help="without composite.h5, the largest of the files")
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
     parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on")
     words = "without --spacing: voxels to make a field on, in a box around both contents (1000000); fewer are coarser"
@@ -88,14 +102,58 @@ def chosen_method(chosen: argparse.Namespace, dim: int) -> Method:
     return with_refinement(method, chosen.refine_weights, weights=True) if chosen.refine_weights else method
 
 
+def _also(text: str) -> tuple[str, Path]:
+    """What a file is, if it is said, and the file."""
+    kind, sign, path = text.partition("=")
+    return (kind, Path(path)) if sign and kind in ("image", "labels") else ("", Path(text))
+
+
 def run(chosen: argparse.Namespace) -> int:
-    """Read, register, write."""
+    """One pair, or those of a CSV."""
+    if chosen.pairs is not None:
+        return _run_pairs(chosen)
+    if chosen.fixed is None:
+        refuse("two scans are registered", "fewer", "give MOVING and FIXED, or --pairs CSV")
+    from regkit.tools import report
+
+    numbers = _register(chosen)
+    print(f"{numbers['moving']} -> {numbers['fixed']}, {numbers['method']}: {report.in_words(numbers)}")
+    print(f"compared by {numbers['similarity']}; on {report.on_what(numbers)}")
+    composite = chosen.out / "composite.h5"
+    if composite.exists() and composite.stat().st_size > _LARGE:
+        print(f"{composite} has {composite.stat().st_size / 1e6:.0f} MB; --no-composite leaves it out")
+    print(f"{numbers['seconds_in_all']:.1f} s in all; results in {chosen.out}, look at {chosen.out / 'report.html'}")
+    return 0
+
+
+def _run_pairs(chosen: argparse.Namespace) -> int:
+    from regkit.tools import cohort, report
+
+    if chosen.moving or chosen.labels or chosen.also or chosen.moving_mask or chosen.fixed_mask:
+        refuse("--pairs names the scans and labels of each pair", "files of one pair beside it", "leave them out")
+    rows = cohort.read_pairs(chosen.pairs)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+
+    def register(row: cohort.Row) -> tuple[str, dict[str, Any]]:
+        one = {"moving": row.moving, "fixed": row.fixed, "labels": row.labels, "out": chosen.out / row.name}
+        asked = argparse.Namespace(**vars(chosen) | one)
+        if report.is_result_of(asked.out, _provenance(asked)):
+            return "kept", report.read_numbers(asked.out)
+        return "done", _register(asked)
+
+    failed = cohort.register_pairs(rows, chosen.out, register)
+    print(f"{len(rows) - failed} of {len(rows)} pairs in {chosen.out}; what came of each: {chosen.out / cohort.TABLE}")
+    return 1 if failed else 0
+
+
+def _register(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Read, register, write: the numbers of metrics.json."""
     from regkit._core.files import whole_folder
     from regkit.images import itk, read_labels
     from regkit.tools import register, report
     from regkit.tools.methods import measured
 
-    with whole_folder(chosen.out, owned=report.FILES) as folder, measured() as usage:
+    with whole_folder(chosen.out, owned=report.owned(chosen.out)) as folder, measured() as usage:
         moving, fixed = _read((chosen.moving, chosen.fixed), chosen.volume)
         if chosen.moving_mask is not None:
             moving = register.with_mask(moving, read_labels(chosen.moving_mask), "the moving mask")
@@ -105,19 +163,51 @@ def run(chosen: argparse.Namespace) -> int:
         register.check_label_grids(labels, (moving, fixed))
         itk.check_grid(moving.original)
         itk.check_grid(fixed.original)
+        also = _read_also(chosen, moving)
         method = chosen_method(chosen, len(fixed.grid.space))
         options = {name: getattr(chosen, name) for name in ("affine", "refine", "spacing", "device", "kind")}
         more = {name: getattr(chosen, name) for name in ("budget", "similarity", "window")}
         options |= {name: value for name, value in more.items() if value is not None}
         result = register.register_scans(moving, fixed, method, **options)
         numbers = {"method": method.name, "refine_steps": chosen.refine, "affine": chosen.affine}
-        numbers |= {"moving": chosen.moving.name, "fixed": chosen.fixed.name}
+        numbers |= {"moving": chosen.moving.name, "fixed": chosen.fixed.name, "run": _provenance(chosen)}
         numbers |= report.numbers(result, labels)
-        report.write(folder, result, labels, numbers)
-    print(f"{chosen.moving.name} -> {chosen.fixed.name}, {method.name}: {report.in_words(numbers)}")
-    print(f"compared by {numbers['similarity']}; on {report.on_what(numbers)}")
-    print(f"{usage.seconds:.1f} s in all; results in {chosen.out}, look at {chosen.out / 'report.html'}")
-    return 0
+        report.write(folder, result, labels, numbers, also=also, composite=not chosen.no_composite)
+    return numbers | {"seconds_in_all": usage.seconds}
+
+
+def _provenance(chosen: argparse.Namespace) -> dict[str, Any]:
+    from regkit.tools.provenance import provenance
+
+    given = vars(chosen)
+    files = {name: value for name, value in given.items() if isinstance(value, Path) and name not in ("out", "pairs")}
+    files |= {f"{name}_labels": path for name, path in zip(("moving", "fixed"), chosen.labels or (), strict=False)}
+    files |= {f"also {number}": path for number, (_, path) in enumerate(chosen.also)}
+    left = {*files, "out", "pairs", "labels", "also", "run", "command", "command_line"}
+    options = {name: value for name, value in given.items() if name not in left}
+    options |= {"also": " ".join(kind or "auto" for kind, _ in chosen.also)}
+    return provenance(given.get("command_line", ""), files, options)
+
+
+def _read_also(chosen: argparse.Namespace, moving: Scan) -> dict[str, Scan]:
+    """The --also files by the names of what becomes of them."""
+    from regkit.images import read_image, read_labels, volumes
+    from regkit.tools import register, report
+    from regkit.tools.cohort import stem
+
+    scans: dict[str, Scan] = {}
+    for kind, path in chosen.also:
+        name = f"warped_{stem(path)}.nii.gz"
+        if name in (*scans, *report.FILES):
+            refuse("each --also file needs a name of its own", f"{path}, which would be {name}", "rename it")
+        volume = chosen.volume if volumes(path) > 1 else None
+        scan = read_labels(path, volume=volume) if kind == "labels" else read_image(path, volume=volume)
+        if not kind and register.looks_like_labels(scan):
+            scan = read_labels(path, volume=volume)
+        register.check_labels(scan, moving, f"{path.name} (--also)")
+        print(f"{path.name}: {'labels, by the nearest voxel' if scan.is_labels else 'an image, linearly'}: {name}")
+        scans[name] = scan
+    return scans
 
 
 def _read(paths: Sequence[Path], volume: int | None) -> list[Scan]:

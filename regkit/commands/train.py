@@ -2,7 +2,8 @@
 
 DATA is a folder in the layout of regkit/images/folders.py, the name of a benchmark, or "synthetic-brains", whose pairs
 are new at every step. The training goes on from FILE's checkpoint where there is one: an interrupted one is just
-started again.
+started again. The weights are kept before they are judged, pair by pair; what each step saw lies beside them, in
+NAME.history.csv for NAME.safetensors.
 Under `torchrun --nproc-per-node N -m regkit train ...` N processes share the work, each with a GPU of its own where the
 device is cuda.
 """
@@ -10,11 +11,14 @@ device is cuda.
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from regkit.commands import BENCHMARKS, COMMANDS, NETWORKS, add_device, refuse, refuse_data
@@ -22,7 +26,7 @@ from regkit.commands import BENCHMARKS, COMMANDS, NETWORKS, add_device, refuse, 
 if TYPE_CHECKING:
     from torch import nn
 
-    from regkit.training import Source
+    from regkit.training import History, Source
     from regkit.types import Pair
 
 SYNTHETIC = "synthetic-brains"
@@ -58,7 +62,7 @@ def add_train(commands: Any) -> None:
     add("--clip", type=float, help="longest norm of the gradient (any)")
     add("--precision", choices=PRECISIONS, help="of convolutions")
     add_device(parser)
-    parser.add_argument("--judge", type=int, default=8, metavar="N", help="held-out pairs to judge on (8)")
+    parser.add_argument("--judge", type=int, default=8, metavar="N", help="held-out pairs to judge on (8), 0 for none")
     brains = parser.add_argument_group(SYNTHETIC)
     brains.add_argument("--size", type=int, nargs="+", help="voxels along each axis: two numbers or three")
     brains.add_argument("--motion", choices=MOTIONS, default="large", help="(large)")
@@ -80,12 +84,12 @@ def run(chosen: argparse.Namespace) -> int:
     import torch
 
     from regkit import checkpoints, training
-    from regkit.tools.compare import evaluate
+    from regkit._core.files import write_atomically
 
     _check(chosen)
     if chosen.device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: one GPU for each process
         chosen.device = f"cuda:{os.environ['LOCAL_RANK']}"
-    source, held_out, dim = _data(chosen)
+    source, held_out, spacing, dim = _data(chosen)
     recipe = training.Recipe(**{name: getattr(chosen, name) for name in RECIPE})
     torch.manual_seed(recipe.seed)
     model = _model(chosen, dim).to(chosen.device)
@@ -96,14 +100,34 @@ def run(chosen: argparse.Namespace) -> int:
         return 130
     if int(os.environ.get("RANK", 0)) > 0:
         return 0  # the first process judges and keeps
-    reached = evaluate(model.eval().cpu(), held_out) if len(held_out) else {}
-    spacing = {"spacing": held_out[0].spacing[0]} if len(held_out) else {}
-    metrics = {**reached, **spacing, "loss": history.loss[-1]}
+    metrics = {"spacing": spacing, "loss": history.loss[-1]}
     command = chosen.command_line.replace(str(chosen.out), chosen.out.name)
-    checkpoints.save(model, chosen.out, metrics=metrics, command=command)
-    checkpoint.unlink()
-    print(f"kept {chosen.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in reached.items()))
+    checkpoints.save(model.eval().cpu(), chosen.out, metrics=metrics, command=command)
+    write_atomically(chosen.out.with_suffix(".history.csv"), _table(history).encode())
+    print(f"kept {chosen.out}", flush=True)
+    if reached := _judged(model, held_out, chosen.judge):
+        checkpoints.restate(chosen.out, reached | metrics)
+        print("reached " + ", ".join(f"{name} {value:.4g}" for name, value in reached.items()))
+    checkpoint.unlink(missing_ok=True)  # another training of the same may have been faster
     return 0
+
+
+def _judged(model: nn.Module, pairs: Sequence[Pair], most: int) -> dict[str, float]:
+    """What the model reaches: means over the first pairs, each judged by itself, so that memory for one is enough."""
+    from regkit.tools.compare import evaluate
+
+    reached: dict[str, list[float]] = {}
+    for number in range(min(most, len(pairs))):
+        for name, value in evaluate(model, [pairs[number]]).items():
+            reached.setdefault(name, []).extend([value] if math.isfinite(value) else [])
+    return {name: float(f"{fmean(values):.6g}") for name, values in reached.items() if values}
+
+
+def _table(history: History) -> str:
+    """The history as CSV: the terms of the objective, their sum, and the seconds of each step."""
+    columns = {"step": range(len(history)), **history.terms, "loss": history.loss, "seconds": history.seconds}
+    rows = zip(*columns.values(), strict=True)
+    return "".join(",".join(map(str, row)) + "\n" for row in [tuple(columns), *rows])
 
 
 def _check(chosen: argparse.Namespace) -> None:
@@ -134,8 +158,15 @@ def _model(chosen: argparse.Namespace, dim: Any) -> nn.Module:
     return make_method(chosen.method, dim, weights=chosen.start).model
 
 
-def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
-    """What to train on, what to judge on, and the number of axes."""
+def __getattr__(name: str) -> Any:
+    """`checkpoints`, which was a name of this module in version 0.1.0."""
+    if name != "checkpoints":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("regkit.checkpoints")
+
+
+def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], float, Any]:
+    """What to train on, what to judge on, the size of a voxel in mm, and the number of axes."""
     from regkit.data.benchmarks import BENCHMARKS
     from regkit.data.brains import BrainPairs, brain_source
     from regkit.images.folders import FolderPairs
@@ -146,14 +177,16 @@ def _data(chosen: argparse.Namespace) -> tuple[Source, Sequence[Pair], Any]:
         aligned = 1 - chosen.unaligned
         source = brain_source(**brains, aligned=aligned, labels=False, batch=chosen.batch, device=chosen.device)
         held_out = BrainPairs(max(chosen.judge, 2), **brains, aligned=aligned > 0, split="test")
-        return source, held_out, len(size)
+        return source, held_out, held_out[0].spacing[0], len(size)
     if Path(chosen.data).is_dir():
         pairs: Sequence[Pair] = FolderPairs(chosen.data, "train")
-        return pairs, FolderPairs(chosen.data, "validation", limit=chosen.judge), pairs[0].moving.dim() - 2
+        judged = FolderPairs(chosen.data, "validation", limit=chosen.judge) if chosen.judge else []
+        return pairs, judged, pairs[0].spacing[0], pairs[0].moving.dim() - 2
     if chosen.data not in BENCHMARKS:
         refuse_data(chosen.data, f"a folder, {SYNTHETIC} or a benchmark")
     benchmark = BENCHMARKS[chosen.data]
-    return benchmark.train, benchmark.held_out[: chosen.judge], benchmark.held_out[0].moving.dim() - 2
+    held = benchmark.held_out
+    return benchmark.train, held, held[0].spacing[0], held[0].moving.dim() - 2
 
 
 def _argument(text: str) -> tuple[str, Any]:
@@ -163,6 +196,6 @@ def _argument(text: str) -> tuple[str, Any]:
         refuse("--set takes NAME=VALUE", f"{text!r}", "write levels=3, or similarity=lncc")
     try:
         read = json.loads(value)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         read = value
     return name, tuple(read) if isinstance(read, list) else read

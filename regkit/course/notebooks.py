@@ -3,10 +3,11 @@
 A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in),
 `solution` and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no
 instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with
-the same two cells, made here, so that each notebook opens in Colab by itself.
+the same two cells, made here, so that each notebook opens in Colab by itself. `lab` opens a working copy of the
+learner's notebooks: those of a clone, or those that an installed regkit has (regkit/course/tutorials, put there by
+setup.py). A function under `@check.<name>` has blanks for the learner, and the solution of
+`regkit.course.check.hands` for the instructor.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -14,9 +15,11 @@ import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,29 +28,32 @@ import torch
 from tqdm.auto import tqdm
 
 from regkit._core import __version__
-from regkit._core.files import PACKAGE, printable
+from regkit._core.files import PACKAGE, printable, write_atomically
 from regkit.training import mode
-from regkit.types import MissingFileError
+from regkit.types import DISTRIBUTION, InputError, MissingFileError, needing
 
-__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "REPOSITORY", "TAG", "Edition", "begin", "build", "edition", "editions"]
-__all__ += ["folder", "lab", "publish", "sources"]  # what regkit.course has
+__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "TAG", "Edition", "begin", "build", "edition", "editions", "folder", "lab"]
+__all__ += ["publish", "repository", "set_repository", "sources", "working_copy"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
-REPOSITORY = "regkit/regkit"
-
 TAG = f"v{__version__}"
 
-BADGE = """[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
-(https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"""
+BADGE = "[Open in Colab](https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"
 BOOTSTRAP = """# Where regkit is missing (Colab), install it as it was when this notebook was made.
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
-if importlib.util.find_spec("regkit") is None:
-    source = "regkit[course] @ git+https://github.com/{repository}@{tag}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)"""
+found = importlib.util.find_spec("regkit")
+if found and not any((Path(place) / "course").is_dir() for place in found.submodule_search_locations or ()):
+    raise ImportError("this regkit is another library: run `pip uninstall regkit`, then restart the kernel")
+if not found:
+    source = "{distribution}[notebooks,itk] @ git+https://github.com/{repository}@{tag}"
+    if subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source]).returncode:
+        raise ImportError("regkit cannot be installed from its address: upload its wheel and `pip install` it here, "
+                          "or install regkit from a clone, as its README says")"""
 
 
 def folder() -> Path:
@@ -62,6 +68,25 @@ def folder() -> Path:
     )
 
 
+def repository() -> str:
+    """OWNER/NAME of the repository, from the URLs in the clone's pyproject.toml."""
+    urls = tomllib.loads((folder().parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    return "/".join(urls["Repository"].rstrip("/").split("/")[-2:])
+
+
+def set_repository(name: str) -> None:
+    """Write OWNER/NAME into the URLs in the clone's pyproject.toml; `build` takes it from there.
+
+    Raises:
+        ValueError: it is not OWNER/NAME. OSError: the file cannot be written.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError("a repository is OWNER/NAME", repr(name), "name it as its address on GitHub does")
+    project = folder().parent / "pyproject.toml"
+    text = project.read_text(encoding="utf-8").replace(f"github.com/{repository()}", f"github.com/{name}")
+    write_atomically(project, text.encode())
+
+
 def sources(tutorials: Path) -> list[Path]:
     """The percent scripts of a folder, in the course's order."""
     return sorted(tutorials.glob("[0-9][0-9]_*.py"))
@@ -69,13 +94,15 @@ def sources(tutorials: Path) -> list[Path]:
 
 def edition(source: Path, which: Edition) -> str:
     """One edition of a tutorial as notebook JSON: without outputs, with ids that depend on the cells' text alone."""
-    import jupytext
+    with needing("dev", "making notebooks"):
+        import jupytext
 
     notebook = jupytext.read(source)
     shown = [cell for cell in notebook.cells if not HIDDEN[which] & set(cell.metadata.get("tags", []))]
-    cells = [*_opening(source.stem), *(_cell(cell.cell_type, cell.source, cell.metadata) for cell in shown)]
+    texts = [_solved(cell.source) if which == "instructor" else cell.source for cell in shown]
+    cells = [_cell(cell.cell_type, text, cell.metadata) for cell, text in zip(shown, texts, strict=True)]
     content = {
-        "cells": list(_with_ids(cells)),
+        "cells": list(_with_ids([*_opening(source.stem), *cells])),
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -94,13 +121,24 @@ def build(tutorials: Path) -> list[Path]:
     changed = []
     for source in sources(tutorials):
         for which, place in editions(source).items():
-            text = edition(source, which)
-            target = next(path for path in _places(place) if not path.exists() or is_untouched(path))
-            if not target.exists() or target.read_text(encoding="utf-8") != text:
-                target.parent.mkdir(exist_ok=True)
-                target.write_text(text, encoding="utf-8")
-                changed.append(target)
+            changed += _deliver(edition(source, which).encode(), place)
     return changed
+
+
+def _deliver(content: bytes, place: Path, earlier: str | None = None) -> list[Path]:
+    """Put a file in its place, or beside it where that one was worked in; returns where, if its bytes changed.
+
+    earlier: the checksum of what was delivered there before; a file that still has it was not worked in either.
+    """
+    for path in _places(place):
+        current = path.read_bytes() if path.exists() else None
+        if current == content:
+            break
+        if current is None or hashlib.sha256(current).hexdigest() == earlier or is_untouched(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            return [path]
+    return []
 
 
 def is_untouched(path: Path) -> bool:
@@ -118,7 +156,7 @@ def is_untouched(path: Path) -> bool:
 def _places(path: Path) -> Iterator[Path]:
     """Where a notebook goes: its own place, else the first free one beside it."""
     yield path
-    yield from (path.with_suffix(f".new{number or ''}.ipynb") for number in itertools.count())
+    yield from (path.with_suffix(f".new{number or ''}{path.suffix}") for number in itertools.count())
 
 
 def editions(source: Path) -> dict[Edition, Path]:
@@ -130,8 +168,16 @@ def editions(source: Path) -> dict[Edition, Path]:
 
 
 def _opening(name: str) -> list[dict[str, Any]]:
-    badge = BADGE.format(repository=REPOSITORY, tag=TAG, name=name)
-    return [_cell("markdown", badge, {}), _cell("code", BOOTSTRAP.format(repository=REPOSITORY, tag=TAG), {})]
+    words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}
+    return [_cell("markdown", BADGE.format(**words), {}), _cell("code", BOOTSTRAP.format(**words), {})]
+
+
+def _solved(text: str) -> str:
+    """A cell's text; the solution in place of a function that the learner writes."""
+    from regkit.course import check
+
+    name = re.match(r"@check\.(\w+)\n", text)
+    return f"{name[0]}{getattr(check, name[1]).solution}" if name else text
 
 
 def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,8 +196,6 @@ def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------------------------- opened, and published
-
-
 def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
     """A tutorial's first line: seed everything, and say versions, device, mode and how long the cells will take.
 
@@ -167,16 +211,43 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
     print(f"REGKIT_MODE={mode()}: all cells together take about {seconds[mode()]} s of computing on two cores.")
 
 
-def lab(*, browser: bool = True, port: int = 8888) -> int:
-    """Open the course in JupyterLab at the first tutorial; returns JupyterLab's exit status."""
-    tutorials = folder()
-    first = editions(sources(tutorials)[0])["learner"]
-    address = f"/lab/tree/{first.name}"
+def working_copy(target: Path) -> list[Path]:
+    """Bring the learner's notebooks, the glossary and its pictures into a folder, where they may be worked in.
+
+    What is there and was worked in stays; where regkit has a newer one, it comes beside it, as NAME.new.ipynb. What was
+    delivered is noted in .regkit-course.json. Returns the files that came, none where all is as it was.
+
+    Raises:
+        FileNotFoundError: regkit was installed without its course. OSError: the folder cannot be written.
+    """
+    inside = PACKAGE / "course" / "tutorials"
+    course = inside if inside.is_dir() else folder()
+    files = [path for kind in ("*.ipynb", "*.md", "glossary/*.png") for path in sorted(course.glob(kind))]
+    note = target / ".regkit-course.json"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    delivered, came = {}, []
+    for path in files:
+        name, content = path.relative_to(course).as_posix(), path.read_bytes()
+        delivered[name] = hashlib.sha256(content).hexdigest()
+        if delivered[name] != before.get(name) or not (target / name).exists():
+            came += _deliver(content, target / name, before.get(name))
+    write_atomically(note, json.dumps(delivered, indent=1).encode())
+    return came
+
+
+def lab(target: Path | str = "regkit-course", *, browser: bool = True, port: int = 8888) -> int:
+    """Open a working copy of the course in JupyterLab at the first tutorial; returns JupyterLab's exit status."""
+    with needing("lab", "opening the course"):
+        import jupyterlab  # noqa: F401
+    target = Path(target)
+    beside = [path.name for path in working_copy(target) if ".new" in path.suffixes[0]]
+    print(f"the course is in {target}" + (f"; newer beside what you changed: {', '.join(beside)}" if beside else ""))
+    address = f"/lab/tree/{min(target.glob('[0-9][0-9]_*.ipynb')).name}"
     command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url={address}", f"--port={port}"]
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # in a container
     with tempfile.TemporaryDirectory() as settings, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends a lab
-        return subprocess.call(command, cwd=tutorials, env={**os.environ, **_without_pop_ups(Path(settings))})
+        return subprocess.call(command, cwd=target, env={**os.environ, **_without_pop_ups(Path(settings))})
     return 0
 
 
@@ -197,10 +268,11 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
     """
-    import nbformat
-    from nbclient import NotebookClient
+    with needing("dev", "making pages"):
+        import nbformat
+        from nbclient import NotebookClient
 
-    from regkit.course.pages import to_html
+        from regkit.course.pages import to_html
 
     target.mkdir(parents=True, exist_ok=True)
     pages = []

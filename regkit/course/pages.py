@@ -3,8 +3,6 @@
 It stands by itself because nbconvert is heavy, and only `python -m regkit pages` needs it.
 """
 
-from __future__ import annotations
-
 import copy
 from html import escape
 from typing import Any

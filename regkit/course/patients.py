@@ -4,8 +4,6 @@
 again and again, each time with one thing wrong.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +39,7 @@ def write_pair(folder: Path | str, *, seed: int = 14) -> PairFiles:
     differ by an affine map and a smooth one.
 
     Raises:
-        ImportError: nilearn is not installed. OSError: the files cannot be written.
+        OSError: the files cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +73,6 @@ def _write(
 
 
 # ---------------------------------------------------------------------------------------------- one thing wrong
-
-
 def write_patients(folder: Path | str, scan: Path | str, labels: Path | str) -> dict[str, Path]:
     """The scan in a file, and in further files the same with one thing wrong; by what it is.
 

@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +24,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-import torch
 from torch import nn
 
 from regkit import checkpoints, training, types
-from regkit._core.files import write_atomically
+from regkit._core.files import sweep, write_atomically
+from regkit._core.records import sealed, unsealed
+from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
 from regkit.tools import compare
 from regkit.tools.compare import _rounded, evaluate
 from regkit.training import Callback, History, Recipe, Source
-from regkit.types import InputError, MissingFileError, Pair, choose
+from regkit.types import MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
 measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
@@ -121,14 +123,9 @@ class Study:
         path = self.path(choice).with_suffix(".json")
         if not path.exists():
             return None
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            History.from_json(json.dumps(content["history"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                "a result is a pair of files, weights and record", f"{path} ({error})", "train it again"
-            ) from error
-        return content
+        record = unsealed(path, {"metrics": {str: float}, "history": HISTORY}, f"remove {path.name} and train it again")
+        History.from_json(json.dumps(record["history"]))
+        return record
 
     def find(self, choice: Choice) -> Trained | None:
         """What is kept of a combination, or None.
@@ -136,12 +133,9 @@ class Study:
         Raises:
             ValueError: a damaged file.
         """
-        path = self.path(choice)
-        if not path.exists():
+        path, record = self.path(choice), self.record(choice)
+        if record is None or not path.exists():
             return None
-        record = self.record(choice)
-        if record is None:
-            raise InputError("a result is a pair of files, weights and record", f"{path} alone", "train it again")
         history = History.from_json(json.dumps(record["history"]))
         return Trained(checkpoints.load(path, make=self.model), history, complete=True)
 
@@ -150,8 +144,7 @@ class Study:
 
         callback, progress: as of `training.train`; KeyboardInterrupt from the callback stops the training.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(self.recipe.seed)
+        with training.random_state(self.recipe.seed):
             model = self.model(**{**self.arguments, **choice})
         history = training.train(model, self.source, self.recipe, progress=progress, callback=callback)
         trained = Trained(model.eval(), history, complete=len(history) == self.recipe.steps)
@@ -160,19 +153,21 @@ class Study:
         return trained
 
     def _keep(self, choice: Choice, trained: Trained) -> None:
-        """Write both files, the weights last: where they are, the record is."""
+        """Write both files, the record last: where it is, the weights were. They are kept before they are judged."""
         path = self.path(choice)
         path.parent.mkdir(parents=True, exist_ok=True)
+        loss = dict(zip(["loss"], trained.history.loss[-1:], strict=False))
+        checkpoints.save(trained.model, path, metrics=loss)
         reached = evaluate(trained.model, self.held_out) if self.held_out else {}
+        reached = {name: value for name, value in reached.items() if math.isfinite(value)}
+        checkpoints.restate(path, reached | loss)
         record = {
             **self.description(choice),
             "command": self.command,
             "metrics": reached,
             "history": _rounded(asdict(trained.history)),
         }
-        write_atomically(path.with_suffix(".json"), json.dumps(record, default=repr).encode())
-        reached |= dict(zip(["loss"], trained.history.loss[-1:], strict=False))
-        checkpoints.save(trained.model, path, metrics=reached)
+        write_atomically(path.with_suffix(".json"), sealed(record))
 
 
 # ---------------------------------------------------------------------------------------------- the course's studies
@@ -290,13 +285,16 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
     command = f"python -m regkit study {study} --variant {shlex.quote(variant)} --seeds {seed}"
     seeded = replace(STUDIES[study].seeded(seed), command=command)
     record = seeded.record(chosen)
-    if record is None:
+    if record is None or (seed == SEEDS[0] and not seeded.path(chosen).exists()):
         trained = seeded.train(chosen, progress=progress)
         record = seeded.record(chosen)
         if record is None:
             raise KeyboardInterrupt(f"stopped after {len(trained.history)} steps, nothing is kept")
-        if seed != SEEDS[0]:
-            seeded.path(chosen).unlink()
+    weights = seeded.path(chosen)
+    if seed != SEEDS[0]:
+        weights.unlink(missing_ok=True)
+    for path in (weights, weights.with_suffix(".json")):
+        sweep(path)
     return record
 
 
@@ -356,4 +354,7 @@ def spread(values: Sequence[float]) -> Spread:
 def results(study: str, variant: str = "reference") -> dict[str, Spread]:
     """What a variant reached on held-out pairs over its seeds, by the names of `compare.evaluate`."""
     reached = [record["metrics"] for record in records(study, variant)]
-    return {name: spread([metrics[name] for metrics in reached]) for name in (reached[0] if reached else ())}
+    return {
+        name: spread([metrics[name] for metrics in reached if name in metrics])
+        for name in (reached[0] if reached else ())
+    }

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit.fields import exponential, warp, warp_labels
-from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option
+from regkit.types import Count, Dim, Displacement, Image, InputError, Labels, Pair, guard
 
 Seed = int | Sequence[int]
 Split = Literal["train", "test"]
@@ -38,7 +38,9 @@ class Shapes:
     pointed: Tensor
 
 
-def shapes(count: int, *, dim: Dim = 2, size: int | Sequence[int] = 64, hollow: bool = False, seed: Seed = 0) -> Shapes:
+def shapes(
+    count: Count, *, dim: Dim = 2, size: int | Sequence[int] = 64, hollow: bool = False, seed: Seed = 0
+) -> Shapes:
     """Draw triangles and circles (3D: tetrahedra and balls) at random places, sizes and orientations.
 
     With U uniform on [0, 1): centre 0.4 + 0.3 U on each axis, radius r = 0.2 + 0.2 U, an angle 2π U for each plane of
@@ -53,8 +55,6 @@ def shapes(count: int, *, dim: Dim = 2, size: int | Sequence[int] = 64, hollow: 
     2D draws these are for the same seed; tetrahedra and balls are the same formulas in 3D, an addition.
     """
     shape = grid_shape(size, dim)
-    if count < 1:
-        raise InputError("count must be at least 1", count, "ask for one shape or more")
     random = random_state(seed)
     centres = 0.4 + 0.3 * random.random_sample((dim, count))
     radii = 0.2 + 0.2 * random.random_sample(count)
@@ -108,7 +108,7 @@ class ShapePairs(Sequence[Pair]):
 
     def __init__(
         self,
-        count: int = 1024,
+        count: Count = 1024,
         *,
         dim: Dim = 2,
         size: int | Sequence[int] = 64,
@@ -116,7 +116,6 @@ class ShapePairs(Sequence[Pair]):
         split: Split = "train",
         seed: int = 0,
     ) -> None:
-        check_option("split", split, get_args(Split))
         stream = (seed, get_args(Split).index(split))
         self.shapes = shapes(count, dim=dim, size=size, hollow=hollow, seed=(*stream, 0))
         random = random_state((*stream, 1))
@@ -195,3 +194,6 @@ def random_state(seed: Seed) -> np.random.RandomState:
     if not all(0 <= number < 2**32 for number in numbers):
         raise InputError("seed must be from 0 to 2**32 - 1", seed, "choose another number")
     return np.random.RandomState(seed if isinstance(seed, int) else numbers)
+
+
+guard(globals())

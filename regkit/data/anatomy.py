@@ -1,10 +1,10 @@
-"""A labelled brain on any grid, from the MNI152 template and tissue maps that nilearn installs with itself.
+"""A labelled brain on any grid, from the MNI152 template and its tissue maps, which come with regkit (icbm152.png).
 
-Nothing is downloaded: nilearn's package holds the three files. Positions are MNI millimetres (x to the right, y to the
-front, z up; the origin at the anterior commissure). The template is symmetric, and so are the rules. They cut the
-tissue maps into structures that look like a brain's and can be recognised; they are no atlas for measuring patients.
+Positions are MNI millimetres (x to the right, y to the front, z up; the origin at the anterior commissure). The
+template is symmetric, and so are the rules. They cut the tissue maps into structures that look like a brain's and can
+be recognised; they are no atlas for measuring patients.
 
-Source: ICBM 2009a nonlinear symmetric (Fonov et al. 2011), skull-stripped, as nilearn ships it.
+Source: ICBM 2009a nonlinear symmetric (Fonov et al. 2011), skull-stripped; icbm152.txt has its notice and licence.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as Picture
 from scipy import ndimage
 from torch import Tensor
 
-from regkit.types import Image, InputError, Labels, MissingPackageError
+from regkit.types import Image, InputError, Labels
 
 _DEEP = ("thalamus", "caudate", "lentiform nucleus", "hippocampus")
 _PAIRED = ("cortex", "white matter", "lateral ventricle", *_DEEP, "cerebellum")
@@ -70,7 +72,6 @@ def anatomy(size: tuple[int, ...] = (64, 80, 64), *, level: float = 8.0) -> Anat
     voxel's value is the average of the millimetres around it (a triangle's weights, one spacing to either side).
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: not two or three sizes of at least 8 voxels, or a level outside the brain.
     """
     axes = {2: (1, 0), 3: (0, 1, 2)}.get(len(size))
@@ -151,15 +152,9 @@ def _largest(candidates: np.ndarray) -> np.ndarray:
 
 def _template() -> tuple[Any, ...]:
     """T1, grey and white matter at 1 mm, each from 0 to 1, and the position of the first voxel in mm."""
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise MissingPackageError(
-            "synthetic brains need nilearn, which brings the template", "none", "pip install -e '.[course]'"
-        ) from error
-    loaders = (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
-    images = [load(resolution=1) for load in loaders]
-    return (*(np.asarray(image.dataobj, dtype=np.float32) for image in images), tuple(images[0].affine[:3, 3]))
+    half = np.asarray(Picture.open(Path(__file__).parent / "icbm152.png")).reshape(99, 233, 189, 3)
+    whole = np.concatenate([half, half[-2::-1]]).astype(np.float32) / 255
+    return (*(np.ascontiguousarray(whole[..., channel]) for channel in range(3)), (-98.0, -134.0, -72.0))
 
 
 def _weights(places: np.ndarray, count: int, first: float, spacing: float) -> Tensor:

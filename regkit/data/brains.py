@@ -20,7 +20,7 @@ from regkit._core.windows import gaussian_blur
 from regkit.data import Split
 from regkit.data.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
-from regkit.types import Dim, Displacement, Image, InputError, Labels, Pair, check_option, spatial
+from regkit.types import Count, Dim, Displacement, Image, InputError, Labels, Pair, guard, spatial
 
 Contrast = Literal["t1", "shared", "random", "mixed"]
 Motion = Literal["small", "large"]
@@ -34,9 +34,8 @@ _TURN, _SHIFT, _SHRINK = math.radians(20), 8.0, (0.92, 1.2)  # largest rotation,
 _SHARED, _DEAL = 2**20 + 1, 2**20  # streams beyond those of the subjects
 _SIZES: dict[int, tuple[int, ...]] = {2: (64, 56), 3: (64, 80, 64)}
 
+
 # ---------------------------------------------------------------------------------------------- draws
-
-
 def uniform(low: float, high: float, shape: Sequence[int], generator: Generator) -> Tensor:
     """Numbers of equal chance between two bounds."""
     return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device).cpu()
@@ -69,8 +68,6 @@ def smooth_noise(like: Image, scale: float, channels: int, generator: Generator)
 
 
 # ---------------------------------------------------------------------------------------------- pictures
-
-
 def random_intensities(generator: Generator) -> Tensor:
     """An intensity for each of STRUCTURES, (structures,): up to 0.9 for the brightest; left as right; 0 outside."""
     values = uniform(0.1, 1, (len(STRUCTURES) - PAIRED,), generator)
@@ -116,8 +113,6 @@ def _faults(image: Image, generator: Generator, *, bias: float, texture: float, 
 
 
 # ---------------------------------------------------------------------------------------------- subjects and pairs
-
-
 @dataclass(frozen=True)
 class Subject:
     """One brain: its picture, and how it came from the template.
@@ -151,7 +146,6 @@ def subject(
     Raises:
         ValueError: an unknown motion.
     """
-    check_option("motion", motion, get_args(Motion))
     shape, spacing, like = spatial(template.labels), template.spacing[0], template.image
     velocity = torch.zeros(1, len(shape), *shape, device=like.device)
     for scale, length in _SCALES[motion]:
@@ -197,13 +191,12 @@ class BrainPairs(Sequence[Pair]):
     "random" draws them anew for each subject; "mixed" tosses a coin between "t1" and "shared".
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
 
     def __init__(
         self,
-        count: int = 256,
+        count: Count = 256,
         *,
         dim: Dim = 2,
         size: Sequence[int] | None = None,
@@ -213,11 +206,7 @@ class BrainPairs(Sequence[Pair]):
         split: Split = "train",
         seed: int = 0,
     ) -> None:
-        check_option("split", split, get_args(Split))
-        check_option("contrast", contrast, get_args(Contrast))
         shape = _shape(dim, size)
-        if count < 1:
-            raise InputError("count must be at least 1", count, "ask for one subject or more")
         self.template = anatomy(shape)
         draw = intensities_for(contrast, _generator(seed, split, _SHARED))
         self.subjects = []
@@ -248,7 +237,7 @@ def brain_source(
     aligned: float = True,
     contrast: Contrast = "shared",
     labels: bool = True,
-    batch: int = 1,
+    batch: Count = 1,
     device: torch.device | str = "cpu",
 ) -> Callable[[int, Generator], Pair]:
     """New pairs at every step of a training: `regkit.train(model, brain_source(dim=2), recipe)` never sees one twice.
@@ -259,13 +248,8 @@ def brain_source(
     0 and 1, the share of the pairs that are.
 
     Raises:
-        ImportError: nilearn is not installed.
         ValueError: an argument is out of range.
     """
-    check_option("motion", motion, get_args(Motion))
-    check_option("contrast", contrast, get_args(Contrast))
-    if batch < 1:
-        raise InputError("batch must be at least 1", batch, "ask for one pair or more")
     if not 0 <= aligned <= 1:
         raise InputError("aligned must be True, False or a share from 0 to 1", aligned, "0.5 is every other")
     template = anatomy(_shape(dim, size)).to(device)
@@ -294,7 +278,6 @@ def _pair(
 
 def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
     """The size that is asked for, or the usual one."""
-    check_option("dim", dim, get_args(Dim))
     shape = tuple(size or _SIZES[dim])
     if len(shape) != dim:
         raise InputError(
@@ -304,8 +287,6 @@ def _shape(dim: Dim, size: Sequence[int] | None) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------------------------------------- chance
-
-
 def _generator(seed: int, split: Split, number: int) -> Generator:
     """A stream of its own for each seed, split and subject."""
     if not 0 <= seed < 2**32:
@@ -327,3 +308,6 @@ def _affine(dim: int, spacing: float, generator: Generator) -> tuple[Tensor, Ten
     matrix[:dim, :dim] *= uniform(*_SHRINK, (dim,), generator)
     matrix[:dim, dim] = uniform(-_SHIFT, _SHIFT, (dim,), generator) / spacing
     return tuple(m[None, :dim].float() for m in (matrix, torch.linalg.inv(matrix)))  # type: ignore[return-value]
+
+
+guard(globals())

@@ -18,7 +18,7 @@ from torch import Tensor
 from regkit import types
 from regkit.data import Seed, Split, grid_shape, random_state
 from regkit.fields import compose, exponential, identity, sample, warp, warp_labels
-from regkit.types import Displacement, Image, InputError, Labels, Pair, check_option
+from regkit.types import Count, Displacement, Image, InputError, Labels, Pair, guard
 
 _FIELD = 0.48  # radius of the field of view, as a fraction of the shortest axis
 _TRUNKS, _WIDEST, _NARROWEST = 4, 0.05, 0.016  # vessels that leave the disc; radii at the root and where growth ends
@@ -178,17 +178,14 @@ class VesselPairs(Sequence[Pair]):
 
     def __init__(
         self,
-        count: int = 500,
+        count: Count = 500,
         *,
         size: int | Sequence[int] = 64,
         motion: float = 0.044,
-        trees: int = 30,
+        trees: Count = 30,
         split: Split = "train",
         seed: int = 0,
     ) -> None:
-        check_option("split", split, get_args(Split))
-        if trees < 1:
-            raise InputError("trees must be at least 1", trees, "ask for one tree or more")
         stream = (seed, get_args(Split).index(split))
         self.displacement = random_deformation(size, motion=motion, count=count, seed=(*stream, 0))
         drawn = [draw_tree(grow_tree((*stream, 1, tree)), size) for tree in range(min(trees, count))]
@@ -215,7 +212,6 @@ def deformation_error(displacement: Displacement, pair: Pair) -> Tensor:
     """
     if pair.displacement is None:
         raise InputError("pair must carry its true displacement", "None", "take one of VesselPairs")
-    types.check_displacement(displacement)
     types.check_same_grid(displacement, pair.displacement, ("displacement", "the pair's displacement"))
     shape = displacement.shape[2:]
     seen = field_of_view(shape).to(displacement.device)
@@ -223,3 +219,6 @@ def deformation_error(displacement: Displacement, pair: Pair) -> Tensor:
     counted = seen & (landed > 0.5)
     length = (displacement - pair.displacement).norm(dim=1, keepdim=True)
     return (length * counted).flatten(1).sum(1) / counted.flatten(1).sum(1)
+
+
+guard(globals())

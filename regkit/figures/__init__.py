@@ -14,7 +14,7 @@ from regkit.fields import jacobian_determinant, warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import JACOBIAN_LIMITS, Limits, Picture
 from regkit.training import History
-from regkit.types import InputError, Pair, Registration
+from regkit.types import InputError, Pair, Registration, needing
 
 if TYPE_CHECKING:  # matplotlib is needed by those who plot
     from matplotlib.axes import Axes
@@ -24,7 +24,8 @@ _PANEL = 3.0  # inches, without its colour bar
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    import matplotlib.pyplot as plt
+    with needing("notebooks", "a figure"):
+        import matplotlib.pyplot as plt
 
     size = (1.3 * columns * _PANEL, rows * _PANEL)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")

@@ -22,9 +22,8 @@ from regkit.types import InputError
 
 _HISTOGRAM_LIMITS: Limits = (-1.0, 3.0)
 
+
 # ---------------------------------------------------------------------------------------------- one colour a voxel
-
-
 def render_image(image: Any, *, limits: Limits = (0, 1), scale: int = 1) -> Picture:
     """Intensities in grey: limits[0] black, limits[1] white."""
     return pixels.enlarge(pixels.colour(pixels.plane(image), pixels.GREYS, limits), scale)
@@ -58,8 +57,6 @@ def render_jacobian(determinant: Any, *, limits: Limits = pixels.JACOBIAN_LIMITS
 
 
 # ---------------------------------------------------------------------------------------------- two images in one
-
-
 def _both(first: Any, second: Any, limits: Limits, scale: int) -> tuple[Picture, Picture]:
     first, second = pixels.plane(first, "first"), pixels.plane(second, "second")
     pixels.check_same_plane(first, second, ("first", "second"))
@@ -99,8 +96,6 @@ def render_overlay(first: Any, second: Any, *, limits: Limits = (0, 1), scale: i
 
 
 # ---------------------------------------------------------------------------------------------- over a picture
-
-
 def _scale(picture: Picture, values: NDArray[Any]) -> int:
     """Pixels a voxel of a picture of this plane."""
     height, width = values.shape[-2:]
@@ -204,8 +199,6 @@ def render_point(picture: Picture, place: Sequence[int], shape: Sequence[int]) -
 
 
 # ---------------------------------------------------------------------------------------------- legends
-
-
 def write(picture: Picture, texts: Iterable[tuple[float, float, str, str]], paint: Colour = INK) -> Picture:
     """The picture with texts (row, column, anchor, text); anchors are Pillow's: l m r, then a m d."""
     sheet = PillowImage.fromarray(picture)

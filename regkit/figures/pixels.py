@@ -24,34 +24,21 @@ from torch import Tensor
 from regkit.types import InputError, InputIndexError, InputTypeError
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
-
 Plane = NDArray[Any]  # (H, W)
-
 FieldPlane = NDArray[np.float32]  # (2, H, W), voxels; component i along axis i
-
 Limits = tuple[float, float]
-
 Colour = tuple[int, int, int]
-
 FOLD: Colour = (255, 90, 0)
-
 LINE: Colour = (86, 190, 255)
-
 POINT: Colour = (255, 225, 60)
-
 PAPER: Colour = (255, 255, 255)
-
 INK: Colour = (40, 40, 40)
-
 NIGHT: Colour = (28, 28, 34)
-
 JACOBIAN_LIMITS: Limits = (0.0, 2.0)
-
 _OVERSAMPLING = 3  # subpixels of a line along each axis
 
+
 # ---------------------------------------------------------------------------------------------- colours
-
-
 def _oklch(lightness: Any, chroma: Any, hue: Any) -> Picture:
     """sRGB of lightness, chroma (0 to 1) and hue (radians), in which equal steps look equal. Source: Ottosson 2020."""
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
@@ -75,11 +62,8 @@ def _diverging(below: float, above: float) -> Picture:
 
 
 GREYS: Picture = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
-
 DIFFERENCES: Picture = _diverging(255, 50)
-
 JACOBIANS: Picture = _diverging(310, 150)
-
 ERRORS: Picture = _diverging(0, 20)[127:]  # from near-white at zero to a dark red
 
 _OKABE_ITO = [
@@ -109,8 +93,6 @@ def colour(values: Plane, table: Picture, limits: Limits) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- planes
-
-
 def _take(array: Any, channels: int | None, name: str, item: int | None, axes: int = 2) -> NDArray[Any]:
     """One finite item (channels, *space) of an array or tensor (B, channels, *space); leading 1s may lack.
 
@@ -239,8 +221,6 @@ def displacement_limit(displacement: NDArray[Any]) -> float:
 
 
 # ---------------------------------------------------------------------------------------------- pixels
-
-
 def integer_scale(shape: Sequence[int], target: int = 400) -> int:
     """How many pixels a voxel takes so that the longer side comes close to `target` pixels, never below one."""
     return max(1, target // max(shape[-2:]))

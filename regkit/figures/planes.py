@@ -4,8 +4,6 @@ An image of two axes has one plane, itself, and of one of three there are three 
 so that no scene asks how many axes there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -12,19 +12,19 @@ scan keeps the file's own grid, and `to_original` goes back to it. A file of one
 
 Files are written in one move: a full disk leaves no half of one. NaN are outside an image's field of view, and read as
 its background; a header that says nothing of space is read with nibabel's guess; both with a warning. In the header,
-the sform goes before the qform. Lengths in metres or micrometres become mm.
+the sform goes before the qform; what is written on the grid of a file that ITK sees elsewhere is seen by ITK where it
+sees that file. Lengths in metres or micrometres become mm.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel
 import numpy as np
@@ -35,11 +35,11 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regkit import types
-from regkit._core.files import write_atomically
 from regkit.fields import identity, sample
 from regkit.images import content
-from regkit.images.formats import TooLargeError, open_nifti, read_values
-from regkit.types import Displacement, Image, InputError, check_displacement, spatial
+from regkit.images.formats import open_nifti, read_values
+from regkit.images.headers import header_affine, itk_affine, store
+from regkit.types import Displacement, Image, InputError, TooLargeError, guard, spatial
 
 __all__ = [
     "Affine",
@@ -61,19 +61,21 @@ __all__ = [
     "write_labels",
 ]
 
-Affine = np.ndarray  # (4, 4), float64
+
+def _check_form(affine: np.ndarray, name: str) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError(f"{name} must be (4, 4) and finite", affine.tolist(), "repair the image's header")
+
+
+Affine = Annotated[np.ndarray, _check_form]  # (4, 4), float64
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))  # of the body, at the two ends of each axis of mm
 _SPACINGS = (1e-3, 100.0)  # mm: finer is microscopy, coarser an error of the header
 SAME = 0.1  # voxels: headers of one grid, as programs round them
+_SAME_PLACE = 0.01  # voxels: where regkit and ITK see one file
 _SEEN = 0.9  # of a voxel: less of it in the field of view is outside
 _SNAP = 1e-4  # voxels: two grids that differ by less are one
-_OTHERS = (
-    "ITK and ANTs may take another place, where the written fields do not fit: write it anew with one place, "
-    "write_image('new.nii.gz', read_image('old.nii')) of regkit.images, and use that file everywhere."
-)
-_UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
-_ENDINGS = (".nii", ".nii.gz")
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
+_EXACT = 2.0**53  # above, numbers are read as their neighbours
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
 
@@ -81,7 +83,8 @@ _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 class Grid:
     """Where the voxels of an image are.
 
-    shape: voxels along three axes (a file of two has one slice). affine: (4, 4), voxel to mm (RAS).
+    shape: voxels along three axes (a file of two has one slice). affine: (4, 4), voxel to mm (RAS). itk: the same as
+    ITK reads the file, where it sees another place.
 
     Raises:
         ValueError: no two axes with more than one voxel; an affine that is no map of space; spacing out of range.
@@ -89,6 +92,7 @@ class Grid:
 
     shape: tuple[int, ...]
     affine: Affine
+    itk: Affine | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -131,7 +135,7 @@ class Grid:
         affine[:3, 3] += self.affine[:3, :3] @ first
         return Grid(tuple(shape), affine)
 
-    def with_space(self, space: Sequence[int]) -> Grid:
+    def with_space(self, space: Sequence[types.Count]) -> Grid:
         """Other numbers of voxels over the same extent, from edge to edge."""
         return self._divided([size / new for size, new in zip(self.space, space, strict=True)], space)
 
@@ -192,10 +196,10 @@ class Scan:
     background: float | None = None
 
     def __post_init__(self) -> None:
-        if tuple(self.tensor.shape) != (1, 1, *self.grid.space):
+        if tuple(self.tensor.shape) != (1, 1, *self.grid.space) or self.tensor.is_complex():
             raise InputError(
-                "a scan's tensor must be (1, 1, *space) on its grid",
-                f"{tuple(self.tensor.shape)} on {self.grid.space}",
+                "a scan's tensor must be (1, 1, *space) on its grid, in real numbers",
+                f"{self.tensor.dtype} of {tuple(self.tensor.shape)} on {self.grid.space}",
                 "resample it to that grid",
             )
 
@@ -220,8 +224,7 @@ class Scan:
 
 
 def _check_affine(affine: Affine) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError("an affine must be (4, 4) and finite", f"{affine.tolist()}", "repair the image's header")
+    _check_form(affine, "an affine")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     _check_spacing(spacing.tolist())
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -304,7 +307,6 @@ def resample(
         return replace(scan, grid=grid, original=original)
     places = identity(grid.space, like=scan.tensor)
     if displacement is not None:
-        check_displacement(displacement)
         if spatial(displacement) != grid.space:
             raise InputError(
                 "a displacement must be on the grid that a scan is resampled to",
@@ -355,7 +357,7 @@ def to_original(scan: Scan) -> Scan:
 # ---------------------------------------------------------------------------------------------- sizes, intensities
 
 
-def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
+def crop_or_pad(scan: Scan, space: Sequence[types.Count]) -> Scan:
     """The scan about its centre with another number of voxels; the same call with the old number goes back.
 
     Added voxels have the lowest value, those of labels 0; `to_original` also undoes it.
@@ -370,13 +372,16 @@ def crop_or_pad(scan: Scan, space: Sequence[int]) -> Scan:
     return replace(scan, tensor=tensor, grid=scan.grid.cropped([-first for first in before], space), inside=inside)
 
 
-def pad_to_multiple(scan: Scan, multiple: int) -> Scan:
+def pad_to_multiple(scan: Scan, multiple: types.Count) -> Scan:
     """The scan with voxels added on both sides, to a size divisible by `multiple` along each axis."""
     return crop_or_pad(scan, [size + -size % multiple for size in scan.grid.space])
 
 
 def normalise(
-    scan: Scan, *, percentiles: tuple[float, float] = (0.0, 99.5), window: tuple[float, float] | None = None
+    scan: Scan,
+    *,
+    percentiles: tuple[types.Percent, types.Percent] = (0.0, 99.5),
+    window: tuple[float, float] | None = None,
 ) -> Scan:
     """Intensities as [0, 1]: linear from a low to a high value, cut beyond; with field of view and background found.
 
@@ -448,6 +453,9 @@ def read_labels(path: Path | str, *, volume: int | None = None) -> Scan:
             f"{path} with values such as {values[values != whole].flat[0]:g}",
             "give the file of the labels, not of the image, and resample labels by the nearest voxel only",
         )
+    if np.abs(whole).max() > _EXACT:
+        received = f"{path} with {whole.flat[np.abs(whole).argmax()]:g}"
+        raise InputError("labels must be whole numbers up to 2**53", received, "number them anew")
     return _scan(whole.astype(np.int64), grid)
 
 
@@ -487,77 +495,24 @@ def read_array(path: Path | str, volume: int | None, dtype: type[np.floating]) -
             f"{path} of {count} {'volume' if count == 1 else 'volumes'} and volume={volume}",
             f"choose one from 0 to {count - 1} (volume=0; --volume 0 of a command)",
         )
-    grid = file_grid(path, shape[:3], header_affine(image, path))
+    grid = file_grid(path, image, shape[:3])
     return read_values(path, image, dtype).reshape(*shape[:3], count)[..., volume or 0], grid
 
 
-def file_grid(path: Path, shape: Sequence[int], affine: Affine) -> Grid:
-    """The grid of a file; errors name it."""
+def file_grid(path: Path, image: Any, shape: Sequence[int]) -> Grid:
+    """The grid of a file, and where ITK sees it, if elsewhere; errors name the file."""
+    affine, itk = header_affine(image, path), itk_affine(image)
     try:
-        return Grid(tuple(shape), affine)
+        grid = Grid(tuple(shape), affine)
     except InputError as error:
         raise InputError(error.rule, f"{path} with {error.received}", error.remedy) from error
+    apart = np.abs(affine - itk)[:3] @ [*grid.shape, 1, 1][:4]
+    return grid if apart.max() <= _SAME_PLACE * min(grid.spacing) else replace(grid, itk=itk)
 
 
 def volumes(path: Path | str) -> int:
     """How many volumes a file has; errors as `open_nifti`."""
     return math.prod(open_nifti(Path(path)).shape[3:])
-
-
-def header_affine(image: Any, path: Path) -> Affine:
-    """Voxel to mm of a file; says so where the header leaves it open."""
-    header = image.header
-    if isinstance(header, nibabel.Nifti1Header):
-        if not int(header["qform_code"]) and not int(header["sform_code"]):
-            warnings.warn(
-                f"{path} does not say where its voxels are (no qform, no sform): its first axis is taken as leading to "
-                f"the left, the others to the front and up, about the centre. {_OTHERS}",
-                stacklevel=4,
-            )
-        elif (apart := forms_apart(image)) > SAME * min(header.get_zooms()[:3]):
-            warnings.warn(
-                f"{path} says two things of where its voxels are: qform and sform are up to {apart:.3g} apart, in the "
-                f"header's unit. The sform is taken. {_OTHERS}",
-                stacklevel=4,
-            )
-        stored = np.ones(1) if int(header["sform_code"]) else _stored_sizes(image)
-        if not (stored > 0).all():  # nibabel reads 0 as 1
-            raise InputError(
-                "voxels must have a size along each axis",
-                f"{path} with {stored.tolist()} in its header and no sform",
-                "repair the image's header",
-            )
-        units = _UNITS.get(header.get_xyzt_units()[0], 1.0)
-        return np.diag([units, units, units, 1.0]) @ image.affine
-    if is_lost(image):
-        warnings.warn(
-            f"{path} (Analyze) does not say how it lies or where: nibabel's guess is taken. {_OTHERS}", stacklevel=4
-        )
-    return np.asarray(image.affine)
-
-
-def is_lost(image: Any) -> bool:
-    """Whether a file is Analyze, which does not say how its axes lie, without the .mat of SPM, which does."""
-    if not isinstance(image, nibabel.AnalyzeImage) or isinstance(image.header, nibabel.Nifti1Header):
-        return False
-    mat = image.file_map.get("mat")
-    return mat is None or mat.filename is None or not Path(mat.filename).exists()
-
-
-def forms_apart(image: Any) -> float:
-    """How far the places of a corner are apart by qform and by sform, in the header's unit; 0 where one is missing."""
-    if not int(image.header["qform_code"]) or not int(image.header["sform_code"]):
-        return 0.0
-    corners = np.array([*product(*[(0, size - 1) for size in (*image.shape, 1, 1)[:3]], (1,))])
-    qform, sform = image.get_qform(), image.get_sform()
-    return float(np.linalg.norm(corners @ (qform - sform)[:3].T, axis=1).max())
-
-
-def _stored_sizes(image: Any) -> np.ndarray:
-    """The header's own sizes of voxels, which nibabel mends; of a pair of files the header is a file of its own."""
-    holder = image.file_map.get("header") or image.file_map["image"]
-    with nibabel.openers.ImageOpener(str(holder.filename)) as file:
-        return type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(image.ndim, 3)]
 
 
 # ---------------------------------------------------------------------------------------------- out
@@ -589,14 +544,13 @@ def write_labels(path: Path | str, scan: Scan) -> None:
 
 def write_nifti(path: Path | str, values: np.ndarray, grid: Grid, *, intent: str = "none") -> None:
     """Values (*grid.space, or with further axes (*grid.shape, ...)) as a NIfTI file; see `write_image`."""
-    path = Path(path)
-    if not path.name.endswith(_ENDINGS):
-        raise InputError(f"images are written as {' or '.join(_ENDINGS)}", path, "change the ending")
     shape = grid.shape if values.ndim <= 3 else values.shape
     image = nibabel.Nifti1Image(values.reshape(shape), grid.affine)
-    image.set_sform(grid.affine, "scanner")
-    image.set_qform(grid.affine, "scanner")
+    image.set_sform(grid.affine, "scanner" if grid.itk is None else "aligned")
+    image.set_qform(grid.affine if grid.itk is None else grid.itk, "scanner")  # ITK takes it before an aligned sform
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
-    content = image.to_bytes()
-    write_atomically(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)
+    store(path, image)
+
+
+guard(globals())

@@ -19,12 +19,14 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.types import InputError, MissingFileError, MissingPackageError, TooLargeError, check_memory, needing
 
 READ = ".nii, .nii.gz, .nii.bz2, .hdr with .img, .mgz, .mgh, .mnc; .nrrd, .nhdr, .mha, .mhd with SimpleITK"
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises for it
 _PACKED: dict[str, Any] = {".gz": gzip.open, ".mgz": gzip.open, ".bz2": bz2.open}
+_BEHIND = 2**22  # bytes that may lie behind the voxels, such as the tags of .mgz
+_SMALL, _RATIO = 2**30, 250  # a packed file with more bytes than the one is packed by the other at most
 _ROUNDED = 0.01  # of a quaternion's squared length above 1: it is taken as 1, as ITK does
 _DICOM = ("DICOM", "convert the whole series to NIfTI, by dcm2niix")
 _UNPACK = ("a packed file of a kind that is not read", "unpack it (unzstd, unxz, unzip, tar) and give the .nii in it")
@@ -38,13 +40,8 @@ _POINTER = ("a pointer in place of the file", "fetch its content: git lfs pull, 
 _BY_ENDING = {
     ".gii": _SURFACE,
     ".gii.gz": _SURFACE,
-    ".zst": _UNPACK,
-    ".xz": _UNPACK,
-    ".zip": _UNPACK,
-    ".7z": _UNPACK,
-    ".tar": _UNPACK,
-    ".tar.gz": _UNPACK,
-    ".tgz": _UNPACK,
+    **dict.fromkeys((".stl", ".ply", ".obj", ".vtk", ".vtp", ".pial", ".white", ".annot"), _SURFACE),
+    **dict.fromkeys((".zst", ".xz", ".lzma", ".lz4", ".z", ".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz"), _UNPACK),
     ".dcm": _DICOM,
     ".ima": _DICOM,
     ".trk": _LINES,
@@ -65,8 +62,12 @@ _BY_CONTENT = {
 }
 
 
-class TooLargeError(InputError, MemoryError):
-    """An `InputError` of images that do not fit into the memory."""
+_NAMES = {  # of files that may have another one's name, by their first bytes
+    b"\x1f\x8b": (".nii.gz", "a packed file"),
+    b"BZh": (".nii.bz2", "a packed file"),
+    b"\x5c\x01\0\0": (".nii", "NIfTI that is not packed,"),
+    b"\0\0\x01\x5c": (".nii", "NIfTI that is not packed,"),
+}
 
 
 def open_nifti(path: Path) -> Any:
@@ -86,8 +87,10 @@ def open_nifti(path: Path) -> Any:
     if path.name.lower().endswith(_ITK):
         return _by_simpleitk(path)
     try:
-        unpacked = _length(path)
         image = _load(path)
+        unpacked = _length(path, image)
+    except InputError:
+        raise
     except Exception as error:  # nibabel's readers of rare formats raise all kinds
         _refuse(path, start, error)
     if not isinstance(image, SpatialImage):
@@ -100,17 +103,16 @@ def open_nifti(path: Path) -> Any:
 def _refuse_other_kinds(path: Path, start: bytes) -> None:
     """Raise for what is none of the formats, by its ending or its first bytes."""
     name = path.name.lower()
-    pair = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    pair = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(path.suffix)
     if pair and not path.with_suffix(pair).exists() and not Path(f"{path.with_suffix(pair)}.gz").exists():
         _say(path, f"one of two files, without its {pair}", f"put {path.with_suffix(pair).name} beside it")
     found = [what for ending, what in _BY_ENDING.items() if name.endswith(ending)]
     found += [what for begin, what in _BY_CONTENT.items() if start.lower().startswith(begin.lower())]
     found += [_DICOM] if start[128:] == b"DICM" else []
-    packed = start.startswith(b"\x1f\x8b")
-    if name.endswith(".nii.gz") and start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
-        found += [("NIfTI that is not packed, by the name of a packed one", "rename it to .nii")]
-    if name.endswith(".nii") and packed:
-        found += [("packed NIfTI by the name of one that is not", "rename it to .nii.gz")]
+    for begin, (ending, what) in _NAMES.items():
+        others = [other for other, _ in _NAMES.values() if other != ending and name.endswith(other)]
+        if start.startswith(begin) and (others or not path.suffix):
+            found += [(f"{what} by another name", f"rename it to {ending}")]
     if found:
         _say(path, *found[0])
 
@@ -122,6 +124,9 @@ def _say(path: Path, what: str, remedy: str, error: Exception | None = None) -> 
 def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
     """Raise for what nibabel cannot open: no scan, a header that cannot be, or damage."""
     words = first_line(error)
+    with contextlib.suppress(OSError, EOFError), gzip.open(path) as file:
+        if file.read(2) == b"\x1f\x8b":
+            _say(path, "packed twice", "unpack it once (gunzip)")
     if path.suffix.lower() in (".par", ".rec"):
         _say(path, f"PAR/REC that cannot be read ({words})", "convert it to NIfTI, by dcm2niix", error)
     if "w2 should be positive" in words or "quatern" in words:
@@ -129,9 +134,10 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         _say(path, "whose qform is no rotation: its quaternion is longer than 1", remedy, error)
     if isinstance(error, ImportError):
         raise MissingPackageError(
-            "this kind of file needs a package more", f"{path} ({words})", "install it"
+            "this kind of file needs a package more", f"{path} ({words})", f"pip install {error.name}"
         ) from error
-    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not start.startswith(b"\x1f\x8b")
+    packed = start.startswith((b"\x1f\x8b", b"BZh"))
+    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not packed
     if unknown or not isinstance(error, _DAMAGE):
         _say(path, f"which is none of these ({words})", "convert it to NIfTI", error)
     if isinstance(error, HeaderDataError):
@@ -167,27 +173,40 @@ def _rounded_quaternions() -> Iterator[None]:
             each.quaternion_threshold = threshold
 
 
-def _length(path: Path) -> int | None:
-    """Read a packed file to its end, where its checksum is (nibabel stops before): its length unpacked; else None."""
+def _length(path: Path, image: Any) -> int | None:
+    """Read a packed file to its end, where its checksum is (nibabel stops before): its length unpacked; else None.
+
+    No further than its header's voxels and a bit, nor than what an image can be packed to: else it is refused.
+    """
     if path.suffix.lower() not in _PACKED:
         return None
+    most = max(_SMALL, _RATIO * path.stat().st_size)
+    most, length = min(most, (_claimed(image) or most) + _BEHIND), 0
     with cast(BinaryIO, _PACKED[path.suffix.lower()](path)) as file:
-        return sum(map(len, iter(lambda: file.read(2**20), b"")))
+        while piece := file.read(2**20):
+            length += len(piece)
+            if length > most:
+                found = f"{path} of {path.stat().st_size} bytes, which holds more than {most} bytes unpacked"
+                raise InputError("a packed image ends where its header's voxels do", found, "fetch it again")
+    return length
+
+
+def _claimed(image: Any) -> int | None:
+    """The bytes to the end of the voxels that a header claims, where it does."""
+    offset = getattr(getattr(image, "dataobj", None), "offset", None)
+    return None if offset is None else offset + math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
 
 
 def _check_length(path: Path, image: Any, unpacked: int | None) -> None:
     """Raise where a file ends before the voxels that its header claims."""
-    claimed = getattr(image.dataobj, "offset", None)
+    claimed = _claimed(image)
     holder = image.file_map.get("image")
     if claimed is None or holder is None or holder.filename is None:
         return
     values = Path(holder.filename)
-    if values != path and path.suffix.lower() in (".hdr", ".img"):
-        unpacked = None
-    if unpacked is None and values.suffix.lower() in _PACKED:
-        unpacked = _length(values)
+    if values != path:
+        unpacked = _length(values, image)
     there = values.stat().st_size if unpacked is None else unpacked
-    claimed += math.prod(map(int, image.shape)) * np.dtype(image.get_data_dtype()).itemsize
     if there < claimed:
         found = f"{path} of {there} bytes, whose header claims {claimed} ({' x '.join(map(str, image.shape))} voxels)"
         raise InputError("an image must hold all voxels of its header", found, "fetch it again, or convert it")
@@ -199,12 +218,13 @@ def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
     Raises:
         ValueError: the file is damaged. MemoryError: it is larger than the memory.
     """
+    found = f"{path} of {' x '.join(map(str, image.shape))} voxels"
+    rule, remedy = "an image must fit into memory", "crop it or make its voxels larger first, or free memory"
+    check_memory(math.prod(map(int, image.shape)) * np.dtype(dtype).itemsize, rule, found, remedy)
     try:
         return np.asarray(image.dataobj, dtype=dtype)
     except MemoryError as error:
-        found = f"{path} of {' x '.join(map(str, image.shape))} voxels"
-        remedy = "crop it or make its voxels larger first, or free memory"
-        raise TooLargeError("an image must fit into memory", found, remedy) from error
+        raise TooLargeError(rule, found, remedy) from error
     except _DAMAGE as error:
         found = f"{path}, whose values cannot be read ({first_line(error)})"
         raise InputError("a file must be whole", found, "fetch it again, or convert it") from error
@@ -212,18 +232,17 @@ def read_values(path: Path, image: Any, dtype: type[np.floating]) -> np.ndarray:
 
 def first_line(error: Exception) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0] if str(error) not in ("", "None") else type(error).__name__
 
 
 def _by_simpleitk(path: Path) -> Any:
     """What SimpleITK reads, as nibabel would."""
-    try:
+    with needing("itk", f"the file {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     try:
+        _check_meta_image(path)
         image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         words = " ".join(str(error).split()).rpartition("ERROR: ")[2]
         raise InputError("an image must be a whole file", f"{path} ({words[-120:]})", "fetch it again") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -236,3 +255,21 @@ def _by_simpleitk(path: Path) -> Any:
     affine[:dim, 3] = image.GetOrigin()[:dim]
     values = SimpleITK.GetArrayFromImage(image).T
     return nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, dtype=values.dtype)
+
+
+def _check_meta_image(path: Path) -> None:
+    """Unpack the values of a MetaImage, whose damage ITK only prints."""
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return
+    tags: dict[bytes, bytes] = {}
+    with path.open("rb") as file:
+        while b"ElementDataFile" not in tags and (line := file.readline(2**16)):
+            name, _, value = line.partition(b"=")
+            tags[name.strip()] = value.strip()
+        values = tags.get(b"ElementDataFile", b"").decode(errors="replace")
+        if tags.get(b"CompressedData", b"").lower() == b"true" and values:
+            packed = file.read() if values.upper() == "LOCAL" else (path.parent / values).read_bytes()
+            unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            unpacking.decompress(packed)
+            if not unpacking.eof:
+                raise EOFError("its packed values end too early")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from regkit._core.files import write_atomically
-from regkit.types import InputError, MissingFileError
+from regkit.types import InputError, MissingFileError, guard
 
 System = Literal["RAS", "LPS"]
 
@@ -122,3 +122,6 @@ def _stated(content: Any) -> System | None:
             word = row[0].partition("=")[2].strip()
             return _SLICER_CODES.get(word, word)
     return None
+
+
+guard(globals())

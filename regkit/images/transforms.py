@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from regkit._core.files import write_atomically
 from regkit._core.sampler import Interpolation, sample
 from regkit.fields import identity
 from regkit.images import Affine, Grid, Scan
-from regkit.images.itk import Deformation, read_displacement
-from regkit.types import InputError, MissingFileError, MissingPackageError
+from regkit.images.itk import Deformation, is_plane, itk_map, itk_places, itk_vectors, read_displacement, seen_by_itk
+from regkit.types import InputError, MissingFileError, guard, needing
 
 Points = np.ndarray  # (n, 3), float64, mm, RAS
 
@@ -216,6 +217,13 @@ def _largest_share(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return result
 
 
+def between(chain: Map, scan: Scan, to: Grid) -> Map:
+    """A map of places as ITK sees the files of a scan and a grid, as one of regkit's."""
+    places = zip((scan.original, to), itk_places(scan.original, to), strict=True)
+    start, end = (AffineMap(place @ np.linalg.inv(grid.affine)) for grid, place in places)
+    return Chain([start.inverse(), chain, end])
+
+
 # ---------------------------------------------------------------------------------------------- from files
 
 
@@ -230,7 +238,7 @@ def read_map(path: Path | str, *, inverse: bool = False) -> Map:
     """
     path = Path(path)
     if path.is_dir():
-        return FieldMap(read_displacement(path / (_INVERSE_FIELD if inverse else _FIELD)))
+        return _field(path / (_INVERSE_FIELD if inverse else _FIELD))
     if not path.is_file():
         raise MissingFileError("a map is read from a file or a folder of register", path, "check the path")
     forward = _reader(path)(path)
@@ -242,14 +250,16 @@ def _reader(path: Path) -> Callable[[Path], Map]:
         return _itk_transform
     if path.suffix.lower() in _IMAGE_FILES:
         return lambda file: _itk_field(_simpleitk(file).ReadImage(str(file), _simpleitk(file).sitkVectorFloat64))
-    return lambda file: FieldMap(read_displacement(file))
+    return _field
+
+
+def _field(path: Path) -> FieldMap:
+    return FieldMap(seen_by_itk(read_displacement(path, slab=True)))
 
 
 def _simpleitk(path: Path) -> Any:
-    try:
+    with needing("itk", f"the file {path}"):
         import SimpleITK
-    except ImportError as error:
-        raise MissingPackageError("this kind of file is read by SimpleITK", path, "pip install SimpleITK") from error
     return SimpleITK
 
 
@@ -309,3 +319,46 @@ def _itk_field(image: Any) -> FieldMap:
     inverse = np.linalg.inv(grid.affine[:3, :3])[list(grid.axes)] @ _LPS[:3, :3]
     displacement = torch.from_numpy(np.moveaxis(full @ inverse.T, -1, 0)[None].copy())
     return FieldMap(Deformation(displacement, grid))
+
+
+# ---------------------------------------------------------------------------------------------- to files
+
+
+def write_affine(path: Path | str, through: Affine, grid: Grid, to: Grid) -> None:
+    """Write a map of regkit's mm as an affine transform for ITK, from a file's places to those of another."""
+    matrix, dim = _LPS @ itk_map(grid, to, through) @ _LPS, _dim(grid, to)
+    numbers = [*matrix[:dim, :dim].flat, *matrix[:dim, 3]]
+    lines = ["#Insight Transform File V1.0", "#Transform 0", f"Transform: AffineTransform_double_{dim}_{dim}"]
+    lines += [f"Parameters: {' '.join(map(repr, map(float, numbers)))}", f"FixedParameters:{' 0' * dim}", ""]
+    write_atomically(path, "\n".join(lines).encode())
+
+
+def write_composite(path: Path | str, deformation: Deformation, to: Grid, through: Affine) -> None:
+    """Write a map as one of ITK's composite transforms, .h5: an affine map `through`, and before it what else there is.
+
+    deformation: the whole map, `through` in it; to: the grid of the file that is read through it.
+
+    Raises:
+        ImportError: SimpleITK is needed.
+    """
+    sitk, grid, dim = _simpleitk(Path(path)), deformation.grid, _dim(deformation.grid, to)
+    affine = itk_map(grid, to, through)
+    vectors = itk_vectors(deformation, to, after=np.linalg.inv(affine))
+    field = sitk.GetImageFromArray(vectors.transpose(*reversed(range(dim)), dim).astype(np.float64), isVector=True)
+    place = (_LPS @ itk_places(grid, to)[0])[:dim]
+    spacing = np.linalg.norm(place[:, :dim], axis=0)
+    field.SetSpacing(spacing.tolist())
+    field.SetDirection((place[:, :dim] / spacing).ravel().tolist())
+    field.SetOrigin(place[:, 3].tolist())
+    linear, matrix = sitk.AffineTransform(dim), (_LPS @ affine @ _LPS)[:dim]
+    linear.SetMatrix(matrix[:, :dim].ravel().tolist())
+    linear.SetTranslation(matrix[:, 3].tolist())
+    sitk.WriteTransform(sitk.CompositeTransform([linear, sitk.DisplacementFieldTransform(field)]), str(path))
+
+
+def _dim(*grids: Grid) -> int:
+    """The dimension that ITK sees files in."""
+    return 2 if all(map(is_plane, grids)) else 3
+
+
+guard(globals())

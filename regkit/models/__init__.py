@@ -1,7 +1,5 @@
 """The methods: one paper, one file, the model with its paper's objective beside it."""
 
-from __future__ import annotations
-
 from regkit.models.gradicon import GradICON
 from regkit.models.sacbnet import SACBNet
 from regkit.models.sitreg import SITReg

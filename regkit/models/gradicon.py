@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit import losses
+from regkit import losses, types
 from regkit._core.sampler import sample
 from regkit.fields import average_pool, identity, linear_upsample, scale_components, unit_to_voxels, warp
-from regkit.models.layers import batch_norm, check_inputs, configured, conv, conv_transposed, crop
+from regkit.models.layers import Network, batch_norm, check_inputs, configured, conv, conv_transposed, crop
 from regkit.types import Coordinates, Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 _POINTS: dict[str, dict[str, Any]] = {"noisy": {}, "voxels": {"noise": 0.0}, "sparse": {"noise": 2.0, "stride": 2}}
-
 _WEIGHTS = {"none": 0.0, "icon": 1024.0, "gradicon": 0.2}
 
 
@@ -36,7 +35,7 @@ class GradICONRegistration(Registration):
 
 
 @configured
-class GradICON(nn.Module):
+class GradICON(Network[GradICONRegistration]):
     """Approximate diffeomorphisms from gradient inverse consistency (Tian et al., CVPR 2023).
 
     φ_AB = φ_coarsest ∘ … ∘ φ_finest (equation 6), each factor p + u(p) with u from a U-Net that sees the moving image
@@ -71,15 +70,15 @@ class GradICON(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        levels: tuple[int, ...] = (2, 1, 0),
-        encoder_channels: tuple[int, ...] = (16, 32, 64, 256, 512),
-        decoder_channels: tuple[int, ...] = (16, 32, 64, 128, 256),
+        in_channels: types.Count = 1,
+        levels: tuple[types.Whole, ...] = (2, 1, 0),
+        encoder_channels: tuple[types.Count, ...] = (16, 32, 64, 256, 512),
+        decoder_channels: tuple[types.Count, ...] = (16, 32, 64, 128, 256),
         regularizer: Literal["none", "icon", "gradicon"] = "gradicon",
         orders: Literal["both", "one"] = "both",
         points: Literal["noisy", "voxels", "sparse"] = "noisy",
         similarity: Literal["mse", "ncc", "lncc", "mean_ncc", "adaptive_ncc"] = "mse",
-        weight: float | None = None,
+        weight: types.Amount | None = None,
     ):
         super().__init__()
         _check_levels(levels)

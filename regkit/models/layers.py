@@ -5,15 +5,26 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regkit.types import Dim, Image, InputError, InputTypeError, at_least_float32, check_option, check_pair, spatial
+from regkit.types import Dim, Image, InputError, InputTypeError, at_least_float32, check_kind, check_pair, spatial
 
 Class = TypeVar("Class", bound=type)
+Found = TypeVar("Found")
+
+
+class Network(nn.Module, Generic[Found]):
+    """A method's base: what a type checker is to know of it. Found: the `Registration` that it gives."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, moving: Image, fixed: Image) -> Found: ...
+
+        def objective(self, registration: Found, moving: Image, fixed: Image) -> dict[str, Tensor]: ...
 
 
 def configured(cls: Class) -> Class:
@@ -24,7 +35,7 @@ def configured(cls: Class) -> Class:
 
     Raises:
         TypeError: the constructor takes *args or **kwargs, which cannot be named.
-        ValueError: on making a model, an argument declared as a Literal has another value.
+        TypeError, ValueError: on making a model, an argument is not what its annotation says.
     """
     initialise = cls.__init__  # type: ignore[misc]
     signature = inspect.signature(initialise)
@@ -40,19 +51,14 @@ def configured(cls: Class) -> Class:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         configuration = dict(list(bound.arguments.items())[1:])
-        _check_options(cls.__name__, get_type_hints(initialise), configuration)
+        for name, hint in get_type_hints(initialise, include_extras=True).items():
+            if name in configuration:
+                check_kind(configuration[name], hint, f"{cls.__name__}'s {name}")
         initialise(self, *args, **kwargs)
         self.configuration = configuration
 
     cls.__init__ = remember  # type: ignore[misc]
     return cls
-
-
-def _check_options(name: str, hints: dict[str, Any], configuration: dict[str, Any]) -> None:
-    """Raise unless each argument that is declared as a Literal has one of its values."""
-    for argument, value in configuration.items():
-        if get_origin(hints.get(argument)) is Literal:
-            check_option(f"{name}'s {argument}", value, get_args(hints[argument]))
 
 
 def check_inputs(model: Any, moving: Image, fixed: Image) -> None:

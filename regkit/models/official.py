@@ -3,8 +3,6 @@
 To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -22,15 +22,12 @@ from torch import Tensor, nn
 from regkit import fields, losses, types
 from regkit._core.sampler import compose, warp
 from regkit.fields import average_pool, upsample
-from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.models.layers import Network, check_inputs, configured, conv, crop, pad_to_multiple
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 LEVELS = (5, 4, 3, 2)  # those that match, coarse to fine; level i has 1 / 2^(i - 1) of the image's size
-
 Empty = Literal["origin", "farthest"]
-
 _AS_RELEASED: tuple[float, int, Empty] = (1e-10, 10**10, "origin")  # tolerance, limit, empty clusters of the program
-
 _SLAB_VALUES = {"cpu": 2**20, "cuda": 2**26}  # neighbourhoods held at once: what fits a cache, what fills a GPU
 
 
@@ -60,7 +57,7 @@ class SACBRegistration(Registration):
 
 
 @configured
-class SACBNet(nn.Module):
+class SACBNet(Network[SACBRegistration]):
     """SACB-Net (Cheng et al., CVPR 2025): encode both images; on each level warp, refine, match, compose.
 
     φ_i = up(φ_{i+1}) ∘ Δφ_i (eq. 11) on five levels, the finest of the image's size. On levels 5 to 2 nothing is
@@ -99,19 +96,19 @@ class SACBNet(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        width: int = 4,
+        in_channels: types.Count = 1,
+        width: types.Count = 4,
         blocks: Literal["5432", "543", "54", "5", "none"] = "5432",
-        clusters: Literal[1, 5, 7, 9, 11] | int | Mapping[int, int] = 7,
+        clusters: Literal[1, 5, 7, 9, 11] | types.Count | Mapping[int, int] = 7,
         mean: Literal["space", "channels", "both"] = "space",
         empty: Literal["origin", "farthest"] = "origin",
-        seed: int = 0,
+        seed: types.Whole = 0,
         last: Literal["none", "softsign"] = "none",
         alignment: Literal["corners", "cells"] = "corners",
         padding: Literal["zeros", "border"] = "zeros",
         matching_padding: Literal["zeros", "replicate"] = "zeros",
         as_released: bool = False,
-        weight: float = 0.3,
+        weight: types.Amount = 0.3,
     ):
         super().__init__()
         self.dim, self.weight, self.last = dim, weight, last
@@ -211,8 +208,6 @@ def _check_size(shape: tuple[int, ...]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the block
-
-
 class SACB(nn.Module):
     """Spatial-awareness convolution block (fig. 3, eqs. 2-7): a kernel for each kind of tissue.
 
@@ -318,8 +313,6 @@ def mean_over_channels(features: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- matching
-
-
 def scores(moving: Tensor, fixed: Tensor, *, padding: str = "constant") -> Tensor:
     """s_k(x) = ⟨fixed(x), moving(x + offset_k)⟩, eq. 9 before the softmax: (B, C, *space) to (B, 3^dim, *space)."""
     return torch.stack([(fixed * neighbour).sum(1) for neighbour in neighbours(pad(moving, padding))], 1)
@@ -332,8 +325,6 @@ def soft_argmax(similarity: Tensor) -> Displacement:
 
 
 # ---------------------------------------------------------------------------------------------- the convolution
-
-
 def adaptive_convolution(features: Tensor, weight: Tensor, attention: Tensor, bias: Tensor, index: Tensor) -> Tensor:
     """Convolve every voxel with the kernel of its cluster n(x) (eqs. 5, 6):
 
@@ -422,8 +413,6 @@ def neighbours(padded: Tensor) -> Iterator[Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------- k-means
-
-
 @dataclass(frozen=True)
 class Clusters:
     """Which cluster each point belongs to, and where the clusters are.

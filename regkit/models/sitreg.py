@@ -20,15 +20,12 @@ from regkit import fields, losses, types
 from regkit._core.grid import identity
 from regkit._core.inversion import invert
 from regkit._core.sampler import compose, exponential, sample, warp
-from regkit.models.layers import check_inputs, configured, conv, convolve, pad_to_multiple, swap
+from regkit.models.layers import Network, check_inputs, configured, conv, convolve, pad_to_multiple, swap
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, choose, spatial
 
 Spline = Literal["plain", "prefiltered"]
-
 _SAFETY = 0.99  # of the bound on control values
-
 _PAPER: dict[str, Any] = {"limit": "gamma", "spline": "prefiltered", "normalization": "after"}
-
 _FOUR_LEVELS: dict[str, Any] = {"channels": (8, 40, 40, 40), "update_channels": (16, 72, 72, 72)}
 
 _DATASETS: dict[str, dict[str, Any]] = {
@@ -53,7 +50,7 @@ class SITRegistration(Registration):
 
 
 @configured
-class SITReg(nn.Module):
+class SITReg(Network[SITRegistration]):
     """Symmetric, inverse consistent, topology preserving registration (Honkamaa and Marttinen).
 
     L = R = identity, then at each level, coarse to fine, both images' features are compared in the middle and
@@ -92,25 +89,25 @@ class SITReg(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        channels: tuple[int, ...] = (8, 36, 36, 36, 36),
-        update_channels: tuple[int, ...] = (16, 62, 62, 62, 62),
-        convolutions: int | tuple[int, ...] = 2,
-        groups: int = 2,
+        in_channels: types.Count = 1,
+        channels: tuple[types.Count, ...] = (8, 36, 36, 36, 36),
+        update_channels: tuple[types.Count, ...] = (16, 62, 62, 62, 62),
+        convolutions: types.Count | tuple[types.Count, ...] = 2,
+        groups: types.Count = 2,
         limit: Literal["bound", "gamma", "none"] = "bound",
-        gamma: float = 0.15,
+        gamma: types.Positive = 0.15,
         spline: Literal["plain", "prefiltered"] = "plain",
         normalization: Literal["before", "after"] = "before",
         update_normalization: Literal["none", "before", "after"] = "none",
         update: Literal["inversion", "velocity", "one_sided"] = "inversion",
         meeting: Literal["halfway", "fixed"] = "halfway",
         affine: Literal["none", "halfway"] = "none",
-        affine_voxels: int = 1,
+        affine_voxels: types.Count = 1,
         as_released: bool = False,
         solver: Literal["anderson", "plain", "newton"] = "anderson",
-        tolerance: float = 1e-2,
-        weight: float = 1.0,
-        window: int = 7,
+        tolerance: types.Positive = 1e-2,
+        weight: types.Amount = 1.0,
+        window: types.Count = 7,
     ):
         super().__init__()
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else convolutions
@@ -221,8 +218,6 @@ def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Seque
 
 
 # ---------------------------------------------------------------------------------------------- the half-way algebra
-
-
 @dataclass(frozen=True)
 class Stage:
     """What one level computes, for moving and fixed stacked along the batch.
@@ -283,8 +278,6 @@ def look_up(
 
 
 # ---------------------------------------------------------------------------------------------- splines and their bound
-
-
 _PATCH = 6  # control values along each axis of a patch that holds one whole cell with all its neighbours
 
 
@@ -367,8 +360,6 @@ def _outer(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- networks
-
-
 def block(dim: Dim, channels: Sequence[int], groups: int, normalization: str) -> nn.Sequential:
     """A 3-convolution and ReLU for each step in `channels`; GroupNorm "before" or "after" each ReLU, or "none"."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -17,15 +17,12 @@ from regkit._core import sampler
 from regkit._core.grid import identity
 from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
-from regkit.models.layers import check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
-from regkit.types import Dim, Displacement, Image, Registration, spatial
+from regkit.models.layers import Network, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
+from regkit.types import Amount, Count, Dim, Displacement, Image, Registration, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
-
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
-
 ESTIMATOR_WIDTHS = (16, 16, 32, 32)
-
 EXTRA = 8  # channels of the image encoding, and of the features that an estimator hands to the next level
 
 
@@ -41,7 +38,7 @@ class SPNetRegistration(Registration):
 
 
 @configured
-class SPNet(nn.Module):
+class SPNet(Network[SPNetRegistration]):
     """A pyramid that is asked both ways: v = (v̂_AB - v̂_BA) / 2, φ_AB = exp(v), φ_BA = exp(-v), at every level.
 
     Both images pass one encoder. From the coarsest level on, the features of each image are warped by the displacement
@@ -78,7 +75,7 @@ class SPNet(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
+        in_channels: Count = 1,
         levels: Literal[1, 2, 3, 4] = 4,
         integrate: bool = True,
         image_encoding: bool = True,
@@ -87,8 +84,8 @@ class SPNet(nn.Module):
         bidirectional: bool = True,
         average: bool = True,
         geometry: Geometry = "aligned",
-        weight: float = 1.0,
-        inverse_weight: float = 1.0,
+        weight: Amount = 1.0,
+        inverse_weight: Amount = 1.0,
     ) -> None:
         super().__init__()
         self.dim, self.stride, self.geometry = dim, 2 ** (levels - 1), geometry

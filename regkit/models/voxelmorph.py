@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from regkit import losses
 from regkit._core.sampler import exponential
 from regkit.fields import warp
-from regkit.models.layers import check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import Dim, Image, InputError, Registration, at_least_float32, spatial
+from regkit.models.layers import Network, check_inputs, configured, conv, crop, pad_to_multiple
+from regkit.types import Amount, Count, Dim, Image, InputError, Registration, at_least_float32, spatial
 
 _WEIGHTS = {"mse": 0.02, "lncc": 1.0}
 
 
 @configured
-class VoxelMorph(nn.Module):
+class VoxelMorph(Network[Registration]):
     """VoxelMorph (Balakrishnan et al., IEEE TMI 2019; as a diffeomorphism: Dalca et al., Medical Image Analysis 2019).
 
     u = U(moving, fixed), or u = exp(v) with v = U(moving, fixed). Loss: sim(warp(moving, u), fixed) + λ mean|∇U|².
@@ -46,12 +46,12 @@ class VoxelMorph(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        encoder_channels: tuple[int, ...] = (16, 32, 32, 32),
-        decoder_channels: tuple[int, ...] = (32, 32, 32, 32, 32, 16, 16),
+        in_channels: Count = 1,
+        encoder_channels: tuple[Count, ...] = (16, 32, 32, 32),
+        decoder_channels: tuple[Count, ...] = (32, 32, 32, 32, 32, 16, 16),
         output: Literal["displacement", "velocity"] = "displacement",
         similarity: Literal["mse", "lncc"] = "mse",
-        weight: float | None = None,
+        weight: Amount | None = None,
     ):
         super().__init__()
         if len(decoder_channels) <= len(encoder_channels):

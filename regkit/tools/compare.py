@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,10 @@ def summary_as_csv(rows: Sequence[Row], reference: str | None = None) -> str:
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], *, rule: str = "---") -> str:
     """A table in Markdown. rule: what stands below each cell of the head."""
     rows = [head, *lines]
-    texts = ["|" + "".join(f" {cell}".rstrip().replace("|", "\\|") + " |" for cell in row) for row in rows]
+    texts = [
+        "|" + "".join(f" {' '.join(cell.splitlines())}".rstrip().replace("|", "\\|") + " |" for cell in row)
+        for row in rows
+    ]
     return "\n".join([texts[0], "|" + f"{rule}|" * len(head), *texts[1:]]) + "\n"
 
 
@@ -244,7 +248,8 @@ def as_markdown(rows: Sequence[Row], reference: str | None = None) -> str:
             cells.append(_ABSENT if name == reference or math.isnan(p) else f"{p:.2g}")
         lines.append([name, *cells])
     last = [f"p of {COLUMNS[main].words} against {reference}"] if reference else []
-    return table(["method", *(COLUMNS[column].words for column in used), *last], lines, rule=" --- ")
+    text = table(["method", *(COLUMNS[column].words for column in used), *last], lines, rule=" --- ")
+    return f"{text}\n{_TISSUE_DICE}\n" if "tissue_dice" in used else text
 
 
 def used_columns(rows: Sequence[Row]) -> list[str]:
@@ -269,15 +274,27 @@ def _cell(values: Sequence[float], form: str) -> str:
     return form.format(fmean(values)) + spread
 
 
+def _plain(cell: object) -> object:
+    """A cell; a text is one line, and no formula."""
+    if not isinstance(cell, str):
+        return cell
+    words = " ".join(cell.splitlines())
+    return f"'{words}" if re.match(r"[=+@\t-]", words) and not re.fullmatch(r"[-+.\de]+", words) else words
+
+
 def csv_text(lines: Iterable[Sequence[object]]) -> str:
-    """Lines of cells as CSV."""
+    """Lines of cells as CSV. A text that a spreadsheet would compute (=, +, -, @ first) begins with an apostrophe."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([_plain(cell) for cell in line] for line in lines)
     return text.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------- scans in files
 
+_TISSUE_DICE = (
+    "Tissue Dice is of classes that k-means makes of intensities: it rewards whoever fits intensities, and does not "
+    "tell whether a structure lies on its own. Labels of structures do (--labels)."
+)
 TISSUES = ("fluid", "grey", "white")  # of T1 images, by mean intensity: classes 1, 2, 3
 
 
@@ -304,7 +321,7 @@ def tissue_classes(image: Image, count: int = len(TISSUES)) -> Labels:
 
 
 def tissue_dice(warped: Labels, fixed: Labels) -> float:
-    """The mean Dice of the classes of two scans on one grid, as of `tissue_classes`.
+    """The mean Dice of the classes of two scans on one grid, as of `tissue_classes`: of intensities, not of anatomy.
 
     Raises:
         TypeError, ValueError: as `metrics.dice`.

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import nibabel
 import numpy as np
 import torch
-from nibabel.affines import apply_affine, from_matvec, obliquity
+from nibabel.affines import from_matvec, obliquity
 from nibabel.orientations import aff2axcodes
 
 from regkit._core.files import printable
@@ -27,8 +27,6 @@ from regkit.images import (
     Affine,
     Grid,
     Scan,
-    header_affine,
-    is_lost,
     normalise,
     open_nifti,
     read_array,
@@ -36,6 +34,7 @@ from regkit.images import (
     resample,
 )
 from regkit.images.content import FOREGROUND
+from regkit.images.headers import forms_apart, header_affine, is_lost
 from regkit.images.itk import check_grid
 from regkit.tools.register import centre_of_mass, check_overlap, looks_like_labels
 from regkit.types import InputError
@@ -145,12 +144,10 @@ def _place(case: Case) -> Finding:
     if not names:
         advice = "the letters in the picture are a guess: compare them with what you see, or convert the DICOM again"
         return _finding(True, "neither qform nor sform: the header does not say where the voxels are", advice)
-    corners = np.array([*itertools.product(*[(0, size - 1) for size in (*case.values.shape, 1, 1)[:3]])])
-    places = [apply_affine(getattr(case.image, f"get_{name}")(), corners) for name in names]
-    apart = float(np.linalg.norm(places[0] - places[-1], axis=-1).max())
+    apart = forms_apart(case.image)
     agree = "which agree" if apart < _AGREEING else f"up to {apart:.3g} mm apart"
     found = " and ".join(names) + (f", {agree}" if len(names) > 1 else "")
-    advice = "regkit takes the sform, other programs may take the qform: keep the one that is right in both"
+    advice = "regkit takes the sform, other programs may take the qform: keep the right one in both (--fix-header)"
     return _finding(apart > min(header.get_zooms()[:3]) / 2, found, advice)
 
 

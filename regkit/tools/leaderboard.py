@@ -12,13 +12,14 @@ import functools
 import hashlib
 import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from regkit._core.files import PACKAGE, write_atomically
+from regkit._core.files import PACKAGE, sweep, write_atomically
 from regkit._core.interrupts import Bar
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.tools import compare, methods
@@ -33,7 +34,8 @@ STEPS = 20  # of refinement, at each scale
 _REFINED = " + refinement"
 _OTHERS = ("none", "affine", "syn", "optimise")
 METHODS = (*_OTHERS, *NETWORKS, *(name + _REFINED for name in NETWORKS))  # in the order of the rows
-_KEY = "key"
+_KEY, _CHECKSUM = "key", "checksum"
+_HIGHEST = {"dice": 1, "tissue_dice": 1, "correlation": 1, "folds_percent": 100}
 _CERTAIN = 0.05  # p below which a difference is not taken for chance
 
 
@@ -104,8 +106,11 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
     with one_thread(), Bar(missing, disable=not progress, desc=name) as bar:
         for method, number in bar:
             bar.set_postfix_str(f"{method}, pair {number}")
-            values = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            reached = compare.measure(_ready(method, pairs[0]), pairs[number], clock="processor")
+            values = {column: value for column, value in reached.items() if math.isfinite(value)}
             _store(name, keys[method], Row(method, number, values))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    sweep(_path(name))
     return stored(name)
 
 
@@ -134,35 +139,62 @@ def _read(name: str) -> list[tuple[str, Row]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [(line[_KEY], _row(line)) for line in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+            rows = [(line[_KEY], _row(line)) for line in csv.DictReader(file)]
+        if len({(row.method, row.pair) for _, row in rows}) < len(rows):
+            raise ValueError("a pair of a method twice")
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
-            f"stored rows are a table with the columns method, pair, {_KEY} and numbers",
+            f"stored rows are a table with the columns method, pair, {_KEY} and finite numbers, each pair once",
             f"{path} ({error!r})",
             "remove it and measure again",
         ) from error
+    return rows
 
 
 def _row(line: Mapping[str, str]) -> Row:
-    return Row(line["method"], int(line["pair"]), {name: float(line[name]) for name in COLUMNS if line.get(name)})
+    """A row of the file; errors where its numbers cannot be, or its checksum is another (older rows have none)."""
+    values = {name: float(line[name]) for name in COLUMNS if line.get(name)}
+    row = Row(line["method"], int(line["pair"]), values)
+    check_option("the method", row.method, METHODS)
+    for column, value in values.items():
+        if not -(column == "correlation") <= value <= _HIGHEST.get(column, sys.float_info.max):
+            raise ValueError(f"{column} of {value}")
+    if row.pair < 0 or not values or None in (*line, *line.values()):
+        raise ValueError("a row that is not whole")
+    if line.get(_CHECKSUM) and line[_CHECKSUM] != _checksum(line[_KEY], row):
+        raise ValueError(f"{row.method}, pair {row.pair}, whose numbers were altered")
+    return row
+
+
+def _numbers(row: Row) -> dict[str, str]:
+    """Those that could be taken, as they are written."""
+    return {name: f"{row.values[name]:.6g}" for name in COLUMNS if math.isfinite(row.values.get(name, math.nan))}
+
+
+def _checksum(own: str, row: Row) -> str:
+    return hashlib.sha256(f"{row.method} {row.pair} {own} {_numbers(row)}".encode()).hexdigest()[:12]
 
 
 def _store(name: str, own: str, row: Row) -> None:
-    """Put a row into the file as it now is: another process may measure other methods."""
-    others = [(key, each) for key, each in _read(name) if (each.method, each.pair) != (row.method, row.pair)]
-    _write(name, [*others, (own, row)])
+    """Put a row into the file as it is now: another process may measure other methods."""
+
+    def added() -> bytes:
+        others = [(key, each) for key, each in _read(name) if (each.method, each.pair) != (row.method, row.pair)]
+        return _text([*others, (own, row)])
+
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_atomically(_path(name), added)
 
 
-def _write(name: str, rows: Sequence[tuple[str, Row]]) -> None:
-    """Store the rows in order, in one move."""
+def _text(rows: Sequence[tuple[str, Row]]) -> bytes:
+    """The rows in order."""
     ordered = sorted(rows, key=lambda each: (METHODS.index(each[1].method), each[1].pair))
     used = compare.used_columns([row for _, row in rows])
-    lines: list[list[object]] = [["method", "pair", _KEY, *used]]
+    lines: list[list[object]] = [["method", "pair", _KEY, *used, _CHECKSUM]]
     for own, row in ordered:
-        numbers = [f"{row.values[column]:.6g}" if column in row.values else "" for column in used]
-        lines.append([row.method, row.pair, own, *numbers])
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_atomically(_path(name), compare.csv_text(lines).encode())
+        numbers = _numbers(row)
+        lines.append([row.method, row.pair, own, *(numbers.get(name, "") for name in used), _checksum(own, row)])
+    return compare.csv_text(lines).encode()
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -155,6 +155,7 @@ def _network(name: str, dim: int, weights: Path | str | None) -> Method:
             f"give weights made with dim={dim}",
         )
     spacing = description["metrics"].get("spacing")
+    types.check_kind(spacing, types.Positive | None, f"the spacing that {path} names")
     return Method(name, torch.no_grad()(model.__call__), model, spacing)
 
 
@@ -195,12 +196,8 @@ def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **opt
     types.check_pair(moving, fixed)
     if moving.shape[:2] != (1, 1):
         raise InputError("SyN registers one pair of one channel", f"shape {tuple(moving.shape)}", "take one item")
-    try:
+    with types.needing("ants", "SyN"):
         ants = importlib.import_module("ants")
-    except ImportError as error:
-        raise types.MissingPackageError(
-            "SyN is that of ANTs", "no antspyx", "install it: pip install antspyx"
-        ) from error
     images = [ants.from_numpy(image[0, 0].cpu().numpy()) for image in (fixed, moving)]
     with tempfile.TemporaryDirectory() as folder:
         kind = "SyN" if affine else "SyNOnly"

@@ -28,7 +28,16 @@ from regkit.optimise import (
     refine_field,
 )
 from regkit.tools.methods import Method, Usage, measured
-from regkit.types import Displacement, InputError, Registration, check_finite, check_option
+from regkit.types import (
+    Displacement,
+    InputError,
+    Registration,
+    check_finite,
+    check_memory,
+    check_option,
+    guard,
+    is_memory,
+)
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _AROUND, _MARGIN = 0.2, 0.05  # of the longest side of a box: what is looked at beyond it, affine stage and field
@@ -38,6 +47,7 @@ _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost it
 _NEAR = 0.05  # of the size: foregrounds that close count as overlapping
 _COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # what is tried where the memory does not suffice
 _NOISY, _SMOOTH = 0.5, 0.12  # of neighbours that differ; of the count of values by which they differ: an image's
+_IMAGES, _FIELDS = 2, 3  # of float32 that are there at once, whatever the method
 _LABEL_COUNT = 64  # an image of whole numbers with more different ones is none of labels
 
 # ---------------------------------------------------------------------------------------------- the affine stage
@@ -340,6 +350,8 @@ def register_scans(
     grid = seen
     if spacing is None and (method.optimises or refine or method.spacing):
         grid = _within(own, budget)
+    wanted = math.prod(grid.space) * 4 * (_IMAGES + _FIELDS * len(grid.space))
+    check_memory(wanted, "a registration must fit into memory", _size(grid), "give a coarser --spacing")
     near, here = resample(unit_moving, grid, through=through), resample(unit_fixed, grid)
     compare = masked(likeness.field) if _has_edges(near, here) else likeness.field
     options: dict[str, Any] = {"similarity": compare, "most": budget}
@@ -425,19 +437,14 @@ def _run(method: Method, images: Sequence[Tensor], grid: Grid, device: str, **op
     try:
         found = method(*(image.to(device) for image in images), **options)
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+        if not is_memory(error):
             raise
         raise TooLargeError(
             "a registration must fit into memory",
-            f"{method.name} on {grid.space} voxels of {_listed(grid.spacing)} mm",
+            f"{method.name} on {_size(grid)}",
             _advice(method, images, grid, device, **options),
         ) from error
     return Registration(found.displacement.cpu(), None if found.inverse is None else found.inverse.cpu())
-
-
-def _is_memory(error: Exception) -> bool:
-    """Whether it was the memory; torch has a class for that of a GPU, and none for the computer's own."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _advice(method: Method, images: Sequence[Tensor], grid: Grid, device: str, **options: Any) -> str:
@@ -452,8 +459,8 @@ def _advice(method: Method, images: Sequence[Tensor], grid: Grid, device: str, *
     return "a quarter of the size does not fit either: free memory, or take another method"
 
 
-def _listed(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{number:.3g}" for number in numbers)
+def _size(grid: Grid) -> str:
+    return f"{grid.space} voxels of {' x '.join(f'{size:.3g}' for size in grid.spacing)} mm"
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -539,3 +546,6 @@ def _share_inside(label: Scan, grid: Grid) -> float:
     matrix = voxel_map(label.grid, grid)
     there = places @ matrix[:, :-1].T + matrix[:, -1]
     return float(((there >= -0.5) & (there <= np.array(grid.space) - 0.5)).all(1).mean())
+
+
+guard(globals())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,11 +27,31 @@ from regkit.figures.pixels import DIFFERENCES, Picture, darken, integer_scale, p
 from regkit.figures.planes import Cut, Place, cuts
 from regkit.images import SIDES, Grid, Scan, move_points, resample, voxel_map, write_image, write_labels
 from regkit.images.itk import Deformation, regrid, write_displacement
+from regkit.images.transforms import write_affine, write_composite
 from regkit.tools.measures import Outcome, quantities
 from regkit.tools.register import ScanRegistration, correlation
+from regkit.types import MissingPackageError
 
 FILES: tuple[str, ...] = ("warped.nii.gz", "warped_labels.nii.gz", "jacobian.nii.gz", "displacement.nii.gz")
-FILES += ("inverse_displacement.nii.gz", "metrics.json", "report.html")  # all that `write` may write
+FILES += ("inverse_displacement.nii.gz", "affine.tfm", "composite.h5", "metrics.json", "report.html")
+_LPS, _RAS = "mm to the left, to the back and up (LPS)", "mm to the right, to the front and up (RAS)"
+MAPS = {
+    "displacement.nii.gz": f"from fixed to moving, {_LPS}: p + d(p) is where moving is read; warps moving onto fixed",
+    "inverse_displacement.nii.gz": f"from moving to fixed, {_LPS}: warps fixed onto moving",
+    "affine.tfm": f"from fixed to moving, {_LPS}: the affine stage alone",
+    "composite.h5": f"from fixed to moving, {_LPS}: affine.tfm after the rest of displacement.nii.gz",
+    "affine_matrix_mm": f"from fixed to moving, {_RAS}: the affine stage, where regkit sees the files",
+}
+UNITS = {
+    "correlation": "none, from -1 to 1",
+    "dice": "none, from 0 to 1",
+    "folds_percent": "% of fixed's voxels",
+    "jacobian": "volume in moving for one in fixed; log is natural",
+    "inverse_consistency_voxels": "voxels of the grid",
+    "spacing_mm": "mm",
+    "seconds": "s",
+    "peak_memory_mb": "MB",
+}
 _LONGEST = 120  # voxels along the longest axis of what is drawn
 _TARGET = 256  # pixels along the longer side of a picture
 _DIFFERENCE = 0.5
@@ -100,19 +121,62 @@ def _dice(result: ScanRegistration, moving: Scan, fixed: Scan) -> dict[str, Any]
     }
 
 
-def write(folder: Path, result: ScanRegistration, labels: Sequence[Scan], numbers: dict[str, Any]) -> None:
-    """All files of a registration; see `python -m regkit register`. numbers: those of `numbers`, and what was asked."""
-    determinant = result.jacobian()
+def write(
+    folder: Path,
+    result: ScanRegistration,
+    labels: Sequence[Scan],
+    numbers: dict[str, Any],
+    *,
+    also: Mapping[str, Scan] | None = None,
+    composite: bool = True,
+) -> None:
+    """All files of a registration; see `python -m regkit register`.
+
+    numbers: those of `numbers`, and what was asked. also: other scans of moving's space, by the names of their files.
+    composite: with composite.h5, which SimpleITK writes.
+    """
+    determinant, moving, fixed = result.jacobian(), result.moving.original, result.fixed.original
     write_image(folder / "warped.nii.gz", result.warp(result.moving))
     write_image(folder / "jacobian.nii.gz", determinant)
-    write_displacement(folder / "displacement.nii.gz", result.there)
-    write_displacement(folder / "inverse_displacement.nii.gz", result.back)
+    write_displacement(folder / "displacement.nii.gz", result.there, moving)
+    write_displacement(folder / "inverse_displacement.nii.gz", result.back, fixed)
+    write_affine(folder / "affine.tfm", result.through, fixed, moving)
+    if composite:
+        try:
+            write_composite(folder / "composite.h5", result.there, moving, result.through)
+        except MissingPackageError as error:
+            warnings.warn(f"composite.h5 is left out: SimpleITK writes it; {error.remedy}.", stacklevel=2)
     if labels:
         write_labels(folder / "warped_labels.nii.gz", result.warp(labels[0]))
-    (folder / "metrics.json").write_text(json.dumps(_finite(numbers), indent=1) + "\n", encoding="utf-8")
+    for name, scan in (also or {}).items():
+        (write_labels if scan.is_labels else write_image)(folder / name, result.warp(scan))
     title = f"{numbers['moving']} onto {numbers['fixed']}"
     text = page(result, determinant, _listed(numbers), _dice_rows(numbers.get("dice", {})), title=title)
     (folder / "report.html").write_text(text, encoding="utf-8")
+    files = sorted({"metrics.json", *(path.name for path in folder.iterdir() if path.name[0] != ".")})
+    numbers = _finite(numbers) | {"units": UNITS, "maps": MAPS, "files": files}
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """metrics.json of a folder; nothing where there is none, or no whole one."""
+    try:
+        numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return numbers if isinstance(numbers, dict) else {}
+
+
+def owned(folder: Path) -> set[str]:
+    """All that a run may write into a folder, and what the one before wrote."""
+    return {*FILES, *(Path(name).name for name in read_numbers(folder).get("files", ()))}
+
+
+def is_result_of(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Whether a folder holds, whole, what a run with this provenance would write."""
+    found = read_numbers(folder)
+    whole = bool(found) and all((folder / name).exists() for name in found.get("files", ["-"]))
+    return whole and all(found.get("run", {}).get(name) == run[name] for name in ("regkit", "options", "inputs"))
 
 
 def _finite(value: Any) -> Any:

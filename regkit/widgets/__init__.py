@@ -4,10 +4,13 @@ A `View` (live.py) puts controls around a `Scene` (scene.py): two functions of t
 describe them. A view of your own is one function that prepares what is shown and returns `View(Scene(...))`.
 """
 
-from regkit.widgets.live import Tabs, View
-from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
-from regkit.widgets.slices import FIRST, MOVING, level_scrubber, slice_viewer, time_scrubber
-from regkit.widgets.volumes import compare, explore, field_viewer, jacobian_inspector
+from regkit.types import needing
+
+with needing("notebooks", "regkit.widgets"):
+    from regkit.widgets.live import Tabs, View
+    from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
+    from regkit.widgets.slices import FIRST, MOVING, level_scrubber, slice_viewer, time_scrubber
+    from regkit.widgets.volumes import compare, explore, field_viewer, jacobian_inspector
 
 __all__ = [
     "FIRST",

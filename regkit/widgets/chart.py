@@ -1,7 +1,5 @@
 """Curves over axes as pixels: matplotlib draws once what stands still, and in each frame only what moves."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,10 +5,9 @@ kernel a view shows its last picture (PNG). An exception in a callback is shown 
 Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
 """
 
-from __future__ import annotations
-
 import base64
 import html
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +20,12 @@ from regkit.widgets import static
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
 
 _DESCRIBED = {"description_width": "initial"}
+_VIEW = "application/vnd.jupyter.widget-view+json"
+_LAST = """<style>
+.jp-OutputArea-child:has(.regkit-last):not(:has(+ .jp-OutputArea-child .widget-container)) .regkit-last {{
+  display: block !important }}
+.jp-OutputArea-child:has(.regkit-last) + .jp-OutputArea-child:not(:has(.widget-container)) {{ display: none }}
+</style><img class="regkit-last" style="display: none" alt="{words}" src="data:image/png;base64,{picture}">"""
 
 
 def _widget(control: Control) -> ipywidgets.Widget:
@@ -51,8 +56,18 @@ def _bundle(widget: ipywidgets.Widget, picture: bytes, words: str) -> dict[str, 
     return {
         "text/plain": words,
         "image/png": base64.b64encode(picture).decode(),
-        "application/vnd.jupyter.widget-view+json": view,
+        _VIEW: view,
     }
+
+
+def show(bundle: dict[str, Any]) -> None:
+    """Show a widget in a notebook; before it its picture, which JupyterLab shows instead while no kernel has it."""
+    from IPython.display import display
+
+    if _VIEW in bundle:
+        last = _LAST.format(words=html.escape(bundle["text/plain"]), picture=bundle["image/png"])
+        display({"text/html": last, "text/plain": ""}, raw=True)
+    display(bundle, raw=True)
 
 
 class View:
@@ -71,6 +86,7 @@ class View:
         row = ipywidgets.Box([*self.controls.values()], layout={"flex_flow": "row wrap", "align_items": "center"})
         self.widget = ipywidgets.VBox([row, self.image, self.caption, self.alert])
         self._held = False
+        self._turn = threading.RLock()  # a training's thread and the page change the same controls
         for name, control in self.controls.items():
             if isinstance(control, ipywidgets.Button):
                 control.on_click(lambda _, name=name: self.press(name))
@@ -90,13 +106,14 @@ class View:
 
     def set(self, **values: Any) -> None:
         """Move several controls and draw once."""
-        self._held = True
-        try:
-            for name, value in values.items():
-                self.controls[name].value = value
-        finally:
-            self._held = False
-        self.update()
+        with self._turn:
+            self._held = True
+            try:
+                for name, value in values.items():
+                    self.controls[name].value = value
+            finally:
+                self._held = False
+            self.update()
 
     def press(self, button: str) -> None:
         """Press a button."""
@@ -104,8 +121,9 @@ class View:
 
     def update(self) -> None:
         """Draw the picture and its caption anew, in place."""
-        if not self._held:
-            self.attempt(self._draw)
+        with self._turn:
+            if not self._held:
+                self.attempt(self._draw)
 
     def attempt(self, action: Callable[[], Any]) -> None:
         """Do something in a callback: where it fails, show the error under the picture and keep its traceback."""
@@ -125,6 +143,9 @@ class View:
         self.image.value = png(self.scene.render(state))
         words = self.scene.describe(state)
         self.caption.value = f'<div aria-live="polite" style="line-height:1.4">{html.escape(words)}</div>'
+
+    def _ipython_display_(self) -> None:
+        show(self._repr_mimebundle_())
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         words = self.scene.describe(self.state)
@@ -146,6 +167,9 @@ class Tabs:
     def errors(self) -> list[str]:
         """The errors of all views."""
         return [error for view in self.views.values() for error in view.errors]
+
+    def _ipython_display_(self) -> None:
+        show(self._repr_mimebundle_())
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         if static.wanted():

@@ -39,7 +39,6 @@ def volume_in_words(value: float) -> str:
 
 
 Volume = NDArray[Any]  # (*space)
-
 FieldVolume = NDArray[Any]  # (dim, *space), voxels
 
 

@@ -4,8 +4,6 @@ A `Scene` names its controls (`Slider`, `Choice`, `Stops`, `Toggle`, `Player`, `
 their values, without widgets; live.py makes it live. Ranges are those of the whole scene, so that its pictures compare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,14 +81,6 @@ def first_values(controls: Mapping[str, Control]) -> dict[str, Any]:
     return values
 
 
-def _nothing_hidden(state: State) -> set[str]:
-    return set()
-
-
-def _nothing_pressed(button: str, state: State) -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, eq=False)
 class Scene:
     """What a view shows: its controls at their first values, and pure functions of the controls' values.
@@ -102,5 +92,5 @@ class Scene:
     controls: Mapping[str, Control]
     render: Callable[[State], Picture]
     describe: Callable[[State], str]
-    hidden: Callable[[State], set[str]] = _nothing_hidden
-    press: Callable[[str, State], dict[str, Any]] = _nothing_pressed
+    hidden: Callable[[State], set[str]] = lambda state: set()
+    press: Callable[[str, State], dict[str, Any]] = lambda button, state: {}

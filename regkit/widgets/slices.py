@@ -23,24 +23,16 @@ from regkit.widgets.panels import Panel, Quantities, make_panels, pick
 from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle, first_values
 
 FIRST = ("fixed", "warped", "difference", "grid", "jacobian", "folds")
-
 MOVING = ("warped", "difference", "grid", "jacobian")
-
 _ALL = "all planes"
-
 _LINE, _GAP = 18, 6  # pixels: a line of text, between planes
-
 _WIDTH, _LARGEST = 880, 400  # pixels: of all panels, of a plane
-
 _REMEMBERED = 64  # planes: 64 of 192 x 160 voxels take 6 MB at scale 1
-
 _REMEMBERED_STAGES = 6  # stages: each holds some volumes
-
 _LIVE = 2**17  # voxels that are deformed while a slider is dragged
 
+
 # ---------------------------------------------------------------------------------------------- planes
-
-
 @dataclass(frozen=True)
 class Planes:
     """The planes of a grid through one voxel, as controls: which family, and a slider along each axis.
@@ -102,8 +94,6 @@ class Planes:
 
 
 # ---------------------------------------------------------------------------------------------- panels
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linked(Scene):
     """A scene of linked panels. panels: those that are shown at these values of the controls."""
@@ -212,8 +202,6 @@ def _header(title: str, widths: tuple[int, ...], axes: tuple[str, ...]) -> Pictu
 
 
 # ---------------------------------------------------------------------------------------------- views
-
-
 def slice_viewer(
     pair: Pair, registration: Registration, *, panels: Sequence[str] = FIRST, item: int = 0, upright: bool = False
 ) -> View:

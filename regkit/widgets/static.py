@@ -4,8 +4,6 @@ While a notebook runs with REGKIT_STATIC=1 (course.publish), its views show them
 so many values of each slider that all combinations fit into one page; the page says what it leaves out.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -26,11 +24,8 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-
 PIXELS = 150_000_000  # of all frames of a scene, at most
-
 MOST, LEAST = 21, 5  # values of a slider
-
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
 

@@ -41,7 +41,6 @@ def _range(*images: Volume | None) -> Limits:
 
 
 # ---------------------------------------------------------------------------------------------- before and after
-
 _COMPARED = {
     "curtain": "{first} left of the yellow line, fixed right of it. Aligned: edges run on across the line.",
     "flicker": "{first} and fixed in turn (now {shown}). Aligned: nothing jumps.",
@@ -126,7 +125,6 @@ def compare(
 
 
 # ---------------------------------------------------------------------------------------------- fields
-
 _FIELD = {
     "grid": "Rows and columns of the fixed grid, x moved to x + u(x): where the warp reads the moving image.",
     "arrows": "From x to x + u(x), where the warp reads the moving image. The content goes from tip to tail.",
@@ -193,8 +191,6 @@ def field_viewer(
 
 
 # ---------------------------------------------------------------------------------------------- folds
-
-
 def jacobian_inspector(
     displacement: Displacement, image: Image | None = None, *, item: int = 0, upright: bool = False
 ) -> View:
@@ -281,8 +277,6 @@ def jacobian_in_words(place: Place, displacement: NDArray[Any], determinant: NDA
 
 
 # ---------------------------------------------------------------------------------------------- all three
-
-
 def explore(pair: Pair, registration: Registration, *, item: int = 0, upright: bool = False) -> Tabs:
     """Everything about one registration behind three tabs: compare, field, folds. item: which of a batch."""
     moving, fixed, displacement = (pick(t, item) for t in (pair.moving, pair.fixed, registration.displacement))

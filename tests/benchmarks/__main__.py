@@ -1,7 +1,5 @@
 """python tests/benchmarks [--quick] [section ...]: what regkit costs beside its peers. A report, never a test."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 

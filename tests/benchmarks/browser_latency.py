@@ -1,7 +1,5 @@
 """From a key press to changed pixels: the slice viewer of a volume in JupyterLab in headless Chromium."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Warping, scaling and squaring, inversion and Jacobians beside the packages that offer them."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Callable

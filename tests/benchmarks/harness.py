@@ -4,8 +4,6 @@ Ratios are what count: the ways take turns, on one thread, and the time is the p
 slows all of them alike. Memory is counted in a pass of its own, because counting takes time.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib
 import statistics

@@ -1,7 +1,5 @@
 """Local NCC and the diffusion penalty, forward and backward, beside the programs that registration papers use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,8 +82,6 @@ def _smooth_image(shape: Sequence[int]) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- the peers' forms
-
-
 def _correlation(warped: Tensor, fixed: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
     """The plain formula, its five window sums made by `total`."""
     count = _WINDOW ** (warped.dim() - 2)

@@ -1,9 +1,5 @@
 """Overlap and surface distances of 35 structures, and the other metrics of one pair."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from harness import compare, peer
@@ -43,24 +39,8 @@ def dice_by_masks(first: np.ndarray, second: np.ndarray) -> list[float]:
     return scores
 
 
-def surface_distance_way(first: np.ndarray, second: np.ndarray) -> Callable[[], list[tuple[float, float]]] | None:
-    package = peer("surface_distance")
-    if package is None:
-        return None
-
-    def measure() -> list[tuple[float, float]]:
-        results = []
-        for label in range(1, STRUCTURES + 1):
-            found = package.compute_surface_distances(first == label, second == label, SPACING)
-            average = package.compute_average_surface_distance(found)
-            results.append((package.compute_robust_hausdorff(found, 95), average))
-        return results
-
-    return measure
-
-
 def run(quick: bool) -> None:
-    """Dice against masks and MONAI, surfaces against MONAI and surface-distance, folds and consistency alone."""
+    """Dice against masks and MONAI, surfaces against MONAI, folds and consistency alone."""
     shape = (64, 72, 56) if quick else (160, 192, 160)
     volume = int(np.prod(shape))
     first, second = label_pair(shape)
@@ -87,7 +67,6 @@ def run(quick: bool) -> None:
         {
             "regkit": lambda: metrics.surface_distances(first, second, spacing=SPACING),
             "MONAI, of one-hot masks": monai and monai_surfaces,
-            "surface-distance": surface_distance_way(*arrays),
         },
         goal="best peer >= 6; about 2.3 volumes",
         repeats=3,

@@ -4,8 +4,6 @@ REGKIT_AUTHORS names a folder with a file <method>.py for each authors' program 
 It defines `build(dim, shape)`, which returns a function of (moving, fixed) that runs the program's forward pass.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Callable
@@ -21,8 +19,6 @@ from regkit import models
 from regkit.data import synthetic_pair
 
 NAMES = ("VoxelMorph", "GradICON", "SITReg", "SACBNet", "SPNet", "SMGICNet")
-
-
 PUBLISHED_CONVOLUTIONS = 0.219  # CPU seconds
 PUBLISHED: dict[str, tuple[Callable[[], nn.Module], float]] = {  # the authors' forward pass, CPU seconds
     "SITReg, paper": (lambda: models.SITReg.paper(dim=3), 2.4),

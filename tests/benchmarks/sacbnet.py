@@ -1,7 +1,5 @@
 """SACB-Net: the one-pass convolution and matching by shifts beside their plain forms, and the whole network."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from unittest import mock

@@ -1,7 +1,5 @@
 """The kernel's time from a control's change to the new picture: the slice viewer on a volume, and views with charts."""
 
-from __future__ import annotations
-
 import gc
 import statistics
 import time

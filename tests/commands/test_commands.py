@@ -1,8 +1,10 @@
 """The command line: from files to files, in any orientation; what is wrong is told in one line, and nothing is left."""
 
+import hashlib
 import html
 import json
 import re
+import sys
 
 import nibabel
 import numpy as np
@@ -19,14 +21,7 @@ from regkit.tools import methods, register, report
 from regkit.tools.methods import make_method
 from regkit.types import Registration
 
-FILES = {
-    "displacement.nii.gz",
-    "inverse_displacement.nii.gz",
-    "jacobian.nii.gz",
-    "metrics.json",
-    "report.html",
-    "warped.nii.gz",
-}
+FILES = {*report.FILES} - {"warped_labels.nii.gz"}
 
 
 def command(*arguments):
@@ -98,6 +93,77 @@ def test_itk_applies_the_fields_that_are_written(result, folder):
         if onto == "fixed":
             ours = nibabel.load(result / "warped.nii.gz").get_fdata().T
             assert np.abs(theirs - ours).mean() < 0.01 * ours.std()
+
+
+def test_itks_transforms_are_the_displacement(result, folder):
+    field = SimpleITK.ReadImage(str(result / "displacement.nii.gz"), SimpleITK.sitkVectorFloat64)
+    composite, affine = (SimpleITK.ReadTransform(str(result / name)) for name in ("composite.h5", "affine.tfm"))
+    voxels = (9.3, 8.0, 7.5), (20.0, 17.7, 15.0), (1.0, 2.0, 3.0)
+    places = [*map(field.TransformContinuousIndexToPhysicalPoint, voxels)]
+    moved = SimpleITK.DisplacementFieldTransform(field)  # and the field is empty
+    ends, again, near = (np.array([*map(each.TransformPoint, places)]) for each in (moved, composite, affine))
+    assert np.abs(ends - again).max() < 1e-3 and 0.1 < np.abs(ends - near).max() < 20
+    beyond = composite.TransformPoint((900.0, 0, 0))  # where there is no field, the affine map goes on
+    assert np.allclose(beyond, affine.TransformPoint((900.0, 0, 0)))
+    through = np.array(json.loads((result / "metrics.json").read_text())["affine_matrix_mm"])
+    assert np.allclose(through[:3, :3] * np.outer([-1, -1, 1], [-1, -1, 1]), np.reshape(affine.GetMatrix(), (3, 3)))
+    points = "x,y,z\n" + "\n".join(",".join(map(str, place)) for place in places)
+    (folder / "points.csv").write_text(points)
+    for name in ("displacement.nii.gz", "composite.h5"):
+        to = ("--to", "points", folder / "points.csv", "--out", folder / "moved.csv")
+        assert command("apply", result / name, *to) == 0
+        assert np.abs(np.loadtxt(folder / "moved.csv", delimiter=",", skiprows=1) - ends).max() < 1e-3
+
+
+def test_other_scans_go_through_the_same_map(tmp_path, folder, capsys):
+    moving, out = folder / "moving.nii.gz", tmp_path / "out"
+    names = ("register", moving, folder / "fixed.nii.gz", "--affine", "--method", "none", "--out", out)
+    twin, labels = tmp_path / "twin.nii.gz", folder / "moving_labels.nii.gz"
+    twin.write_bytes(moving.read_bytes())
+    both = (folder / "moving_labels.nii.gz", folder / "fixed_labels.nii.gz")
+    assert command(*names, "--also", twin, "--also", labels, "--labels", *both) == 0
+    assert np.array_equal(*(nibabel.load(out / f"{name}.nii.gz").dataobj for name in ("warped_twin", "warped")))
+    warped = [nibabel.load(out / f"{name}.nii.gz").dataobj for name in ("warped_moving_labels", "warped_labels")]
+    assert np.array_equal(*warped) and warped[0].dtype == np.uint8
+    assert command(*names, "--also", f"image={labels}", "--no-composite") == 0
+    assert {path.name for path in out.iterdir()} == FILES - {"composite.h5"} | {"warped_moving_labels.nii.gz"}
+    assert nibabel.load(out / "warped_moving_labels.nii.gz").get_data_dtype() == np.float32
+    elsewhere = tmp_path / "elsewhere.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(moving).dataobj), np.eye(4)), elsewhere)
+    wrongs = {elsewhere: "must be on the grid of their scan", out / "labels.nii.gz": "a name of its own"}
+    for wrong, words in wrongs.items():
+        assert command(*names, "--also", wrong) == 1
+        assert words in capsys.readouterr().err
+    assert (out / "metrics.json").exists()
+
+
+def test_numbers_say_where_they_come_from(result, folder):
+    numbers = json.loads((result / "metrics.json").read_text())
+    run, moving = numbers["run"], folder / "moving.nii.gz"
+    digest = hashlib.sha256(moving.read_bytes()).hexdigest()
+    assert run["inputs"]["moving"] == {"file": str(moving), "bytes": moving.stat().st_size, "sha256": digest}
+    assert set(run["inputs"]) == {"moving", "fixed", "moving_labels", "fixed_labels"}
+    assert run["options"]["affine"] is True and run["command"].startswith("python -m regkit register")
+    assert run["regkit"] == regkit.__version__ and run["torch"] == torch.__version__ and run["threads"] >= 1
+    assert numbers["files"] == sorted(path.name for path in result.iterdir())
+    assert set(numbers["maps"]) - {"affine_matrix_mm"} < set(numbers["files"]) and numbers["units"]["seconds"] == "s"
+
+
+def test_without_simpleitk_the_composite_alone_is_missing(tmp_path, folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    names = (
+        "register",
+        folder / "fixed.nii.gz",
+        folder / "fixed.nii.gz",
+        "--method",
+        "none",
+        "--out",
+        tmp_path / "out",
+    )
+    assert command(*names) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"composite.h5"}
+    told = capsys.readouterr().err
+    assert "composite.h5 is left out" in told and 'pip install "regkit-registration[itk]".' in told
 
 
 def test_the_page_shows_all_planes_and_needs_nothing_else(result):

@@ -1,14 +1,16 @@
 """All commands: help is quick, what it lists is what the library has, and what cannot be done is told in one line."""
 
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
 from typing import get_args
 
 import pytest
+import torch
 
-from regkit import commands
-from regkit.__main__ import main
+from regkit import __version__, commands
+from regkit.__main__ import main, parse
 from regkit.commands import leaderboard, train
 from regkit.course import notebooks
 from regkit.data import benchmarks, brains
@@ -29,6 +31,35 @@ for words in {asked}:
 sys.exit(len({{"torch", "numpy"}} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_example_of_each_commands_help_is_taken(name):
+    assert parse([name, *shlex.split(commands.EXAMPLES[name])]).command == name
+
+
+def test_help_names_defaults_and_the_example_and_version_is_told(capsys):
+    for words in (["register", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "for this pair (0)" in told and "(auto)" in told and commands.EXAMPLES["register"] in told
+    assert told.endswith(f"regkit {__version__}")
+
+
+def test_quiet_prints_neither_tables_nor_progress(capsys):
+    words = ["evaluate", "hollow", "--limit", "1", "--method", "none"]
+    for more in (["--quiet"], []):
+        assert main([*words, *more]) == 0
+        said = capsys.readouterr()
+        assert [bool(said.out), bool(said.err)] == [not more, not more]
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
+    for there, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert parse(["register", "a", "b", "--out", "c"]).device == device
 
 
 def test_what_help_lists_is_what_the_library_has():

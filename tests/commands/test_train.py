@@ -16,6 +16,7 @@ from regkit.checkpoints import describe
 from regkit.data import ShapePairs
 from regkit.data.benchmarks import BENCHMARKS, Benchmark
 from regkit.images import Grid, Scan, write_image, write_labels
+from regkit.tools import compare
 
 NARROW = ["--set", "encoder_channels=[4,4]", "decoder_channels=[4,4,4]", "similarity=lncc", "weight=0.5"]
 BRAINS = ["voxelmorph", "synthetic-brains", "--size", "33", "30", "--judge", "2", "--batch", "2", "--unaligned"]
@@ -29,7 +30,10 @@ def test_weights_name_what_they_are_and_reach(tmp_path, capsys):
     assert {"dice", "folds", "loss", "spacing", "field_error"} <= described["metrics"].keys()
     assert described["command"].startswith("python -m regkit train voxelmorph synthetic-brains --size 33 30")
     assert "--out brains.safetensors" in described["command"]
-    assert "kept" in capsys.readouterr().out and sorted(path.name for path in tmp_path.iterdir()) == [out.name]
+    assert "kept" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["brains.history.csv", out.name]
+    lines = (tmp_path / "brains.history.csv").read_text().splitlines()
+    assert lines[0] == "step,lncc,diffusion,loss,seconds" and [line[0] for line in lines[1:]] == ["0", "1", "2"]
     assert regkit.load(out)(torch.rand(1, 1, 33, 30), torch.rand(1, 1, 33, 30)).displacement.shape == (1, 2, 33, 30)
 
 
@@ -68,7 +72,7 @@ def test_two_processes_train_under_torchrun_and_the_first_keeps_the_weights(tmp_
         command, capture_output=True, text=True, timeout=1800, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("kept") == 1 and [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert done.stdout.count("kept") == 1 and len(list(tmp_path.iterdir())) == 2
     assert describe(out)["metrics"].keys() >= {"dice", "loss"}
 
 
@@ -94,6 +98,29 @@ def test_a_benchmark_and_a_folder_train_too(tmp_path, monkeypatch):
     out = tmp_path / "folder.safetensors"
     assert main(["train", "voxelmorph", str(folder), "--steps", "1", "--out", str(out), *NARROW]) == 0
     assert describe(out)["arguments"]["dim"] == 3 and "dice" in describe(out)["metrics"]
+    (folder / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "validation": [], "test": []}))
+    few = ["train", "voxelmorph", str(folder), "--steps", "1", "--judge"]
+    assert main([*few, "0", "--out", str(out), *NARROW]) == 0
+    assert describe(out)["metrics"].keys() == {"spacing", "loss"}
+
+
+def test_weights_are_kept_before_they_are_judged_one_pair_at_a_time(tmp_path, monkeypatch, capsys):
+    out, judged, take = tmp_path / "w.safetensors", [], compare.evaluate
+
+    def evaluate(model, pairs):
+        assert out.exists() and len(pairs) == 1
+        judged.append(take(model, pairs)["dice"])
+        if len(judged) == 4:
+            raise MemoryError("no room")
+        return {"dice": judged[-1]}
+
+    monkeypatch.setattr(compare, "evaluate", evaluate)
+    command = ["train", *BRAINS, "--steps", "1", "--out", str(out), *NARROW]
+    assert main(command) == 0
+    assert describe(out)["metrics"]["dice"] == pytest.approx(sum(judged) / 2, rel=1e-5) and len(judged) == 2
+    out.unlink()
+    assert main(command) == 1 and "no room" in capsys.readouterr().err
+    assert regkit.load(out) and describe(out)["metrics"].keys() == {"spacing", "loss"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the test extra is not installed")
 
+import nbformat  # noqa: E402
 from helpers import browser  # noqa: E402
 from helpers.tutorials import ROOT, SOURCES  # noqa: E402
+from nbformat.v4 import new_code_cell, new_notebook  # noqa: E402
 
 from regkit import widgets  # noqa: E402
 from regkit.data import synthetic_pair  # noqa: E402
@@ -30,6 +32,23 @@ def test_a_tutorial_runs_in_the_browser_and_its_widgets_answer(lab, source):
         for area in browser.widget_areas(page):
             browser.move_a_control(page, area)
         assert browser.cell_errors(page) == [] and errors == []
+
+
+def test_a_notebook_opened_again_shows_its_last_pictures(tmp_path):
+    source = "from regkit import data, widgets\npair = data.synthetic_pair()\nwidgets.compare(pair.moving, pair.fixed)"
+    (tmp_path / "lab").mkdir()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    own = new_notebook(cells=[new_code_cell(source)], metadata=kernel)
+    nbformat.write(own, tmp_path / "lab" / "mine.ipynb")
+    last, live = ".regkit-last >> visible=true", "img.widget-image >> visible=true"
+    with browser.jupyterlab(tmp_path / "lab", tmp_path) as address, browser.page([]) as page:
+        with browser.notebook(page, address.format("mine.ipynb")):
+            page.wait_for_selector(live)
+            assert page.locator(last).count() == 0
+            page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        page.goto(address.format("mine.ipynb"))
+        page.wait_for_selector(last)
+        assert page.locator(live).count() == 0 and "not found" not in page.inner_text(".jp-OutputArea")
 
 
 def test_a_page_without_a_kernel_still_moves(tmp_path):

@@ -1,18 +1,32 @@
 """Every exercise of the course: blank is amber, the reference green, each known mistake red with its own hint."""
 
+import itertools
 import re
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers.tutorials import SOURCES
 from nibabel import aff2axcodes, load
 
 from regkit.course import check
+from regkit.course.check import exercise as rules
+from regkit.course.check.hands import Helped
 from regkit.course.check.t12_into_3d_brains import _DEALT, _stored, _true
+from regkit.fields import warp
 from regkit.images import Grid, Scan, read_image, resample
 
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
+BY_WORDS = ("bought", "failing_laws", "growing_gap", "faults")
+BY_FUNCTION = {"one_law_less": "my_update", "plain_convolution": "my_plain", "way_back": "my_way_back"}
+
+
+def test_no_two_tutorials_give_one_name_to_two_things():
+    modules = [module for name, module in sys.modules.items() if name.startswith(f"{check.__name__}.")]
+    names = [name for module in modules for name in getattr(module, "__all__", [])]
+    assert len(names) > len(EXERCISES) and sorted(names) == sorted(set(names))
 
 
 def test_a_verdict_shows_itself_in_text_and_in_html():
@@ -24,7 +38,7 @@ def test_a_verdict_shows_itself_in_text_and_in_html():
 @pytest.mark.parametrize("name", EXERCISES)
 @pytest.mark.parametrize("blank", [None, ...])
 def test_blank_is_amber_and_says_what_to_do(name, blank):
-    verdict = EXERCISES[name](blank)
+    verdict = EXERCISES[name].judge(blank)
     assert verdict.colour == "amber" and verdict.message == EXERCISES[name].task
 
 
@@ -35,14 +49,25 @@ def test_blank_is_amber_and_says_what_to_do(name, blank):
         ("turned", lambda: (check.brain_slice(), ...), "Half done: composed is still blank. "),
         ("slopes", lambda: (..., ...), ""),
         ("slopes", lambda: (0.01, ...), "Half done: finite is still blank. "),
-        ("faults", lambda: dict.fromkeys(_DEALT, ...), ""),
         ("faults", lambda: check.faults.reference() | {"third": ...}, "third still blank. "),
+        ("bought", lambda: {"MIE": "Neither ", "FW": "accuracy", "BE": None, "BA": ...}, "BE, BA still blank. "),
+        (
+            "failing_laws",
+            lambda: {"one-sided": "symmetry", "B stays": ..., "minus": None},
+            "B stays, minus still blank. ",
+        ),
+        ("growing_gap", lambda: check.growing_gap.reference() | {"levels": ...}, "levels still blank. "),
+        *((name, lambda name=name: dict.fromkeys(EXERCISES[name].reference(), ...), "") for name in BY_WORDS),
+        *(
+            (name, lambda: lambda *_: None, f"{function} returns nothing yet. ")
+            for name, function in BY_FUNCTION.items()
+        ),
         ("repaired", lambda: dict.fromkeys(_DEALT, None), ""),
         ("repaired", lambda: check.repaired.reference() | {"third": None}, "third still blank. "),
     ],
 )
 def test_an_answer_may_be_filled_in_part_by_part(name, answer, missing):
-    verdict = EXERCISES[name](answer())
+    verdict = EXERCISES[name].judge(answer())
     assert verdict.colour == "amber" and verdict.message == f"{missing}{EXERCISES[name].task}"
 
 
@@ -65,6 +90,60 @@ def test_a_mistake_is_known_by_its_answer_by_others_or_by_a_property_and_never_w
     assert exercise("four").message.endswith("could not be read (could not convert string to float: 'four'). write 4")
 
 
+def test_a_function_by_hand_is_judged_where_it_is_written_and_replaced_while_it_is_not_right(capsys):
+    @check.compose_by_hand
+    def blank(u, v):
+        return ... + u
+
+    @check.compose_by_hand
+    def wrong(u, v):
+        return u + v
+
+    @check.compose_by_hand
+    def right(u, v):
+        return v + warp(u, v)
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("○") and "still a ..." in said[0] and "goes on with the solution" in said[0]
+    assert said[1].startswith("✗") and "do not add" in said[1] and said[2].startswith("✓")
+    assert blank is wrong is check.compose_by_hand.reference() is not right and right.__name__ == "right"
+
+
+BLANKS = [
+    (name, text)
+    for source in SOURCES
+    for name, text in re.findall(r"^@check\.(\w+)\n(def .+?)\n\n\n", source.read_text(encoding="utf-8"), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), BLANKS, ids=[name for name, _ in BLANKS])
+def test_a_tutorials_blank_function_is_the_solution_with_blanks_and_is_amber(name, text):
+    exercise, head = EXERCISES[name], text.index('"""', text.index('"""') + 3)
+    assert text[:head] == exercise.solution[:head] and text != exercise.solution
+    places = dict(exercise.reference().__globals__)
+    exec(text, places)
+    verdict = exercise.judge(places[exercise.reference().__name__])
+    assert verdict.colour == "amber" and exercise.task in verdict.message
+
+
+def test_a_solution_can_be_unfolded_below_a_verdict():
+    shown = Helped("red", "no", check.compose_by_hand.solution)._repr_html_()
+    assert "<summary>show me</summary>" in shown and "def compose_by_hand(u, v):" in shown and "@" not in shown
+
+
+def endless(*arguments):
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(endless, "does each of its loops end"), (itertools.count(), "ends who knows when")]
+)
+def test_what_never_ends_is_stopped(monkeypatch, answer, said):
+    monkeypatch.setattr(rules, "LIMIT", 0.2)
+    assert said in check.compose_by_hand.judge(answer).message
+
+
 OFFSET = torch.tensor([1.5, 1.5])
 
 
@@ -78,14 +157,14 @@ def test_a_converter_may_be_written_for_a_place_of_two_numbers(function):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_reference_is_green(name):
-    verdict = EXERCISES[name](EXERCISES[name].reference())
+    verdict = EXERCISES[name].judge(EXERCISES[name].reference())
     assert verdict.colour == "green", verdict
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_each_known_mistake_is_red_with_a_hint_of_its_own(name):
     exercise = EXERCISES[name]
-    verdicts = {mistake: exercise(make()) for mistake, make in exercise.mistakes.items()}
+    verdicts = {mistake: exercise.judge(make()) for mistake, make in exercise.mistakes.items()}
     assert len(verdicts) >= 3
     assert {mistake: verdict.colour for mistake, verdict in verdicts.items()} == dict.fromkeys(verdicts, "red")
     assert len({verdict.message for verdict in verdicts.values()}) == len(verdicts)
@@ -94,12 +173,10 @@ def test_each_known_mistake_is_red_with_a_hint_of_its_own(name):
 @pytest.mark.parametrize("name", EXERCISES)
 @pytest.mark.parametrize("nonsense", ["text", object(), [], float("nan"), {"a": 1}, [[1], [2, 3]]])
 def test_nonsense_is_red_and_never_raises(name, nonsense):
-    assert EXERCISES[name](nonsense).colour == "red"
+    assert EXERCISES[name].judge(nonsense).colour == "red"
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 14: transforms
-
-
 def exported_by(matrix):
     def transform(u, fixed):
         direction, size = np.reshape(fixed.GetDirection(), (3, 3)), np.diag(fixed.GetSpacing())
@@ -160,8 +237,6 @@ def test_a_transform_may_be_written_in_other_ways_and_be_wrong_in_others(answer,
 
 
 # ---------------------------------------------------------------------------------------------- tutorial 12: files
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return check.faulty_files(tmp_path_factory.mktemp("files"))

@@ -1,11 +1,14 @@
 """The notebooks are what their scripts make; the command line and the README's lines do what they say."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ import torch
 from helpers.tutorials import ROOT, SOURCES
 
 from regkit import __main__ as command_line
+from regkit import __version__
 from regkit.course import notebooks
 from regkit.images import Grid, Scan, write_image
+from regkit.types import DISTRIBUTION
 
 SCRIPT = """# %% [markdown]
 # # A title
@@ -37,6 +42,7 @@ def tutorials(tmp_path, monkeypatch):
     folder = tmp_path / "tutorials"
     folder.mkdir()
     (folder / "00_first_light.py").write_text(SCRIPT)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/OWNER/NAME"\n')
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -55,7 +61,8 @@ def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
     assert (
         "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
     )
-    assert "00_first_light.ipynb" in learner[0] and notebooks.TAG in learner[1]
+    assert f"github/OWNER/NAME/blob/{notebooks.TAG}/tutorials/00_first_light.ipynb" in learner[0]
+    assert f"{DISTRIBUTION}[notebooks,itk] @ git+https://github.com/OWNER/NAME@{notebooks.TAG}" in learner[1]
 
 
 def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tutorials):
@@ -110,9 +117,14 @@ def test_the_glossarys_pictures_are_there():
     assert len(pictures) >= 12 and all((folder / picture).is_file() for picture in pictures)
 
 
-def test_the_command_line_makes_the_notebooks(tutorials, capsys):
+def test_the_command_line_makes_the_notebooks_and_a_forks_stay_a_forks(tutorials, capsys):
     assert command_line.main(["notebooks"]) == 0
     assert capsys.readouterr().out.count("made 00_first_light.ipynb") == 2
+    assert command_line.main(["notebooks", "--repository", "fork/of-it"]) == command_line.main(["notebooks"]) == 0
+    assert capsys.readouterr().out.count("made") == 2 and notebooks.repository() == "fork/of-it"
+    assert "github/fork/of-it/blob" in texts(tutorials / "00_first_light.ipynb")[0]
+    assert command_line.main(["notebooks", "--repository", "https://fork"]) == 1
+    assert "OWNER/NAME" in capsys.readouterr().err
 
 
 def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
@@ -126,9 +138,10 @@ def test_lab_opens_the_first_tutorial(tutorials, monkeypatch):
         return 0
 
     monkeypatch.setattr(subprocess, "call", call)
+    notebooks.build(tutorials)
     assert command_line.main(["lab", "--no-browser", "--port", "9999"]) == 0
     command, folder, page = calls[0]
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == tutorials
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"] and folder == Path("regkit-course")
     assert "--LabApp.default_url=/lab/tree/00_first_light.ipynb" in command
     assert "--port=9999" in command and "--no-browser" in command
     assert page == {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
@@ -139,7 +152,55 @@ def test_lab_survives_ctrl_c(tutorials, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "call", interrupt)
+    notebooks.build(tutorials)
     assert notebooks.lab() == 0
+
+
+def test_a_working_copy_keeps_what_was_worked_in_and_gets_what_is_newer_beside_it(tutorials, tmp_path):
+    notebooks.build(tutorials)
+    copy, name = tmp_path / "copy", "00_first_light.ipynb"
+    (tutorials / "README.md").write_text("glossary")
+    (tutorials / "glossary").mkdir()
+    (tutorials / "glossary" / "warp.png").write_bytes(b"\x89PNG")
+    (tutorials / "glossary" / "draw.py").write_text("")
+    came = [path.relative_to(copy).as_posix() for path in notebooks.working_copy(copy)]
+    assert came == [name, "README.md", "glossary/warp.png"]  # no script, no solution
+    book = json.loads((copy / name).read_text())
+    book["cells"][-1]["execution_count"] = 1
+    (copy / name).write_text(json.dumps(book))
+    assert notebooks.working_copy(copy) == []  # worked in, and nothing is newer
+    (tutorials / "00_first_light.py").write_text(SCRIPT.replace("shared = 1", "shared = 2"))
+    (tutorials / "README.md").write_text("a longer glossary")
+    notebooks.build(tutorials)
+    assert notebooks.working_copy(copy) == [copy / "00_first_light.new.ipynb", copy / "README.md"]
+    assert json.loads((copy / name).read_text()) == book and notebooks.working_copy(copy) == []
+    (copy / "README.md").write_text("my notes")
+    (copy / name).unlink()
+    (tutorials / "README.md").write_text("the longest glossary")
+    assert notebooks.working_copy(copy) == [copy / name, copy / "README.new.md"]
+    assert (copy / "README.md").read_text() == "my notes"
+
+
+@pytest.mark.parametrize(("found", "pip", "words"), [("theirs", 0, "another library"), (None, 1, "upload its wheel")])
+def test_the_first_cell_knows_another_regkit_and_says_what_to_do_where_it_cannot_install(
+    found, pip, words, tutorials, tmp_path, monkeypatch
+):
+    def call(command):
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, pip)
+
+    asked = []
+    notebooks.build(tutorials)
+    cell = compile(texts(tutorials / "00_first_light.ipynb")[1], "cell", "exec")
+    exec(cell)  # ours is here
+    (tmp_path / "regkit").mkdir()
+    place = ModuleSpec("regkit", None, is_package=True)
+    place.submodule_search_locations = [str(tmp_path / "regkit")]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: place if found else None)
+    monkeypatch.setattr(subprocess, "run", call)
+    with pytest.raises(ImportError, match=words):
+        exec(cell)
+    assert [DISTRIBUTION in each for each in asked] == ([] if found else [True])
 
 
 def test_the_tutorials_are_found_beside_the_package_and_missed_with_a_clear_error(tmp_path, monkeypatch):
@@ -173,13 +234,23 @@ def test_the_readmes_python_runs(monkeypatch, tmp_path):
 
 def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
-    lines = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)
-    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest")
+    lines = re.findall(r"^python3 -m venv .* -m .*$", readme, re.MULTILINE)
+    assert len(lines) == 2 and lines[0].endswith("-m regkit lab") and lines[1].endswith("-m pytest -n 2")
     pattern = re.search(r"grep -m 1 -E '(.*)' README.md", ci).group(1)
     assert [line for line in lines if re.search(pattern, line)] == [lines[1]]
     for line in lines:
         assert "-c .ci/constraints.txt" in line
     assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_names_and_versions_agree_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, code = project["optional-dependencies"], "".join(path.read_text() for path in ROOT.glob("regkit/**/*.py"))
+    assert project["name"] == DISTRIBUTION and project["urls"]["Repository"].endswith(notebooks.repository())
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    asked = set(re.findall(r'needing\("(\w+)"', code))
+    assert asked >= {"notebooks", "lab", "itk", "ants", "dev"} and asked <= set(extras)
 
 
 def test_a_notebook_that_was_worked_in_stays(tmp_path):

@@ -1,7 +1,5 @@
 """Toy data: parity with the published generator, known answers, seeds."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

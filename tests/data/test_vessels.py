@@ -1,7 +1,5 @@
 """Vessel trees: Murray's law, drawings against a brute-force distance, deformations that are known and do not fold."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Pictures: known numbers give known pixels. And the static plots on the same drawing code."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -35,8 +33,6 @@ def luminance(colour):
 
 
 # ---------------------------------------------------------------------------------------------- voxels
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [1, 3])
 def test_every_voxel_is_a_block_of_equal_pixels(shape, scale):
@@ -127,8 +123,6 @@ def test_a_fold_stands_out_from_every_colour_of_the_map():
 
 
 # ---------------------------------------------------------------------------------------------- two images
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_curtain_at_its_ends_shows_one_image_and_between_both(shape):
     first, second = ramp(shape), ramp(shape, 1)
@@ -160,8 +154,6 @@ def test_an_overlay_is_grey_where_images_agree_and_coloured_where_they_do_not():
 
 
 # ---------------------------------------------------------------------------------------------- lines
-
-
 def drawn(picture):
     return (picture != pixels.NIGHT).any(-1)
 
@@ -242,8 +234,6 @@ def test_cross_hairs_leave_their_voxel_visible():
 
 
 # ---------------------------------------------------------------------------------------------- legends
-
-
 def test_the_histogram_counts_folds_apart():
     values = np.array([[-0.5, 0.0, 1e-7, 1.0], [1.0, 1.0, 2.5, 99.0]])
     picture = paint.render_histogram(values, width=800, height=120)
@@ -270,8 +260,6 @@ def test_limits_are_round_and_enough(value, limit):
 
 
 # ---------------------------------------------------------------------------------------------- input
-
-
 def test_tensors_and_arrays_of_any_leading_axes_are_one_plane():
     image = torch.rand(3, 1, 5, 7, requires_grad=True)
     expected = image[1, 0].detach().numpy()
@@ -303,8 +291,6 @@ def test_bad_input_is_refused_with_the_rule(draw, error, words):
 
 
 # ---------------------------------------------------------------------------------------------- static plots
-
-
 def example(shape=(21, 17), batch=2):
     generator = torch.Generator().manual_seed(0)
     moving, fixed = torch.rand(2, batch, 1, *shape, generator=generator)

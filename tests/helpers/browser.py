@@ -1,7 +1,5 @@
 """JupyterLab in headless Chromium: what the browser tests and the screenshots share."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """What is kept between the forward and the backward pass: counted for the tests and the benchmark."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """A file server on this machine that resumes, breaks connections and changes files, for the tests of downloads."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterator

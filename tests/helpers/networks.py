@@ -1,6 +1,4 @@
-"""Images, weights and a few steps of training, for tests of networks; all by the recipe."""
-
-from __future__ import annotations
+"""Images and weights for tests of networks, all by the recipe."""
 
 from collections.abc import Sequence
 
@@ -28,16 +26,3 @@ def strong(model: nn.Module, gain: float = 2.0) -> nn.Module:
     shapes = [(name, tuple(value.shape)) for name, value in model.named_parameters()]
     model.load_state_dict(recipe_weights(shapes, gain), strict=False)
     return model.eval()
-
-
-def descend(model: nn.Module, pair: tuple[Tensor, Tensor], steps: int, learning_rate: float) -> list[float]:
-    """Train on one pair, by Adam; the loss before each step."""
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    history = []
-    for _ in range(steps):
-        loss = sum(model.objective(model(*pair), *pair).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.append(float(loss.detach()))
-    return history

@@ -1,13 +1,12 @@
 """The authors' numbers, and a record of which of them the tests have read."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+READERS = ("data", "gradicon", "losses", "metrics", "sacbnet", "sitreg", "smgicnet", "spnet")  # tests that read them
 _FOLDER = Path(__file__).parent.parent / "parity"
 
 

@@ -4,8 +4,6 @@ Each maker writes a dataset's files below a folder and packs those that are down
 another, `site`; it returns the dataset with its sizes made small.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Views driven in process: their pixels, and what each of their controls changes."""
 
-from __future__ import annotations
-
 import io
 
 import ipywidgets
@@ -43,3 +41,4 @@ def drive(view, changes):
     assert {name: changed(view, name) for name in shown} == changes
     assert all(each.description for each in view.controls.values() if not isinstance(each, ipywidgets.Play))
     assert view.errors == [] and view.alert.value == ""
+    assert "image/png" in view._repr_mimebundle_() and 'aria-live="polite"' in view.caption.value

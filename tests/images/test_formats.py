@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import warnings
 
 import nibabel
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from nibabel.cifti2 import cifti2_axes
 
 from regkit import images
-from regkit.images import itk
+from regkit.__main__ import main
+from regkit.images import headers
 
 SHAPE = (7, 6, 5)
 AFFINE = nibabel.affines.from_matvec(np.diag([-2.0, 2.5, 3.0]), (10, -20, 5))
@@ -32,6 +34,12 @@ def by_simpleitk(path):
     return path
 
 
+def upper(pair, path):
+    for ending in (".img", ".hdr"):
+        pair.with_suffix(ending).rename(path.with_suffix(ending.upper()))
+    return path
+
+
 READ = {
     "plain.nii": nifti,
     "packed.nii.gz": nifti,
@@ -39,7 +47,8 @@ READ = {
     "two.nii": lambda path: nifti(path, nibabel.Nifti2Image),
     "pair.img": lambda path: nifti(path, nibabel.Nifti1Pair),
     "pair.hdr": lambda path: nifti(path, nibabel.Nifti1Pair, sform=False),
-    "pair.img.gz": lambda path: nifti(path, nibabel.Nifti1Pair, sform=False),
+    **dict.fromkeys(("pair.img.gz", "pair.hdr.gz"), lambda path: nifti(path, nibabel.Nifti1Pair, sform=False)),
+    "PAIR.IMG": lambda path: upper(nifti(path.with_name("pair.img"), nibabel.Nifti1Pair), path),
     "volume.mgz": lambda path: (nibabel.save(nibabel.MGHImage(VALUES, AFFINE), path), path)[1],
     **dict.fromkeys(("itk.nrrd", "itk.mha", "itk.mhd", "itk.nhdr"), by_simpleitk),
 }
@@ -81,18 +90,43 @@ def test_what_itk_may_place_elsewhere_is_told(tmp_path):
     for name, words in (("two_places.nii", "up to 4 apart.*ITK"), ("analyze.img", "Analyze.*how it lies.*ITK")):
         with pytest.warns(UserWarning, match=words):
             scan = images.read_image(tmp_path / name)
-        images.write_image(tmp_path / "new.nii.gz", scan)  # the mend: the same places for both
-        again = SimpleITK.ReadImage(str(tmp_path / "new.nii.gz"))
-        assert np.allclose(np.array(again.GetOrigin()) * [-1, -1, 1], scan.affine[:3, 3], atol=1e-4)
+        assert scan.original.itk is not None
 
 
-@pytest.mark.parametrize("codes", ["PSR", "LSP"])
-def test_a_slice_that_itk_cannot_read_is_told(tmp_path, codes):
-    axes = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(codes), (6, 5, 1))
-    grid = images.Grid((6, 5, 1), np.linalg.inv(axes))
-    field = itk.Deformation(torch.zeros(1, 2, 6, 5), grid)
-    with pytest.warns(UserWarning, match="ITK takes one slice for a plane"):
-        itk.write_displacement(tmp_path / "field.nii.gz", field)
+@pytest.mark.parametrize("kind", ["two places", "neither", "analyze", "upright", "nearly right angles", "scaled"])
+def test_a_header_is_mended(tmp_path, kind):
+    values, affine = (VALUES[:, :, 0], AFFINE[:, [1, 2, 0, 3]]) if kind == "upright" else (VALUES, AFFINE.copy())
+    affine[0, 1] += 1e-3 if kind == "nearly right angles" else 0
+    place = None if kind in ("analyze", "neither") else affine
+    image = (nibabel.AnalyzeImage if kind == "analyze" else nibabel.Nifti1Pair)(values, place)
+    if kind == "two places":
+        image.set_qform(affine + np.outer([4, 0, 0, 0], [0, 0, 0, 1]), 1)
+    if kind == "scaled":
+        image.header.set_slope_inter(0.5, 3)
+    nibabel.save(image, tmp_path / "a.img")
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        before = images.read_image(tmp_path / "a.img")
+    assert (kind == "scaled") != any("--fix-header" in str(note.message) for note in notes)
+    assert main(["examine", str(tmp_path / "a.img"), "--fix-header", str(tmp_path / "new.nii.gz")]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = images.read_image(tmp_path / "new.nii.gz")
+    assert torch.equal(before.tensor, after.tensor) and after.original.itk is None
+    assert np.allclose(after.affine, before.affine, atol=1e-2)  # of right angles: within a thousandth of each axis
+    theirs = SimpleITK.ReadImage(str(tmp_path / "new.nii.gz"))
+    directions = np.diag([-1, -1, 1]) @ np.reshape(theirs.GetDirection(), (3, 3)) * theirs.GetSpacing()
+    assert np.allclose(directions, after.original.affine[:3, :3], atol=1e-4)
+    assert np.allclose(np.array(theirs.GetOrigin()) * [-1, -1, 1], after.original.affine[:3, 3], atol=1e-4)
+    assert nibabel.load(tmp_path / "new.nii.gz").get_data_dtype() == (np.float32 if kind == "scaled" else np.int16)
+
+
+def test_a_header_far_from_right_angles_is_not_mended(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(VALUES, AFFINE + 0.2 * np.eye(4, k=1)), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match="right angles"):
+        headers.fix_header(tmp_path / "a.nii", tmp_path / "b.nii")
+    with pytest.raises(ValueError, match="form is chosen that the file has"):
+        headers.fix_header(tmp_path / "a.nii", tmp_path / "b.nii", form="qform")
 
 
 def gifti(path):
@@ -122,6 +156,14 @@ def lonely(path):
     path.with_suffix(".hdr" if path.suffix == ".img" else ".img").unlink()
 
 
+def damaged(path, where):
+    """A packed MetaImage that lacks some bytes."""
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(nifti(path.with_name("a.nii")))), str(path), True)
+    content = bytearray(path.read_bytes())
+    del content[where]
+    path.write_bytes(content)
+
+
 REFUSED = {
     "s.surf.gii": (gifti, "a surface"),
     "s.dscalar.nii": (cifti, "CIFTI"),
@@ -146,6 +188,11 @@ REFUSED = {
     "broken.nrrd": (lambda path: path.write_bytes(b"NRRD0004\njunk"), "whole file"),
     "cut.nii.bz2": (lambda path: path.write_bytes(nifti(path).read_bytes()[:-40]), "whole NIfTI file"),
     "cut.mgz": (lambda path: path.write_bytes(READ["volume.mgz"](path).read_bytes()[:-40]), "whole NIfTI file"),
+    "cut.mha": (lambda path: damaged(path, slice(-1, None)), "packed values end too early"),
+    "cut_damaged.mha": (lambda path: damaged(path, slice(-99, -90)), "while decompressing"),
+    "twice.nii.gz": (lambda path: path.write_bytes(gzip.compress(nifti(path).read_bytes())), "packed twice"),
+    "packed": (lambda path: nifti(path.with_name("a.nii.gz")).rename(path), "rename it to .nii.gz"),
+    "bzip.nii.gz": (lambda path: nifti(path.with_name("a.nii.bz2")).rename(path), "rename it to .nii.bz2"),
     "text.nii": (lambda path: path.write_text("no image"), "none of these"),
 }
 

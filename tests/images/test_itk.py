@@ -9,7 +9,8 @@ import SimpleITK
 import torch
 
 from regkit import data, fields, images
-from regkit.images import itk
+from regkit.__main__ import main
+from regkit.images import itk, transforms
 
 SHAPE = (21, 18, 15)
 CODES = ["".join(code) for order in itertools.permutations(("LR", "PA", "IS")) for code in itertools.product(*order)]
@@ -100,16 +101,16 @@ def test_ants_warps_as_regkit_does(tmp_path, codes):
     assert np.abs(theirs - fields.warp(scan.tensor, field)[0, 0].numpy())[inside].max() < 1e-3
 
 
-@pytest.mark.parametrize("shape", [(19, 14), (19, 14, 1)])
+@pytest.mark.parametrize("shape", [(19, 14), (19, 14, 1)])  # ITK sees a slice with a third axis in three dimensions
 def test_planes_go_to_itk_too(tmp_path, shape):
     grid = images.Grid(shape, np.diag([1.5, 0.8, 1.0, 1]))
     field = data.smooth_displacement((19, 14), amplitude=2.0, smoothness=3.0, seed=2)
     itk.write_displacement(tmp_path / "field.nii", itk.Deformation(field, grid))
     assert torch.allclose(itk.read_displacement(tmp_path / "field.nii").displacement, field, atol=1e-3)
-    moved = transform(tmp_path / "field.nii", 2)
+    moved = transform(tmp_path / "field.nii", len(shape))
     end = np.array([7, 9]) + field[0, :, 7, 9].numpy()
-    found = np.array(moved.TransformPoint((-7 * 1.5, -9 * 0.8))) / [-1.5, -0.8]
-    assert np.allclose(found, end, atol=1e-3)
+    found = np.array(moved.TransformPoint((-7 * 1.5, -9 * 0.8, 0.0)[: len(shape)]))
+    assert np.allclose(found[:2] / [-1.5, -0.8], end, atol=1e-3)
 
 
 def test_a_tilted_slice_keeps_its_vectors(tmp_path):
@@ -154,3 +155,92 @@ def test_bad_fields_are_refused(tmp_path):
     (tmp_path / "cut.nii").write_bytes(whole[:-9000])
     with pytest.raises(ValueError, match="whose header claims"):
         itk.read_displacement(tmp_path / "cut.nii")
+
+
+# ---------------------------------------------------------------------------------------------- headers that say little
+
+TURN = nibabel.eulerangles.euler2mat(0.3, -0.2, 0.25)
+SHEAR = np.eye(3) + np.array([[0, 0.2, 0], [0, 0, 0], [0, 0, 0]])
+HEADERS = ["plain", "qform", "sform", "neither", "two places", "two scanner places", "sheared sform", "analyze", "mat"]
+SHAPES = {
+    "volume": ((21, 18, 15), "LPS", np.eye(3)),
+    "plane": ((21, 18), "LPS", np.eye(3)),
+    "tilted plane": ((21, 18), "LPS", TURN),
+    "axial": ((21, 18, 1), "RAS", np.eye(3)),
+    "tilted": ((21, 18, 1), "LPS", TURN),
+    "sagittal": ((18, 15, 1), "PSR", np.eye(3)),
+    "coronal": ((21, 15, 1), "LSP", np.eye(3)),
+    "first axis": ((1, 18, 15), "RAS", TURN),
+    "second axis": ((21, 1, 15), "LPI", np.eye(3)),
+}
+
+
+def store(path, header, shape, *, moved=0.0):
+    """A smooth image whose header is of a kind; moved: mm between what two images show."""
+    size, codes, turn = SHAPES[shape]
+    grid = images.Grid(size, grid_of(codes, "straight", "uneven").affine)
+    linear = turn @ grid.affine[:3, :3]
+    middle = [*(np.array(size) - 1) / 2, 0][:3]
+    affine = nibabel.affines.from_matvec(linear, np.array([4.0 + moved, -7, 9]) - linear @ middle)
+    index = np.stack(np.meshgrid(*map(np.arange, (*size, 1)[:3]), indexing="ij"), -1) - middle
+    waves = np.cos(np.abs(np.linalg.norm(grid.affine[:3, :3], axis=0)) * index * 0.3 + 0.4 + 0.05 * moved)
+    values = (4 + waves.sum(-1)).reshape(size).astype(np.float32)
+    other = nibabel.affines.from_matvec(TURN @ linear, affine[:3, 3] + [30, 20, -10])
+    if header in ("analyze", "mat"):
+        kind = nibabel.AnalyzeImage if header == "analyze" else nibabel.Spm2AnalyzeImage
+        image = kind(values, None if header == "analyze" else affine)
+        image.header.set_zooms(np.linalg.norm(linear, axis=0)[: len(size)])
+        image.to_filename(path.with_suffix(".img"))
+        return path.with_suffix(".img")
+    forms = {
+        "qform": ((affine, 1), (None, 0)),
+        "sform": ((None, 0), (affine, 2)),
+        "neither": ((affine, 0), (None, 0)),
+        "two places": ((other, 1), (affine, 4)),
+        "two scanner places": ((other, 1), (affine, 1)),
+        "sheared sform": ((affine, 1), (nibabel.affines.from_matvec(linear @ SHEAR, affine[:3, 3]), 1)),
+    }
+    qform, sform = forms.get(header, ((affine, 1), (affine, 1)))
+    image = nibabel.Nifti1Image(values, affine)
+    image.set_sform(*sform)
+    image.set_qform(*qform)
+    image.header.set_xyzt_units("mm")
+    image.to_filename(path)
+    return path
+
+
+FILES = [(shape, header, header) for shape in SHAPES for header in HEADERS]
+FILES += [("volume", *pair) for pair in itertools.permutations(HEADERS[3:], 2)]
+
+
+@pytest.mark.filterwarnings("ignore")  # of each header
+@pytest.mark.parametrize(("shape", "moving", "fixed"), FILES)
+def test_itk_gives_regkits_warped_image_from_the_same_files(tmp_path, shape, moving, fixed):
+    paths = store(tmp_path / "moving.nii", moving, shape, moved=1.5), store(tmp_path / "fixed.nii", fixed, shape)
+    there, here = map(images.read_image, paths)
+    middle = here.original.affine @ [*(np.array([*here.original.shape, 1][:3]) - 1) / 2, 1]
+    near = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.04))
+    near[:3, 3] = (middle - near @ middle)[:3]
+    through = there.original.affine @ np.linalg.inv(here.original.affine) @ near  # the two files lie anywhere
+    local = data.smooth_displacement(here.original.space, amplitude=1.5, smoothness=3.0, seed=3)
+    whole = itk.regrid(itk.Deformation(local, here.original), here.original, after=through)
+    ours = images.resample(there, whole.grid, displacement=whole.displacement).tensor[0, 0]
+    places = fields.identity(whole.grid.space) + whole.displacement
+    places = images.move_points(places, images.voxel_map(whole.grid, there.grid)).movedim(1, -1)[0]
+    covered = ((places >= 0) & (places <= torch.tensor(ours.shape) - 1)).all(-1)  # beyond, ITK does not fade
+    itk.write_displacement(tmp_path / "field.nii.gz", whole, there.original)
+    transforms.write_composite(tmp_path / "both.h5", whole, there.original, through)
+    images.write_image(tmp_path / "warped.nii.gz", images.Scan(ours[None, None], whole.grid, whole.grid))
+    for path in ("field.nii.gz", "both.h5"):
+        to = ["--to", "image", str(paths[0]), "--like", str(paths[1]), "--out", str(tmp_path / "applied.nii.gz")]
+        assert main(["apply", str(tmp_path / path), *to]) == 0
+        applied = np.asarray(nibabel.load(tmp_path / "applied.nii.gz").dataobj)
+        assert np.abs(applied - ours.numpy().reshape(applied.shape))[covered.reshape(applied.shape)].max() < 5e-3
+    paths = *paths, tmp_path / "warped.nii.gz"
+    read, *likes = (SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32) for path in paths)
+    field = transform(tmp_path / "field.nii.gz", read.GetDimension())
+    for like, move in itertools.product(likes, (field, SimpleITK.ReadTransform(str(tmp_path / "both.h5")))):
+        theirs = SimpleITK.GetArrayFromImage(SimpleITK.Resample(read, like, move, SimpleITK.sitkLinear, -100.0)).T
+        inside = covered.numpy().reshape(theirs.shape)
+        assert inside.mean() > 0.5 and np.ptp(theirs[inside]) > 1
+        assert np.abs(theirs - ours.numpy().reshape(theirs.shape))[inside].max() < 5e-3

@@ -1,17 +1,14 @@
 """SACB-Net: the authors' numbers, the readable forms that the fast ones must equal, and what holds by construction."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json
-from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.networks import descend, recipe_weights, small_pair
+from helpers.networks import recipe_weights, small_pair
 from helpers.parity import Entries
 from torch import Tensor
 
@@ -47,8 +44,6 @@ BLOCKS = {"spatial": "space", "channel": "channels", "mix": "both"}
 
 
 # ---------------------------------------------------------------------------------------------- helpers
-
-
 def stored(name: str) -> Tensor:
     value = torch.from_numpy(FIXTURE[name])
     return value.long() if value.dtype == torch.uint8 else value
@@ -150,8 +145,6 @@ def movement(points: Tensor, start: Tensor) -> list[Clusters]:
 
 
 # ---------------------------------------------------------------------------------------------- the authors' numbers
-
-
 def test_parameters_of_each_part():
     model = SACBNet(3)
     parts = [model.encoder, *(model.blocks[str(level)] for level in (2, 3, 4, 5)), model.refine, model.regress]
@@ -359,8 +352,6 @@ def test_statistics_match_the_authors():
 
 
 # ---------------------------------------------------------------------------------------------- the authors' weights
-
-
 def test_official_weights_are_used_once_and_buffers_skipped():
     state = official("parameters")
     buffers = {f"transformer.{i}.grid": torch.zeros(1, 3, 2, 2, 2) for i in range(4)}
@@ -379,8 +370,6 @@ def test_official_weights_of_the_first_release_are_refused():
 
 
 # ---------------------------------------------------------------------------------------------- k-means
-
-
 def test_k_means_matches_the_authors():
     points = stored("km_points").T
     found = k_means_as_released(points, 5, seed=3)
@@ -450,8 +439,6 @@ def test_k_means_states_its_rules():
 
 
 # ---------------------------------------------------------------------------------------------- the convolution
-
-
 @pytest.mark.parametrize("dim, count", list(itertools.product((2, 3), (1, 4))))
 @pytest.mark.parametrize("values", [2**20, 1])
 def test_one_pass_equals_n_convolutions(dim, count, values, monkeypatch):
@@ -531,8 +518,6 @@ def test_means_equal_those_of_unfolded_neighbourhoods():
 
 
 # ---------------------------------------------------------------------------------------------- matching
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_matching_by_shifts_equals_unfolding(dim):
     generator = torch.Generator().manual_seed(dim)
@@ -588,67 +573,6 @@ def test_matching_of_nothing_is_nothing():
 
 
 # ---------------------------------------------------------------------------------------------- the network
-
-
-SWITCHES = {
-    name: get_args(hint) for name, hint in get_type_hints(SACBNet.__init__).items() if get_origin(hint) is Literal
-}
-CASES = [
-    (name, option) for name, options in SWITCHES.items() if name != "dim" for option in options
-] + [("clusters", 1), ("clusters", 5), ("clusters", {5: 2, 4: 3, 3: 5, 2: 9}), ("as_released", True)]  # fmt: skip
-
-
-def test_hints_list_every_option():
-    assert SWITCHES == {
-        "dim": (2, 3),
-        "blocks": ("5432", "543", "54", "5", "none"),
-        "mean": ("space", "channels", "both"),
-        "empty": ("origin", "farthest"),
-        "last": ("none", "softsign"),
-        "alignment": ("corners", "cells"),
-        "padding": ("zeros", "border"),
-        "matching_padding": ("zeros", "replicate"),
-    }
-    counts = get_args(get_type_hints(SACBNet.__init__)["clusters"])
-    assert get_args(counts[0]) == (1, 5, 7, 9, 11)
-
-
-@pytest.mark.parametrize("dim, case", list(itertools.product((2, 3), CASES)), ids=str)
-def test_every_switch_registers_and_trains(dim, case):
-    """Odd sizes; every parameter gets a gradient but the biases that a normalisation takes out again."""
-    name, option = case
-    torch.manual_seed(0)
-    model = SACBNet(dim, width=2, **{name: option})
-    moving, fixed = small_pair(SHAPES[dim])
-    registration = model(moving, fixed)
-    assert registration.displacement.shape == (1, dim, *SHAPES[dim])
-    assert registration.inverse is None and registration.velocity is None and len(registration.levels) == 5
-    assert torch.equal(registration.levels[-1], registration.displacement)
-    with_clusters = [match.clusters is not None for match in registration.matches]
-    assert with_clusters == [str(level) in option if name == "blocks" else True for level in LEVELS]
-    terms = model.objective(registration, moving, fixed)
-    sum(terms.values()).backward()
-    for parameter, value in model.named_parameters():
-        assert value.grad is not None and value.grad.isfinite().all(), parameter
-        assert value.grad.any() or parameter.endswith("conv.bias"), parameter
-
-
-@pytest.mark.parametrize("dim", [2, 3])
-@pytest.mark.parametrize(
-    "name, option",
-    [(name, options[1]) for name, options in SWITCHES.items() if name not in ("dim", "empty", "mean", "blocks")]
-    + [("clusters", 2), ("seed", 1)],
-)
-def test_switches_change_the_result(dim, name, option):
-    results = []
-    for options in ({}, {name: option}):
-        torch.manual_seed(0)
-        model = SACBNet(dim, width=2, as_released=True, **options)  # its last layer is not near zero
-        with torch.no_grad():
-            results.append(model(*small_pair(SHAPES[dim])).displacement)
-    assert (results[0] - results[1]).abs().max() > 1e-4
-
-
 def test_switch_of_empty_clusters_reaches_the_clustering():
     block = SACBNet(2, width=2, empty="farthest").blocks["5"]
     assert block.empty == "farthest"
@@ -692,6 +616,7 @@ def test_a_level_without_block_matches_the_raw_features():
     registration = model(moving, fixed)
     pyramid = model.encode(torch.cat([moving, fixed]))
     assert torch.equal(registration.matches[1].fixed, pyramid[3][1:])
+    assert [match.clusters is not None for match in registration.matches] == [True, False, False, False]
 
 
 def test_clusters_survive_a_file(tmp_path):
@@ -699,28 +624,6 @@ def test_clusters_survive_a_file(tmp_path):
     checkpoints.save(model, tmp_path / "model.safetensors")
     loaded = checkpoints.load(tmp_path / "model.safetensors")
     assert [loaded.blocks[str(level)].count for level in LEVELS] == [2, 3, 5, 9]
-
-
-def test_network_states_its_rules():
-    with pytest.raises(ValueError, match="one for each of the levels"):
-        SACBNet(2, clusters={5: 3})
-    with pytest.raises(ValueError, match="one for each of the levels"):
-        SACBNet(2, clusters=0)
-    with pytest.raises(ValueError, match="more than 16 voxels"):
-        SACBNet(2)(torch.rand(1, 1, 16, 9), torch.rand(1, 1, 16, 9))
-
-
-@pytest.mark.parametrize("dim, shape, seed, steps", [(2, (64, 80), 0, 30), (3, (32, 30, 29), 1, 20)])
-def test_training_registers(dim, shape, seed, steps):
-    """A few steps on one pair: 1 + loss falls by a third, what is left of the difference to 0.6."""
-    torch.manual_seed(0)
-    model = SACBNet(dim, width=2)
-    moving, fixed = small_pair(shape, seed)
-    history = descend(model, (moving, fixed), steps, 5e-3)
-    assert 1 + history[-1] < (1 + history[0]) * 2 / 3
-    with torch.no_grad():
-        warped = warp(moving, model(moving, fixed).displacement)
-    assert losses.mse(warped, fixed) < 0.6 * losses.mse(moving, fixed)
 
 
 def test_neighbours_are_in_the_order_of_a_kernel():

@@ -1,12 +1,10 @@
 """VoxelMorph: sizes, counts, and what holds by construction."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-from helpers.networks import descend, small_pair
+from helpers.networks import small_pair
 
-from regkit import checkpoints, data, fields, losses
+from regkit import checkpoints, fields, losses
 from regkit.models.voxelmorph import VoxelMorph
 
 TINY = {"encoder_channels": (4, 6), "decoder_channels": (6, 6, 4)}
@@ -89,20 +87,6 @@ def test_objective_is_similarity_and_diffusion(shape: tuple[int, ...], similarit
     torch.testing.assert_close(terms[similarity], measure(fields.warp(moving, found.displacement), fixed))
     torch.testing.assert_close(terms["diffusion"], losses.diffusion(field) * {"mse": 0.02, "lncc": 1.0}[similarity])
     assert len(terms) == 2
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
-
-
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize(("dim", "size", "steps"), [(2, (32, 29), 60), (3, (18, 15, 20), 30)])
-def test_learns_shapes(dim, size: tuple[int, ...], steps: int, output: str) -> None:
-    torch.manual_seed(0)
-    images = data.shapes(4, dim=dim, size=size, seed=3).images
-    pair = images[:2], images[2:]
-    model = VoxelMorph(dim, output=output, encoder_channels=(8, 16, 16), decoder_channels=(16, 16, 16, 16, 8))
-    history = descend(model, pair, steps, 2e-3)
-    assert history[-1] < history[0] / 2, history
 
 
 def test_published_weights_load() -> None:
@@ -118,10 +102,3 @@ def test_published_weights_load() -> None:
     assert torch.equal(loaded.unet.decoder[1].bias, state["unet_model.uparm.1.main.bias"])
     assert torch.equal(loaded.unet.encoder[0].weight, state["unet_model.downarm.0.main.weight"])
     assert torch.equal(loaded.unet.tail[0].weight, state["unet_model.extras.0.main.weight"])
-
-
-def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="at least one more"):
-        VoxelMorph(2, encoder_channels=(4, 4), decoder_channels=(4, 4))
-    with pytest.raises(ValueError, match="output"):
-        VoxelMorph(2, output="spline")

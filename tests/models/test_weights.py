@@ -1,7 +1,5 @@
 """The networks that come with regkit: small files that say what made them, and do on new brains what they claim."""
 
-from __future__ import annotations
-
 from statistics import fmean
 
 import pytest
@@ -11,8 +9,6 @@ from regkit import checkpoints, losses, metrics
 from regkit.fields import warp, warp_labels
 from regkit.tools import methods
 from regkit.types import Pair
-
-pytest.importorskip("nilearn", reason="synthetic brains need the course extra")
 
 NAMES = sorted(methods.NETWORKS)
 SYMMETRIC = {"sitreg", "spnet"}  # by construction

@@ -1,5 +1,7 @@
 """The leaderboard: what is stored is kept, what is missing is measured; the tables that are shown follow from it."""
 
+import threading
+
 import pytest
 import torch
 from helpers.tutorials import ROOT
@@ -90,15 +92,32 @@ def test_it_can_be_interrupted(place, calls, monkeypatch):
 
 def test_rows_are_read_as_they_were_measured(place):
     rows = [Row("none", 0, {"dice": 0.123456, "folds_percent": 0.0}), Row("none", 1, {"dice": 0.5})]
-    leaderboard._write("brains_3d", [("a", rows[1]), ("a", rows[0])])
+    leaderboard._store("brains_3d", "a", rows[1])
+    leaderboard._store("brains_3d", "a", rows[0])
     assert leaderboard.stored("brains_3d") == rows
     path = place / "results" / "leaderboard" / "brains_3d.csv"
-    for text in ("method,pair\nnone,0\n", "method,pair,key,dice\nnone,0,a,b\n", "method,pair,key,dice\nnone\n"):
+    stored, head = path.read_text(), "method,pair,key,dice\n"
+    rows = ("none,0,a,b", "none", "none,0", "none,0,a,nan", "none,0,a,17", "none,0,a,1\nnone,0,a,1", "magic,0,a,1")
+    texts = [head + row + "\n" for row in (*rows, "none,0,a," + "1" * 200_000, "none,0,a,0.5,0.6")]
+    for text in ("method,pair\nnone,0\n", *texts, stored.replace("0.123456", "0.223456")):
         path.write_text(text)
         with pytest.raises(ValueError, match="stored rows are a table"):
             leaderboard.stored("brains_3d")
     with pytest.raises(ValueError, match="the benchmark must be one of brains_3d"):
         leaderboard.stored("hollow")
+
+
+def test_rows_of_two_processes_are_all_stored(place):
+    def store(method):
+        for number in range(10):
+            leaderboard._store("brains_3d", "k", Row(method, number, {"dice": 0.5}))
+
+    threads = [threading.Thread(target=store, args=(method,)) for method in ("none", "affine")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(leaderboard.stored("brains_3d")) == 20
 
 
 def rows_of(**scores):

@@ -13,14 +13,16 @@ there and asks that blank is amber, the reference green, each mistake red with i
         praise="the same number as regkit's `losses.mse`.",
         prepare=_value, reference=lambda: losses.mse, alike=torch.allclose,
         mistakes={
-            "summed": written(lambda a, b: (a - b).square().sum(), "a sum grows with the image. Take the mean."),
-            "signed": written(lambda a, b: (a - b).mean(), "differences of both signs cancel. Square them first."),
-            "another": otherwise(lambda a, b: 2 * losses.mse(a, b), "subtract, square, take the mean."),
+            "summed": Hint("a sum grows with the image. Take the mean.").written(lambda a, b: (a - b).square().sum()),
+            "signed": Hint("differences of both signs cancel. Square them first.").written(lambda a, b: (a - b).mean()),
+            "another": Hint("subtract, square, take the mean.").otherwise(lambda a, b: 2 * losses.mse(a, b)),
         },
     )
 
-`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is `Mistake(make,
-hint)`; where it shows in a property, not in the value, `Mistake(make, hint, made)`. `Words` is for answers by words.
+`written` and `otherwise` are for functions. Where the answer is a tensor or a number, a mistake is
+`Hint(...).to(make)`; where it shows in a property, not in the value, `Hint(...).to(make, made)`. `Words` is for answers
+by words.
+A function of two to five lines that the notebook needs later is written in `hands/`, as `by_hand` says.
 """
 
 # ruff: noqa: F403 (the modules' __all__ say what the tutorials use)
@@ -28,6 +30,13 @@ hint)`; where it shows in a property, not in the value, `Mistake(make, hint, mad
 from regkit.course.check.exercise import Exercise as Exercise
 from regkit.course.check.exercise import Mistake as Mistake
 from regkit.course.check.exercise import Verdict as Verdict
+from regkit.course.check.hands.t00 import *
+from regkit.course.check.hands.t01 import *
+from regkit.course.check.hands.t02 import *
+from regkit.course.check.hands.t03 import *
+from regkit.course.check.hands.t04 import *
+from regkit.course.check.hands.t05 import *
+from regkit.course.check.hands.t06 import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *

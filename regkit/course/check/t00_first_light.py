@@ -1,7 +1,5 @@
 """The exercise of tutorial 00: three landmarks, placed by hand."""
 
-from __future__ import annotations
-
 import functools
 from itertools import permutations
 from typing import Any
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint
 from regkit.fields import warp_points
 from regkit.types import Pair
 
@@ -54,43 +52,33 @@ landmarks = Exercise(
     reference=_true_landmarks,
     alike=_near,
     mistakes={
-        "not a number": Mistake(
-            lambda: torch.full((3, 2), torch.nan),
-            "each row and column must be a finite number.",
-            lambda places: not places.isfinite().all(),
+        "not a number": Hint("each row and column must be a finite number.").to(
+            lambda: torch.full((3, 2), torch.nan), lambda places: not places.isfinite().all()
         ),
-        "the fixed places": Mistake(
-            lambda: LANDMARKS.clone(),
-            "these are the places in the fixed image. Find the same corners in the moving image: they lie elsewhere.",
-            lambda places: bool((places - LANDMARKS).norm(dim=1).max() < 0.5),
+        "the fixed places": Hint(
+            "these are the places in the fixed image. Find the same corners in the moving image: they lie elsewhere."
+        ).to(lambda: LANDMARKS.clone(), lambda places: bool((places - LANDMARKS).norm(dim=1).max() < 0.5)),
+        "columns first": Hint("rows and columns are swapped: axis 0 (down) comes first, axis 1 (right) second.").to(
+            lambda: _true_landmarks().flip(1)
         ),
-        "columns first": Mistake(
-            lambda: _true_landmarks().flip(1),
-            "rows and columns are swapped: axis 0 (down) comes first, axis 1 (right) second.",
-        ),
-        "displacements": Mistake(
-            lambda: _true_landmarks() - LANDMARKS,
-            "these are displacements, from fixed to moving. Add them to the fixed places: positions are wanted.",
-        ),
-        "pushed instead of pulled": Mistake(
-            lambda: 2 * LANDMARKS - _true_landmarks(),
-            "right lengths, opposite direction: p + u(p) leads from fixed to moving, p - u(p) does not.",
-        ),
-        "one corner not moved": Mistake(
+        "displacements": Hint(
+            "these are displacements, from fixed to moving. Add them to the fixed places: positions are wanted."
+        ).to(lambda: _true_landmarks() - LANDMARKS),
+        "pushed instead of pulled": Hint(
+            "right lengths, opposite direction: p + u(p) leads from fixed to moving, p - u(p) does not."
+        ).to(lambda: 2 * LANDMARKS - _true_landmarks()),
+        "one corner not moved": Hint(
+            "one corner is still where it lies in the fixed image. All three moved: look for it in the moving image."
+        ).to(
             lambda: torch.cat([_true_landmarks()[:2], LANDMARKS[2:]]),
-            "one corner is still where it lies in the fixed image. All three moved: look for it in the moving image.",
             lambda places: bool(((places - LANDMARKS).norm(dim=1) < 0.5).any()),
         ),
-        "another order": Mistake(
-            lambda: _true_landmarks().roll(1, 0),
-            "the right corners in another order: first the corner with number 1 in the fixed image, then 2, then 3.",
-            _in_another_order,
-        ),
-        "far off": Mistake(
-            lambda: _true_landmarks() + 4,
-            "a corner is more than 2.5 voxels off. Read the ticks of both axes at each corner of the moving triangle.",
-            "otherwise",
-        ),
+        "another order": Hint(
+            "the right corners in another order: first the corner with number 1 in the fixed image, then 2, then 3."
+        ).to(lambda: _true_landmarks().roll(1, 0), _in_another_order),
+        "far off": Hint(
+            "a corner is more than 2.5 voxels off. Read the ticks of both axes at each corner of the moving triangle."
+        ).to(lambda: _true_landmarks() + 4, "otherwise"),
         "two corners only": lambda: _true_landmarks()[:2],
     },
 )

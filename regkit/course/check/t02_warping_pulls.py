@@ -1,7 +1,5 @@
 """The exercises of tutorial 02: 72 turns of 5 degrees, and a landmark carried the right way."""
 
-from __future__ import annotations
-
 import functools
 from importlib import resources
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.exercise import Exercise, Mistake, filled_in
+from regkit.course.check.exercise import Exercise, Hint, filled_in
 from regkit.fields import compose, identity, invert, rigid_displacement, warp, warp_points
 from regkit.types import Displacement, Image, Pair, spatial
 
@@ -82,56 +80,44 @@ turned = Exercise(
     reference=lambda: (_resampled(TURNS), _composed()),
     alike=lambda two, others: _same(two[0], others[0]) and _same(two[1], others[1]),
     mistakes={
-        "not a number": Mistake(
+        "not a number": Hint("both images must be finite.").to(
             lambda: (_resampled(TURNS), _composed() * torch.nan),
-            "both images must be finite.",
             lambda two: not all(image.isfinite().all() for image in two),
         ),
-        "swapped": Mistake(
-            lambda: (_composed(), _resampled(TURNS)),
-            "right images, wrong order: first the one that was warped 72 times, then the composed one.",
+        "swapped": Hint("right images, wrong order: first the one that was warped 72 times, then the composed one.").to(
+            lambda: (_composed(), _resampled(TURNS))
         ),
-        "the slice itself": Mistake(
-            lambda: (_resampled(TURNS), brain_slice().clone()),
-            "the second is the slice itself. It should look the same, but by composing 72 turns and warping once.",
-            lambda two: bool(torch.equal(two[1], brain_slice())),
-        ),
-        "resampled twice": Mistake(
-            lambda: (_resampled(TURNS), _resampled(TURNS)),
-            "the second image is as blurred as the first. Compose the displacements, and warp the image only once.",
-            lambda two: _same(two[1], _resampled(TURNS)),
-        ),
-        "composed twice": Mistake(
-            lambda: (_composed(), _composed()),
-            "the first image is not blurred. Warp the image itself 72 times, always starting from the last result.",
-            lambda two: _same(two[0], _composed()),
-        ),
-        "added": Mistake(
+        "the slice itself": Hint(
+            "the second is the slice itself. It should look the same, but by composing 72 turns and warping once."
+        ).to(lambda: (_resampled(TURNS), brain_slice().clone()), lambda two: bool(torch.equal(two[1], brain_slice()))),
+        "resampled twice": Hint(
+            "the second image is as blurred as the first. Compose the displacements, and warp the image only once."
+        ).to(lambda: (_resampled(TURNS), _resampled(TURNS)), lambda two: _same(two[1], _resampled(TURNS))),
+        "composed twice": Hint(
+            "the first image is not blurred. Warp the image itself 72 times, always starting from the last result."
+        ).to(lambda: (_composed(), _composed()), lambda two: _same(two[0], _composed())),
+        "added": Hint(
+            "displacements do not add: the second arrow starts where the first one ended. Use regkit.compose."
+        ).to(
             lambda: (_resampled(TURNS), warp(brain_slice(), TURNS * turn(5))),
-            "displacements do not add: the second arrow starts where the first one ended. Use regkit.compose.",
             lambda two: _same(two[1], warp(brain_slice(), TURNS * turn(5))),
         ),
-        "one turn": Mistake(
-            lambda: (_resampled(1), _composed()),
-            "the first was turned by 5 degrees only: keep the result of each turn, and start the next from it.",
-            lambda two: _same(two[0], _resampled(1)),
+        "one turn": Hint(
+            "the first was turned by 5 degrees only: keep the result of each turn, and start the next from it."
+        ).to(lambda: (_resampled(1), _composed()), lambda two: _same(two[0], _resampled(1))),
+        "73 warps": Hint("the first was turned once too often, 73 times: start from the slice as it is.").to(
+            lambda: (_resampled(TURNS + 1), _composed()), lambda two: _same(two[0], _resampled(TURNS + 1))
         ),
-        "73 warps": Mistake(
-            lambda: (_resampled(TURNS + 1), _composed()),
-            "the first was turned once too often, 73 times: start from the slice as it is.",
-            lambda two: _same(two[0], _resampled(TURNS + 1)),
-        ),
-        "73 compositions": Mistake(
-            lambda: (_resampled(TURNS), warp(brain_slice(), turn(5 * (TURNS + 1)))),
+        "73 compositions": Hint(
             "the second stands 5 degrees off: turned once only (keep the result of each composition), or by one turn "
-            "too many (start from zeros, not from one turn).",
+            "too many (start from zeros, not from one turn)."
+        ).to(
+            lambda: (_resampled(TURNS), warp(brain_slice(), turn(5 * (TURNS + 1)))),
             lambda two: _same(two[1], _resampled(1)),
         ),
-        "half a circle": Mistake(
-            lambda: (_resampled(36), _composed()),
-            "not 72 turns of 5 degrees with linear interpolation. After a full circle the slice must be upright again.",
-            "otherwise",
-        ),
+        "half a circle": Hint(
+            "not 72 turns of 5 degrees with linear interpolation. After a full circle the slice must be upright again."
+        ).to(lambda: (_resampled(36), _composed()), "otherwise"),
         "one image": lambda: (_composed(),),
     },
 )
@@ -174,30 +160,23 @@ landmark_in_fixed = Exercise(
     reference=_in_fixed,
     alike=lambda place, other: bool((place - other).norm() < 0.3),
     mistakes={
-        "not a number": Mistake(
-            lambda: torch.full((2,), torch.nan),
-            "row and column must be finite numbers.",
-            lambda place: not bool(place.isfinite().all()),
+        "not a number": Hint("row and column must be finite numbers.").to(
+            lambda: torch.full((2,), torch.nan), lambda place: not bool(place.isfinite().all())
         ),
-        "unmoved": Mistake(lambda: MARKED_POINT.clone(), "this is still the place in the moving image."),
-        "forwards": Mistake(
-            lambda: _carry(_forwards()),
-            "q + u(q) goes the wrong way: u lives on the fixed grid and leads *into* the moving image.",
-        ),
-        "minus u": Mistake(
-            lambda: _carry(_forwards(), -1.0),
+        "unmoved": Hint("this is still the place in the moving image.").to(lambda: MARKED_POINT.clone()),
+        "forwards": Hint(
+            "q + u(q) goes the wrong way: u lives on the fixed grid and leads *into* the moving image."
+        ).to(lambda: _carry(_forwards())),
+        "minus u": Hint(
             "q - u(q): right direction, but u was read at q, a place of the moving image. It is wanted at p, where "
-            "p + u(p) = q: use regkit.invert, or repeat p = q - u(p).",
+            "p + u(p) = q: use regkit.invert, or repeat p = q - u(p)."
+        ).to(lambda: _carry(_forwards(), -1.0)),
+        "a displacement": Hint("this is the inverse displacement. Add it to the landmark: a position is wanted.").to(
+            lambda: _in_fixed() - MARKED_POINT
         ),
-        "a displacement": Mistake(
-            lambda: _in_fixed() - MARKED_POINT,
-            "this is the inverse displacement. Add it to the landmark: a position is wanted.",
-        ),
-        "columns first": Mistake(lambda: _in_fixed().flip(0), "row and column are swapped: axis 0 comes first."),
-        "elsewhere": Mistake(
-            lambda: _in_fixed() + 5,
-            "put your place p into p + u(p): it should give the landmark in the moving image.",
-            "otherwise",
+        "columns first": Hint("row and column are swapped: axis 0 comes first.").to(lambda: _in_fixed().flip(0)),
+        "elsewhere": Hint("put your place p into p + u(p): it should give the landmark in the moving image.").to(
+            lambda: _in_fixed() + 5, "otherwise"
         ),
         "three numbers": lambda: (1, 2, 3),
     },

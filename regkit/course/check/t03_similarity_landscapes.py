@@ -1,7 +1,5 @@
 """The exercises of tutorial 03: a change of intensities under which MSE lies, and a slope computed in two ways."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import function_of
-from regkit.course.check.exercise import Exercise, Mistake, filled_in
+from regkit.course.check.exercise import Exercise, Hint, filled_in, function_of
 from regkit.course.check.t02_warping_pulls import brain_slice
 from regkit.course.lessons.t03_similarity_landscapes import sweep
 from regkit.fields import identity, rigid_displacement, warp
@@ -80,43 +77,31 @@ def _change(answer: Any) -> _Change:
 mse_lies = Exercise(
     task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, "
     "and NCC at 0.",
-    praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
+    praise="another gain or offset of a scanner is enough: then the MSE is lower without the disc in view.",
     prepare=_change,
     reference=lambda: lambda image: 3 * image,
     right=lambda change: abs(change.ncc) <= 1 < abs(change.mse),
     mistakes={
-        "not a number": Mistake(
-            lambda: lambda image: image * torch.nan,
-            "the changed image must be finite everywhere.",
-            lambda change: not bool(change.image.isfinite().all()),
+        "not a number": Hint("the changed image must be finite everywhere.").to(
+            lambda: lambda image: image * torch.nan, lambda change: not bool(change.image.isfinite().all())
         ),
-        "moved": Mistake(
-            lambda: lambda image: image.roll(10, -1),
+        "moved": Hint(
             "a new value depends here on where the voxel is, on its neighbours or on chance. It may depend only on the "
-            "voxel's old value: nothing moves.",
-            lambda change: not change.pointwise,
+            "voxel's old value: nothing moves."
+        ).to(lambda: lambda image: image.roll(10, -1), lambda change: not change.pointwise),
+        "one value": Hint(
+            "nothing is left to align: all voxels have one value. Keep the picture, change its brightness or contrast."
+        ).to(lambda: lambda image: 0 * image + 0.5, lambda change: bool(change.image.std() < 1e-6)),
+        "unchanged": Hint("the image is as it was, so MSE is 0 at the right place, and lowest there.").to(
+            lambda: lambda image: image, lambda change: bool(torch.equal(change.image, disc()))
         ),
-        "one value": Mistake(
-            lambda: lambda image: 0 * image + 0.5,
-            "nothing is left to align: all voxels have one value. Keep the picture, change its brightness or contrast.",
-            lambda change: bool(change.image.std() < 1e-6),
-        ),
-        "unchanged": Mistake(
-            lambda: lambda image: image,
-            "the image is as it was, so MSE is 0 at the right place and tells the truth.",
-            lambda change: bool(torch.equal(change.image, disc())),
-        ),
-        "inverted": Mistake(
-            lambda: lambda image: 1 - image,
-            "NCC is fooled as well. It sees an inverted picture as the opposite: keep bright brighter than dark.",
-            lambda change: abs(change.ncc) > 1,
-        ),
-        "too weak": Mistake(
-            lambda: lambda image: 0.5 * image,
+        "inverted": Hint(
+            "this misleads NCC as well: an inverted picture gives the highest NCC. Keep bright brighter than dark."
+        ).to(lambda: lambda image: 1 - image, lambda change: abs(change.ncc) > 1),
+        "too weak": Hint(
             "MSE still finds the right shift. To have no disc at all must be cheaper: a gain well above 2, or a "
-            "large positive offset.",
-            "otherwise",
-        ),
+            "large positive offset."
+        ).to(lambda: lambda image: 0.5 * image, "otherwise"),
         "another shape": lambda: lambda image: image[..., 1:],
         "an image": lambda: disc(),
     },
@@ -168,49 +153,33 @@ slopes = Exercise(
     alike=lambda two, others: _near(two[0], others[0]) and _near(two[1], others[1]),
     right=lambda two: _near(two[0], _slope()) and _near(two[1], _slope()),
     mistakes={
-        "not a number": Mistake(
-            lambda: (float("inf"), _slope()),
-            "both numbers must be finite.",
-            lambda two: not all(abs(number) < float("inf") for number in two),
+        "not a number": Hint("both numbers must be finite.").to(
+            lambda: (float("inf"), _slope()), lambda two: not all(abs(number) < float("inf") for number in two)
         ),
-        "a cut chain": Mistake(
-            lambda: (0.0, _slope()),
-            "the automatic slope is 0: the chain is cut. No .item(), .detach() or torch.tensor(shift) on the way.",
-            lambda two: two[0] == 0,
+        "a cut chain": Hint(
+            "the automatic slope is 0: the chain is cut. No .item(), .detach() or torch.tensor(shift) on the way."
+        ).to(lambda: (0.0, _slope()), lambda two: two[0] == 0),
+        "too small a step": Hint(
+            "the finite difference is 0: the step is so small that float32 does not see it. Try 0.1."
+        ).to(lambda: (_slope(), 0.0), lambda two: _near(two[0], _slope()) and two[1] == 0),
+        "the other sign": Hint(
+            "right size, wrong sign: the slope over `right` is wanted, and the content moves the other way."
+        ).to(lambda: (-_slope(), -_slope()), lambda two: _near(two[0], -_slope())),
+        "MSE": Hint("this is the slope of MSE. Use losses.ncc.").to(
+            lambda: (_slope(mse), _slope(mse)), lambda two: _near(two[0], _slope(mse))
         ),
-        "too small a step": Mistake(
-            lambda: (_slope(), 0.0),
-            "the finite difference is 0: the step is so small that float32 does not see it. Try 0.1.",
-            lambda two: _near(two[0], _slope()) and two[1] == 0,
+        "not halved": Hint("the difference is twice too large: from t - h to t + h it is 2 h, not h.").to(
+            lambda: (_slope(), 2 * _slope())
         ),
-        "the other sign": Mistake(
-            lambda: (-_slope(), -_slope()),
-            "right size, wrong sign: the slope over `right` is wanted, and the content moves the other way.",
-            lambda two: _near(two[0], -_slope()),
-        ),
-        "MSE": Mistake(
-            lambda: (_slope(mse), _slope(mse)),
-            "this is the slope of MSE. Use losses.ncc.",
-            lambda two: _near(two[0], _slope(mse)),
-        ),
-        "not halved": Mistake(
-            lambda: (_slope(), 2 * _slope()),
-            "the difference is twice too large: from t - h to t + h it is 2 h, not h.",
-        ),
-        "over a kink": Mistake(
-            lambda: (_slope(), _difference(0.5)),
-            "the step is so wide that it passes a voxel's centre, where linear interpolation has a kink. Try 0.1.",
-        ),
-        "another difference": Mistake(
-            lambda: (_slope(), 10 * _slope()),
-            "the automatic slope is right. The finite one: (f(3.3 + h) - f(3.3 - h)) / (2 h), with h about 0.1.",
-            lambda two: _near(two[0], _slope()) and not _near(two[1], _slope()),
-        ),
-        "another place": Mistake(
-            lambda: (_slope(ncc, 8.6), _slope(ncc, 8.6)),
-            "not the slope of NCC at 3.3: right = torch.tensor(3.3, requires_grad=True), the loss, backward(), .grad.",
-            "otherwise",
-        ),
+        "over a kink": Hint(
+            "the step is so wide that it passes a voxel's centre, where linear interpolation has a kink. Try 0.1."
+        ).to(lambda: (_slope(), _difference(0.5))),
+        "another difference": Hint(
+            "the automatic slope is right. The finite one: (f(3.3 + h) - f(3.3 - h)) / (2 h), with h about 0.1."
+        ).to(lambda: (_slope(), 10 * _slope()), lambda two: _near(two[0], _slope()) and not _near(two[1], _slope())),
+        "another place": Hint(
+            "not the slope of NCC at 3.3: right = torch.tensor(3.3, requires_grad=True), the loss, backward(), .grad."
+        ).to(lambda: (_slope(ncc, 8.6), _slope(ncc, 8.6)), "otherwise"),
         "one number": lambda: (_slope(),),
     },
 )

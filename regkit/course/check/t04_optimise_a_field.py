@@ -1,8 +1,7 @@
 """The exercise of tutorial 04: a registration whose picture is right and whose map folds."""
 
-from __future__ import annotations
-
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from scipy.ndimage import binary_dilation, label
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint
 from regkit.fields import difference, identity, jacobian_determinant
 from regkit.types import Displacement, Pair
 
@@ -46,25 +45,11 @@ def _folds() -> Tensor:
     return _determinant() <= 0
 
 
-def _slopes() -> list[Tensor]:
-    """∂u0/∂x0, ∂u0/∂x1, ∂u1/∂x0, ∂u1/∂x1."""
+def _not_positive(form: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Where a form of ∂u0/∂x0, ∂u0/∂x1, ∂u1/∂x0, ∂u1/∂x1 is not positive."""
     displacement = beautiful_picture()[1]
-    return [difference(displacement, axis)[0, component] for component in range(2) for axis in range(2)]
-
-
-def _without_identity() -> Tensor:
-    a, b, c, d = _slopes()
-    return a * d - b * c <= 0
-
-
-def _diagonal_only() -> Tensor:
-    a, _, _, d = _slopes()
-    return (1 + a) * (1 + d) <= 0
-
-
-def _axes_swapped() -> Tensor:
-    a, b, c, d = _slopes()
-    return (1 + b) * (1 + c) - a * d <= 0
+    a, b, c, d = (difference(displacement, axis)[0, component] for component in range(2) for axis in range(2))
+    return form(a, b, c, d) <= 0
 
 
 def _mask(answer: Any) -> Tensor:
@@ -94,51 +79,36 @@ hidden_folds = Exercise(
     reference=_folds,
     alike=torch.equal,
     mistakes={
-        "nothing": Mistake(
-            lambda: torch.zeros(64, 64, dtype=torch.bool),
-            "nothing is marked, but the map does fold: look for |J| <= 0.",
-            lambda mask: not mask.any(),
+        "nothing": Hint("nothing is marked, but the map does fold: look for |J| <= 0.").to(
+            lambda: torch.zeros(64, 64, dtype=torch.bool), lambda mask: not mask.any()
         ),
-        "the identity forgotten": Mistake(
-            _without_identity,
-            "this is the determinant of ∂u. The map is x + u(x): add 1 to ∂u0/∂x0 and to ∂u1/∂x1 first.",
+        "the identity forgotten": Hint(
+            "this is the determinant of ∂u. The map is x + u(x): add 1 to ∂u0/∂x0 and to ∂u1/∂x1 first."
+        ).to(lambda: _not_positive(lambda a, b, c, d: a * d - b * c)),
+        "axes swapped": Hint(
+            "the 1 stands at the wrong places: component i is moved along axis i, so 1 belongs to ∂u_i/∂x_i."
+        ).to(lambda: _not_positive(lambda a, b, c, d: (1 + b) * (1 + c) - a * d)),
+        "shrinking taken for folding": Hint(
+            "this is |J| < 1, where the map only shrinks. It folds where |J| <= 0: space is turned inside out."
+        ).to(lambda: _determinant() < 1),
+        "transposed": Hint("transposed: rows (axis 0) come first, columns (axis 1) second.").to(
+            lambda: _folds().T, lambda mask: _hits_folds_only(mask.T) and not _hits_folds_only(mask)
         ),
-        "axes swapped": Mistake(
-            _axes_swapped,
-            "the 1 stands at the wrong places: component i is moved along axis i, so 1 belongs to ∂u_i/∂x_i.",
+        "the diagonal only": Hint("the product of the diagonal is not the determinant: subtract ∂u0/∂x1 · ∂u1/∂x0.").to(
+            lambda: _not_positive(lambda a, b, c, d: (1 + a) * (1 + d))
         ),
-        "shrinking taken for folding": Mistake(
-            lambda: _determinant() < 1,
-            "this is |J| < 1, where the map only shrinks. It folds where |J| <= 0: space is turned inside out.",
+        "everything": Hint(
+            "voxels are marked where the map does not fold. Compare det(I + ∂u) with 0, and with nothing else."
+        ).to(lambda: torch.ones(64, 64, dtype=torch.bool), lambda mask: not _hits_folds_only(mask)),
+        "a threshold above zero": Hint(
+            "the right places, but too many voxels: where |J| is small and positive the map shrinks. It does not fold."
+        ).to(lambda: _determinant() < 0.2, lambda mask: bool(mask.sum() > _MOST * _folds().sum())),
+        "one fold only": Hint("a fold is missing: there are three of them, far from each other.").to(
+            lambda: _folds() & (identity((64, 64))[0, 0] > 40), lambda mask: not _hits_every_fold(mask)
         ),
-        "transposed": Mistake(
-            lambda: _folds().T,
-            "transposed: rows (axis 0) come first, columns (axis 1) second.",
-            lambda mask: _hits_folds_only(mask.T) and not _hits_folds_only(mask),
-        ),
-        "the diagonal only": Mistake(
-            _diagonal_only, "the product of the diagonal is not the determinant: subtract ∂u0/∂x1 · ∂u1/∂x0."
-        ),
-        "everything": Mistake(
-            lambda: torch.ones(64, 64, dtype=torch.bool),
-            "voxels are marked where the map does not fold. Compare det(I + ∂u) with 0, and with nothing else.",
-            lambda mask: not _hits_folds_only(mask),
-        ),
-        "a threshold above zero": Mistake(
-            lambda: _determinant() < 0.2,
-            "the right places, but too many voxels: where |J| is small and positive the map shrinks. It does not fold.",
-            lambda mask: bool(mask.sum() > _MOST * _folds().sum()),
-        ),
-        "one fold only": Mistake(
-            lambda: _folds() & (identity((64, 64))[0, 0] > 40),
-            "a fold is missing: there are three of them, far from each other.",
-            lambda mask: not _hits_every_fold(mask),
-        ),
-        "a threshold below zero": Mistake(
-            lambda: _determinant() < -0.1,
-            "the right places, but too few voxels: the map folds wherever |J| <= 0, however far |J| is below 0.",
-            lambda mask: bool((mask & _folds()).sum() < _LEAST * _folds().sum()),
-        ),
+        "a threshold below zero": Hint(
+            "the right places, but too few voxels: the map folds wherever |J| <= 0, however far |J| is below 0."
+        ).to(lambda: _determinant() < -0.1, lambda mask: bool((mask & _folds()).sum() < _LEAST * _folds().sum())),
         "numbers": _determinant,
         "cut": lambda: _folds()[1:],
     },

@@ -1,20 +1,17 @@
 """The exercise of tutorial 05: how often to square so that a swirl does not fold, and so that it can be undone."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
 import torch
 
-from regkit.course.check.exercise import Exercise, Mistake, filled_in
+from regkit.course.check.exercise import Exercise, Hint, filled_in
 from regkit.fields import compose, exponential, identity, jacobian_determinant
 from regkit.types import Displacement
 
 __all__ = ["squarings", "swirl", "wild_swirl"]
 
 _TURN, _SIZE, _MOST = 6.0, 64, 10  # radians at the swirl's centre, voxels, squarings tried
-
 Squarings = tuple[int, int]
 
 
@@ -62,41 +59,29 @@ squarings = Exercise(
     prepare=_two_numbers,
     reference=_enough,
     mistakes={
-        "negative": Mistake(
-            lambda: (-1, 3),
-            "a negative number of squarings: 0 takes the velocity for a displacement, and is the least.",
-            lambda answer: min(answer) < 0,
+        "negative": Hint(
+            "a negative number of squarings: 0 takes the velocity for a displacement, and is the least."
+        ).to(lambda: (-1, 3), lambda answer: min(answer) < 0),
+        "small steps": Hint("these are the small steps, 2^K. Squarings are counted: K.").to(
+            lambda: tuple(2**count for count in _enough())
         ),
-        "small steps": Mistake(
-            lambda: tuple(2**count for count in _enough()),
-            "these are the small steps, 2^K. Squarings are counted: K.",
+        "swapped": Hint("right numbers, wrong order: first for the folds, then for the round trip.").to(
+            lambda: _enough()[::-1]
         ),
-        "swapped": Mistake(
-            lambda: _enough()[::-1], "right numbers, wrong order: first for the folds, then for the round trip."
+        "folds only": Hint(
+            "right for the folds. But a map without folds need not be accurate: measure the round trip as well."
+        ).to(lambda: (_enough()[0], _enough()[0])),
+        "still folds": Hint("with so few squarings the map still folds: look at the smallest |J|.").to(
+            lambda: (_enough()[0] - 1, _enough()[1]), lambda answer: answer[0] < _enough()[0]
         ),
-        "folds only": Mistake(
-            lambda: (_enough()[0], _enough()[0]),
-            "right for the folds. But a map without folds need not be accurate: measure the round trip as well.",
+        "too many for the folds": Hint("fewer squarings are already free of folds: find the fewest.").to(
+            lambda: (_enough()[0] + 1, _enough()[1]), lambda answer: answer[0] > _enough()[0]
         ),
-        "still folds": Mistake(
-            lambda: (_enough()[0] - 1, _enough()[1]),
-            "with so few squarings the map still folds: look at the smallest |J|.",
-            lambda answer: answer[0] < _enough()[0],
-        ),
-        "too many for the folds": Mistake(
-            lambda: (_enough()[0] + 1, _enough()[1]),
-            "fewer squarings are already free of folds: find the fewest.",
-            lambda answer: answer[0] > _enough()[0],
-        ),
-        "too few for the round trip": Mistake(
-            lambda: (_enough()[0], _enough()[1] - 1),
-            "somewhere the round trip is still a voxel or more off: look at the largest error, not at the mean.",
-            lambda answer: answer[1] < _enough()[1],
-        ),
-        "too many for the round trip": Mistake(
-            lambda: (_enough()[0], _enough()[1] + 1),
-            "fewer squarings bring every voxel back within 1 voxel.",
-            "otherwise",
+        "too few for the round trip": Hint(
+            "somewhere the round trip is still a voxel or more off: look at the largest error, not at the mean."
+        ).to(lambda: (_enough()[0], _enough()[1] - 1), lambda answer: answer[1] < _enough()[1]),
+        "too many for the round trip": Hint("fewer squarings bring every voxel back within 1 voxel.").to(
+            lambda: (_enough()[0], _enough()[1] + 1), "otherwise"
         ),
         "one number": lambda: [_enough()[0]],
         "a plain number": lambda: _enough()[0],

@@ -1,7 +1,5 @@
 """The exercises of tutorial 06: which shift of the data breaks a network, and how a broken answer is mended."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +8,7 @@ import numpy as np
 import torch
 
 from regkit import data
-from regkit.course.check.answers import one_of, tidy
-from regkit.course.check.exercise import Exercise, Mistake, Unanswered, is_blank
+from regkit.course.check.exercise import Exercise, Hint, Unanswered, is_blank, one_of, tidy
 from regkit.metrics import evaluate
 from regkit.optimise import optimise_field
 from regkit.types import Displacement, Pair, Registration
@@ -27,17 +24,15 @@ breaking_shift = Exercise(
     prepare=one_of(SHIFTS),
     reference=lambda: "inverted",
     mistakes={
-        "turned": Mistake(
-            lambda: "quarter turn",
-            "the shapes of the training are turned by every angle, so turned shapes are nothing new to it.",
+        "turned": Hint(
+            "the shapes of the training are turned by every angle, so turned shapes are nothing new to it."
+        ).to(lambda: "quarter turn"),
+        "noisy": Hint("an ugly picture, but a convolution sums over many voxels, and much of the noise cancels.").to(
+            lambda: "noise"
         ),
-        "noisy": Mistake(
-            lambda: "noise", "an ugly picture, but a convolution sums over many voxels, and much of the noise cancels."
-        ),
-        "blurred": Mistake(
-            lambda: "blur",
-            "large shapes stay where they are under a little blur: bright remains bright, and dark remains dark.",
-        ),
+        "blurred": Hint(
+            "large shapes stay where they are under a little blur: bright remains bright, and dark remains dark."
+        ).to(lambda: "blur"),
         "another word": lambda: "size",
     },
 )
@@ -130,44 +125,35 @@ mended = Exercise(
     prepare=_three_parts,
     reference=lambda: (_from_nothing(), _from_a_wrong_start(), "nothing"),
     mistakes={
-        "not finite": Mistake(
-            lambda: _scaled(float("nan")),
-            "a displacement is not finite: lower the learning rate.",
-            lambda found: not all(each.isfinite().all() for each in found.displacements),
+        "not finite": Hint("a displacement is not finite: lower the learning rate.").to(
+            lambda: _scaled(float("nan")), lambda found: not all(each.isfinite().all() for each in found.displacements)
         ),
-        "nothing moves": Mistake(
-            lambda: _scaled(0.0),
-            "nothing moves: no voxel goes further than half a voxel. Was it optimised, and for enough steps?",
-            lambda found: any(bool(each.abs().max() < 0.5) for each in found.displacements),
-        ),
-        "backwards": Mistake(
-            lambda: _scaled(-1.0),
-            "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse.",
-            lambda found: min(found.scores("dice")) < min(found.scores("dice_before")),
-        ),
-        "one start for both": Mistake(
-            lambda: (_from_nothing(), _from_nothing(), "nothing"),
-            "both registrations are the same: the second one starts at start=before_mending.velocity.",
-            lambda found: torch.equal(*found.displacements),
-        ),
-        "no smoothness": Mistake(
+        "nothing moves": Hint(
+            "nothing moves: no voxel goes further than half a voxel. Was it optimised, and for enough steps?"
+        ).to(lambda: _scaled(0.0), lambda found: any(bool(each.abs().max() < 0.5) for each in found.displacements)),
+        "backwards": Hint(
+            "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse."
+        ).to(lambda: _scaled(-1.0), lambda found: min(found.scores("dice")) < min(found.scores("dice_before"))),
+        "one start for both": Hint(
+            "both registrations are the same: the second one starts at start=before_mending.velocity."
+        ).to(lambda: (_from_nothing(), _from_nothing(), "nothing"), lambda found: torch.equal(*found.displacements)),
+        "no smoothness": Hint("both maps fold. Optimise a velocity, and keep the network's weight, 0.002.").to(
             lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),
-            "both maps fold. Optimise a velocity, and keep the network's weight, 0.002.",
             lambda found: min(found.scores("folds_percent")) > 0.5,
         ),
-        "half way": Mistake(
-            lambda: _scaled(0.5),
-            "Dice is below 0.95: take more steps, or larger ones.",
-            lambda found: min(found.scores("dice")) < 0.95,
+        "half way": Hint("Dice is below 0.95: take more steps, or larger ones.").to(
+            lambda: _scaled(0.5), lambda found: min(found.scores("dice")) < 0.95
         ),
-        "a large weight": Mistake(
+        "a large weight": Hint(
+            "neither map folds, so nothing tells them apart: a large weight hides the start. Take the network's 0.002."
+        ).to(
             lambda: (_stiff(), Registration(0.999 * _stiff().displacement), "nothing"),
-            "neither map folds, so nothing tells them apart: a large weight hides the start. Take the network's 0.002.",
             lambda found: max(found.scores("folds_percent")) == 0,
         ),
-        "the wrong start": Mistake(
+        "the wrong start": Hint(
+            "count the folds of both: Dice is the same, and the start that you named leaves more of them."
+        ).to(
             lambda: (_from_nothing(), _from_a_wrong_start(), "network"),
-            "count the folds of both: Dice is the same, and the start that you named leaves more of them.",
             lambda found: STARTS.index(found.better) != int(np.argmin(found.scores("folds_percent"))),
         ),
         "one registration": _from_nothing,

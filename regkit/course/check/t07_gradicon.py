@@ -1,7 +1,5 @@
 """The exercises of tutorial 07: which round trip ICON finds worse, and both penalties from two plain fields."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +9,7 @@ import torch
 from torch import Tensor
 
 from regkit import data
-from regkit.course.check.answers import function_of, one_of, otherwise, written
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, function_of, one_of
 from regkit.fields import compose, identity, jacobian_determinant
 from regkit.types import Displacement
 
@@ -21,7 +18,6 @@ __all__ = ["dearer_trip", "gradicon_by_hand", "icon_by_hand", "there_and_back"]
 _SIZE = 40  # voxels along both axes
 _CLOSE, _ALIKE = 0.08, 0.03  # how near a right value is, and one that a known mistake gives; relative
 TRIPS = ("shift", "ripple", "neither")
-
 Penalty = Callable[[Displacement, Displacement], Tensor]
 
 dearer_trip = Exercise(
@@ -30,20 +26,18 @@ dearer_trip = Exercise(
     prepare=one_of(TRIPS),
     reference=lambda: "shift",
     mistakes={
-        "what ought to be": Mistake(
-            lambda: "ripple",
-            "it is the ripple that folds, so it ought to. But nothing in it ends further than two voxels from home.",
-        ),
-        "undecided": Mistake(
-            lambda: "neither", "compare the distances: six voxels everywhere, against two voxels at most."
+        "what ought to be": Hint(
+            "it is the ripple that folds, so it ought to. But nothing in it ends further than two voxels from home."
+        ).to(lambda: "ripple"),
+        "undecided": Hint("compare the distances: six voxels everywhere, against two voxels at most.").to(
+            lambda: "neither"
         ),
         "another word": lambda: "both",
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- two plain fields
-
-
 @functools.cache
 def there_and_back() -> tuple[Displacement, Displacement]:
     """Two displacements (2, 2, 40, 40) in voxels, of φ_AB and of φ_BA, that undo each other only roughly."""
@@ -74,90 +68,73 @@ def _slopes(left: Displacement) -> Tensor:
 _icon, _gradicon = _both(compose, _distance), _both(compose, _slopes)
 
 _ICON_MISTAKES: Mapping[str, Mistake] = {
-    "added": written(
-        _both(torch.add, _distance),
-        "first + second is not the round trip: the second displacement must be read where the first leads. Compose.",
+    "added": Hint(
+        "first + second is not the round trip: the second displacement must be read where the first leads. Compose."
+    ).written(_both(torch.add, _distance)),
+    "in voxels": Hint(
+        f"the errors are in voxels. Divide them by {_SIZE - 1}, the image's extent, before you square them."
+    ).written(_both(compose, lambda left: left.square().mean())),
+    "extent once": Hint(
+        "divide the errors by the extent before you square them; it is squared along with them."
+    ).written(_both(compose, lambda left: left.square().mean() / (_SIZE - 1))),
+    "one order": Hint("half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added.").written(
+        lambda first, second: _distance(compose(first, second))
     ),
-    "in voxels": written(
-        _both(compose, lambda left: left.square().mean()),
-        f"the errors are in voxels. Divide them by {_SIZE - 1}, the image's extent, before you square them.",
+    "summed": Hint("a sum over voxels grows with the image. Take the mean over batch, components and voxels.").written(
+        _both(compose, lambda left: (left / (_SIZE - 1)).square().sum())
     ),
-    "extent once": written(
-        _both(compose, lambda left: left.square().mean() / (_SIZE - 1)),
-        "divide the errors by the extent before you square them; it is squared along with them.",
+    "lengths squared": Hint(
+        "twice the value: the mean runs over the two components as well. Here .mean() of the whole tensor is meant."
+    ).written(_both(compose, lambda left: (left / (_SIZE - 1)).square().sum(1).mean())),
+    "absolute": Hint("these are distances, not their squares.").written(
+        _both(compose, lambda left: (left / (_SIZE - 1)).abs().mean())
     ),
-    "one order": written(
-        lambda first, second: _distance(compose(first, second)),
-        "half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added.",
-    ),
-    "summed": written(
-        _both(compose, lambda left: (left / (_SIZE - 1)).square().sum()),
-        "a sum over voxels grows with the image. Take the mean over batch, components and voxels.",
-    ),
-    "lengths squared": written(
-        _both(compose, lambda left: (left / (_SIZE - 1)).square().sum(1).mean()),
-        "twice the value: the mean runs over the two components as well. Here .mean() of the whole tensor is meant.",
-    ),
-    "absolute": written(
-        _both(compose, lambda left: (left / (_SIZE - 1)).abs().mean()),
-        "these are distances, not their squares.",
-    ),
-    "places": written(
-        _both(compose, lambda left: _distance(left + identity((_SIZE,) * 2))),
-        "this compares places with 0. Subtract the identity: what is left of x is φ_AB(φ_BA(x)) - x.",
-    ),
+    "places": Hint(
+        "this compares places with 0. Subtract the identity: what is left of x is φ_AB(φ_BA(x)) - x."
+    ).written(_both(compose, lambda left: _distance(left + identity((_SIZE,) * 2)))),
 }
 
 _GRADICON_MISTAKES: Mapping[str, Mistake] = {
-    "ICON": written(_icon, "this is ICON. GradICON squares the differences of neighbouring errors, not the errors."),
-    "added": written(
-        _both(torch.add, _slopes),
-        "first + second is not the round trip: the second displacement must be read where the first leads. Compose.",
+    "ICON": Hint("this is ICON. GradICON squares the differences of neighbouring errors, not the errors.").written(
+        _icon
     ),
-    "smoothness": written(
-        lambda first, second: _slopes(first) + _slopes(second),
+    "added": Hint(
+        "first + second is not the round trip: the second displacement must be read where the first leads. Compose."
+    ).written(_both(torch.add, _slopes)),
+    "smoothness": Hint(
         "this makes each field smooth, as tutorial 04 did. GradICON leaves the fields free, and looks at their round "
-        "trip.",
+        "trip."
+    ).written(lambda first, second: _slopes(first) + _slopes(second)),
+    "determinant": Hint(
+        "this is (|J| - 1)²: shears and turns would be free. Equation 2 compares every entry of J with those of I."
+    ).written(_both(compose, lambda left: (jacobian_determinant(left) - 1).square().mean())),
+    "identity kept": Hint(
+        "this is |J|² of the round trip. Subtract I: take the differences of φ_AB(φ_BA(x)) - x."
+    ).written(_both(compose, lambda left: _slopes(left + identity((_SIZE,) * 2)))),
+    "one axis": Hint("there are two axes to take differences along; this is axis 0 alone.").written(
+        _both(compose, lambda left: _along(left, 0))
     ),
-    "determinant": written(
-        _both(compose, lambda left: (jacobian_determinant(left) - 1).square().mean()),
-        "this is (|J| - 1)²: shears and turns would be free. Equation 2 compares every entry of J with those of I.",
+    "the other axis": Hint("there are two axes to take differences along; this is axis 1 alone.").written(
+        _both(compose, lambda left: _along(left, 1))
     ),
-    "identity kept": written(
-        _both(compose, lambda left: _slopes(left + identity((_SIZE,) * 2))),
-        "this is |J|² of the round trip. Subtract I: take the differences of φ_AB(φ_BA(x)) - x.",
+    "one order": Hint("half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added; so are both axes.").written(
+        lambda first, second: _slopes(compose(first, second))
     ),
-    "one axis": written(
-        _both(compose, lambda left: _along(left, 0)),
-        "there are two axes to take differences along; this is axis 0 alone.",
-    ),
-    "the other axis": written(
-        _both(compose, lambda left: _along(left, 1)),
-        "there are two axes to take differences along; this is axis 1 alone.",
-    ),
-    "one order": written(
-        lambda first, second: _slopes(compose(first, second)),
-        "half of it: φ_AB∘φ_BA and φ_BA∘φ_AB are both measured, and added; so are both axes.",
-    ),
-    "components summed": written(
-        lambda first, second: 2 * _gradicon(first, second),
+    "components summed": Hint(
         "twice the value: this is the Frobenius norm as printed. The program, and regkit, take the mean over the "
-        "components.",
-    ),
-    "in fractions": written(
-        lambda first, second: _gradicon(first, second) / (_SIZE - 1) ** 2,
+        "components."
+    ).written(lambda first, second: 2 * _gradicon(first, second)),
+    "in fractions": Hint(
         "errors in fractions of the image, but steps of one voxel: a slope needs one unit for both. Leave both in "
-        "voxels.",
-    ),
-    "summed": written(
-        _both(compose, lambda left: _slopes(left) * left.numel()),
-        "a sum over voxels grows with the image. Take the mean over batch, components and voxels.",
+        "voxels."
+    ).written(lambda first, second: _gradicon(first, second) / (_SIZE - 1) ** 2),
+    "summed": Hint("a sum over voxels grows with the image. Take the mean over batch, components and voxels.").written(
+        _both(compose, lambda left: _slopes(left) * left.numel())
     ),
 }
 
+
 # ---------------------------------------------------------------------------------------------- their judge
-
-
 @dataclass(frozen=True)
 class _Tried:
     """What a penalty said of the exercise's fields, and whether a network could learn from it."""
@@ -199,15 +176,14 @@ def _exercise(task: str, praise: str, right: Penalty, mistakes: Mapping[str, Mis
         right=lambda tried: _alike(tried, _try(right), _CLOSE),
         mistakes={
             **mistakes,
-            "nothing": otherwise(lambda first, second: torch.zeros(()), hint),
-            "no gradient": Mistake(
-                lambda: lambda first, second: right(first, second).detach(),
-                "the value is right, but no gradient reaches both fields: no .item(), no .detach(), no numpy.",
-                lambda tried: not tried.trains,
-            ),
-            "one order twice": Mistake(
+            "nothing": Hint(hint).otherwise(lambda first, second: torch.zeros(())),
+            "no gradient": Hint(
+                "the value is right, but no gradient reaches both fields: no .item(), no .detach(), no numpy."
+            ).to(lambda: lambda first, second: right(first, second).detach(), lambda tried: not tried.trains),
+            "one order twice": Hint(
+                "exchange first and second, and your number changes: one order is counted twice, the other never."
+            ).to(
                 lambda: lambda first, second: 2 * one_way(first, second),
-                "exchange first and second, and your number changes: one order is counted twice, the other never.",
                 lambda tried: abs(tried.exchanged / tried.value - 1) > _ALIKE,
             ),
             "every voxel": lambda: lambda first, second: compose(first, second).square(),

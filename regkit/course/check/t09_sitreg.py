@@ -1,15 +1,12 @@
 """The exercises of tutorial 09: which law a broken half-way step breaks, and a step that breaks one law only."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
-from regkit.course.check.answers import Words, two_returned
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Words, two_returned
 from regkit.fields import compose, invert, jacobian_determinant
 from regkit.models.sitreg import control_bound, upsample_controls
 from regkit.types import Displacement
@@ -28,8 +25,6 @@ _SHAPE, _SPACING = (40, 48), 8  # of the steps that a learner's update is tried 
 _SMALL = 0.05  # voxels, on average: what interpolation and the inversions leave
 
 # ---------------------------------------------------------------------------------------------- which law fails
-
-
 _words = Words(_BROKEN, LAWS)
 
 failing_laws = Exercise(
@@ -38,30 +33,24 @@ failing_laws = Exercise(
     prepare=_words.prepare,
     reference=_words.reference,
     mistakes={
-        "a fold": Mistake(
-            lambda: {**_BROKEN, "one-sided": "no folds"},
-            "none of them folds: v is limited, and so are -v and the inverse of v; and doing less cannot fold more.",
-            lambda laws: "no folds" in laws.values(),
-        ),
-        "minus is not symmetric": _words.wrong(
-            ("minus", "symmetry"),
-            "minus: exchange a and b in both formulas. They change places, as before. But does -v undo v?",
-        ),
-        "one-sided has no inverse": _words.wrong(
-            ("one-sided", "inverse consistency"),
-            "one-sided: v and its inverse do undo each other. But who looks at v(b, a) any more?",
-        ),
-        "standing still has no inverse": _words.wrong(
-            ("B stays", "inverse consistency"),
-            "B stays: each step still has its true inverse, so the way back is right. Are both images treated alike?",
-        ),
+        "a fold": Hint(
+            "none of them folds: v is limited, and so are -v and the inverse of v; and doing less cannot fold more."
+        ).to(lambda: {**_BROKEN, "one-sided": "no folds"}, lambda laws: "no folds" in laws.values()),
+        "minus is not symmetric": Hint(
+            "minus: exchange a and b in both formulas. They change places, as before. But does -v undo v?"
+        ).to(*_words.said("minus", "symmetry")),
+        "one-sided has no inverse": Hint(
+            "one-sided: v and its inverse do undo each other. But who looks at v(b, a) any more?"
+        ).to(*_words.said("one-sided", "inverse consistency")),
+        "standing still has no inverse": Hint(
+            "B stays: each step still has its true inverse, so the way back is right. Are both images treated alike?"
+        ).to(*_words.said("B stays", "inverse consistency")),
         "another word": lambda: {**_BROKEN, "minus": "size"},
         "one word only": lambda: {"minus": "inverse consistency"},
     },
 )
 
 # ---------------------------------------------------------------------------------------------- one law less
-
 Update = Callable[[Displacement, Displacement], tuple[Displacement, Displacement]]
 
 
@@ -117,46 +106,36 @@ one_law_less = Exercise(
     prepare=_try,
     reference=lambda: lambda ab, ba: (compose(ab, ba), invert(compose(ab, ba))),
     mistakes={
-        "not finite": Mistake(
+        "not finite": Hint("the updates are not finite.").to(
             lambda: lambda ab, ba: (ab / 0, ba),
-            "the updates are not finite.",
             lambda tried: not all(update.isfinite().all() for update in (tried.ab, tried.ba)),
         ),
-        "nothing moves": Mistake(
+        "nothing moves": Hint("nothing moves: the identity keeps every law, this one as well.").to(
             lambda: lambda ab, ba: (0 * ab, 0 * ba),
-            "nothing moves: the identity keeps every law, this one as well.",
             lambda tried: max(float(update.abs().max()) for update in (tried.ab, tried.ba)) < 0.1,
         ),
-        "minus": Mistake(
-            lambda: lambda ab, ba: (ab, -ab),
-            "-u is no inverse of u (tutorial 05): regkit.invert(u) is.",
-            lambda tried: torch.allclose(tried.ba, -tried.ab, atol=1e-4),
+        "minus": Hint("-u is no inverse of u (tutorial 05): regkit.invert(u) is.").to(
+            lambda: lambda ab, ba: (ab, -ab), lambda tried: torch.allclose(tried.ba, -tried.ab, atol=1e-4)
         ),
-        "folds": Mistake(
+        "folds": Hint("it folds: take fewer steps, or smaller ones.").to(
             lambda: lambda ab, ba: (4 * ab, ba),
-            "it folds: take fewer steps, or smaller ones.",
             lambda tried: min(float(jacobian_determinant(each).min()) for each in (tried.ab, tried.ba)) <= 0,
         ),
-        "both as they are": Mistake(
-            lambda: lambda ab, ba: (ab, ba),
-            "symmetry holds, and U_ba does not undo U_ab: the other way round is wanted.",
-            lambda tried: tried.left() > _SMALL and tried.change() < _SMALL,
+        "both as they are": Hint("symmetry holds, and U_ba does not undo U_ab: the other way round is wanted.").to(
+            lambda: lambda ab, ba: (ab, ba), lambda tried: tried.left() > _SMALL and tried.change() < _SMALL
         ),
-        "no inverse, no symmetry": Mistake(
-            lambda: lambda ab, ba: (ab, 0.5 * ab),
-            "U_ba does not undo U_ab: return an update and regkit.invert of it.",
-            lambda tried: tried.left() > _SMALL,
+        "no inverse, no symmetry": Hint("U_ba does not undo U_ab: return an update and regkit.invert of it.").to(
+            lambda: lambda ab, ba: (ab, 0.5 * ab), lambda tried: tried.left() > _SMALL
         ),
-        "nothing broken": Mistake(
+        "nothing broken": Hint(
+            "all laws hold: exchanging v_ab and v_ba exchanges the updates. Treat the two steps differently."
+        ).to(
             lambda: lambda ab, ba: (compose(ab, invert(ba)), compose(ba, invert(ab))),
-            "all laws hold: exchanging v_ab and v_ba exchanges the updates. Treat the two steps differently.",
             lambda tried: tried.change() < _SMALL,
         ),
-        "one-sided": Mistake(
-            lambda: lambda ab, ba: (ab, invert(ab)),
-            "right laws, but that is the one-sided step of the table: one of v_ab and v_ba does not count. Use both.",
-            lambda tried: tried.use() < 1e-3,
-        ),
+        "one-sided": Hint(
+            "right laws, but that is the one-sided step of the table: one of v_ab and v_ba does not count. Use both."
+        ).to(lambda: lambda ab, ba: (ab, invert(ab)), lambda tried: tried.use() < 1e-3),
         "one update": lambda: lambda ab, ba: ab,
         "another grid": lambda: lambda ab, ba: (ab[..., 1:], ba),
     },

@@ -1,7 +1,5 @@
 """The exercise of tutorial 10: the plain convolution that a block with one cluster is."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 
@@ -9,14 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regkit.course.check.answers import function_of, otherwise, two_returned, written
-from regkit.course.check.exercise import Exercise
+from regkit.course.check.exercise import Exercise, Hint, function_of, two_returned
 from regkit.models.sacbnet import adaptive_convolution
 
 __all__ = ["one_cluster", "plain_convolution"]
 
 _OUT, _IN, _SHAPE = 5, 4, (9, 12)
-
 _TAPS = 9
 
 
@@ -76,50 +72,39 @@ plain_convolution = Exercise(
     alike=_alike,
     right=lambda made: _alike(made, _adapted(one_cluster())),
     mistakes={
-        "no attention": written(
-            lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), bias),
-            "this is the shared W alone. One cluster is left, and its attention scales each tap.",
+        "no attention": Hint(
+            "this is the shared W alone. One cluster is left, and its attention scales each tap."
+        ).written(lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), bias)),
+        "no bias": Hint("the kernel is right. The cluster also has a bias: return it.").written(
+            lambda weight, attention, bias: (_right(weight, attention, bias)[0], torch.zeros_like(bias))
         ),
-        "no bias": written(
-            lambda weight, attention, bias: (_right(weight, attention, bias)[0], torch.zeros_like(bias)),
-            "the kernel is right. The cluster also has a bias: return it.",
+        "neither": Hint(
+            "W alone, and no bias: the one cluster has an attention for the taps and a bias for the outputs."
+        ).written(lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), torch.zeros_like(bias))),
+        "sigmoid twice": Hint("these attentions are between 0 and 1 already: the sigmoid was taken.").written(
+            lambda weight, attention, bias: _right(weight, attention.sigmoid(), bias)
         ),
-        "neither": written(
-            lambda weight, attention, bias: (weight.reshape(_OUT, _IN, 3, 3), torch.zeros_like(bias)),
-            "W alone, and no bias: the one cluster has an attention for the taps and a bias for the outputs.",
+        "softmax": Hint(
+            "the attention is no softmax: its nine numbers need not add up to 1. Take them as they are."
+        ).written(lambda weight, attention, bias: _right(weight, attention.softmax(0), bias)),
+        "mean attention": Hint(
+            "one number for all taps: only the strength would change. Each tap has a number of its own."
+        ).written(lambda weight, attention, bias: _right(weight, attention.mean().expand(_TAPS), bias)),
+        "transposed": Hint(
+            "rows and columns of the kernel are exchanged: tap k lies at row k // 3, column k % 3."
+        ).written(lambda weight, attention, bias: (_right(weight, attention, bias)[0].mT.contiguous(), bias)),
+        "flipped": Hint(
+            "the kernel is turned by 180 degrees. conv2d does not flip: it already is the sum of eq. 6."
+        ).written(lambda weight, attention, bias: (_right(weight, attention, bias)[0].flip(2, 3), bias)),
+        "added": Hint("the attention is added to W. It multiplies: 0 closes a tap, 1 leaves it as it is.").written(
+            lambda weight, attention, bias: _right(weight + attention, torch.ones(_TAPS), bias)
         ),
-        "sigmoid twice": written(
-            lambda weight, attention, bias: _right(weight, attention.sigmoid(), bias),
-            "these attentions are between 0 and 1 already: the sigmoid was taken.",
-        ),
-        "softmax": written(
-            lambda weight, attention, bias: _right(weight, attention.softmax(0), bias),
-            "the attention is no softmax: its nine numbers need not add up to 1. Take them as they are.",
-        ),
-        "mean attention": written(
-            lambda weight, attention, bias: _right(weight, attention.mean().expand(_TAPS), bias),
-            "one number for all taps: only the strength would change. Each tap has a number of its own.",
-        ),
-        "transposed": written(
-            lambda weight, attention, bias: (_right(weight, attention, bias)[0].mT.contiguous(), bias),
-            "rows and columns of the kernel are exchanged: tap k lies at row k // 3, column k % 3.",
-        ),
-        "flipped": written(
-            lambda weight, attention, bias: (_right(weight, attention, bias)[0].flip(2, 3), bias),
-            "the kernel is turned by 180 degrees. conv2d does not flip: it already is the sum of eq. 6.",
-        ),
-        "added": written(
-            lambda weight, attention, bias: _right(weight + attention, torch.ones(_TAPS), bias),
-            "the attention is added to W. It multiplies: 0 closes a tap, 1 leaves it as it is.",
-        ),
-        "divided by the taps": written(
-            lambda weight, attention, bias: _right(weight / _TAPS, attention, bias),
-            "nine times too small: a convolution sums over the taps, and takes no mean.",
-        ),
-        "something else": otherwise(
-            lambda weight, attention, bias: (_right(weight, attention, bias)[0] * 1.5, bias),
-            "another result than the block's. Write eq. 6 with one n: which number scales w[o, i, k]?",
-        ),
+        "divided by the taps": Hint(
+            "nine times too small: a convolution sums over the taps, and takes no mean."
+        ).written(lambda weight, attention, bias: _right(weight / _TAPS, attention, bias)),
+        "something else": Hint(
+            "another result than the block's. Write eq. 6 with one n: which number scales w[o, i, k]?"
+        ).otherwise(lambda weight, attention, bias: (_right(weight, attention, bias)[0] * 1.5, bias)),
         "nine taps in a row": lambda: lambda weight, attention, bias: (attention * weight, bias),
         "the kernel only": lambda: lambda weight, attention, bias: _right(weight, attention, bias)[0],
     },

@@ -1,7 +1,5 @@
 """The exercises of tutorial 11: which switch matters as the displacement grows, and the way back through all levels."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,20 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regkit.course.check.answers import Words, otherwise, returned, written
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Words, returned
 from regkit.fields import compose, exponential, upsample
 from regkit.types import Displacement
 
 __all__ = ["growing_gap", "three_levels", "way_back"]
 
 CHANGES = ("more", "about as much", "less")
-
 _SWITCHES = {"levels": "more", "symmetric": "about as much", "gradient inverse": "less"}  # the tutorial measures it
 
 # ---------------------------------------------------------------------------------------------- which switch
-
-
 _words = Words(_SWITCHES, CHANGES)
 
 growing_gap = Exercise(
@@ -31,33 +25,27 @@ growing_gap = Exercise(
     prepare=_words.prepare,
     reference=_words.reference,
     mistakes={
-        "all alike": _words.all_alike(
-            "more",
-            "not all alike: set the chart to what is lost, and compare the left end of each curve with 6 voxels.",
-        ),
-        "levels do not matter": _words.wrong(
-            ("levels", "about as much", "less"),
-            "levels: choose 'two levels' and watch its distance from the reference between 0 and 6 voxels.",
-        ),
-        "consistency buys reach": _words.wrong(
-            ("gradient inverse", "more"),
-            "gradient inverse: regular maps are not the same as far-reaching ones. Where does the curve end?",
-        ),
-        "consistency is neutral": _words.wrong(
-            ("gradient inverse", "about as much"),
-            "gradient inverse: a little is lost at 0 voxels. Is it still lost at 6, or is something gained?",
-        ),
-        "symmetry buys reach": _words.wrong(
-            ("symmetric", "more", "less"),
-            "symmetric: its curve is nearly level; a hundredth more or less of Dice means nothing here.",
-        ),
+        "all alike": Hint(
+            "not all alike: set the chart to what is lost, and compare the left end of each curve with 6 voxels."
+        ).to(*_words.all_alike("more")),
+        "levels do not matter": Hint(
+            "levels: choose 'two levels' and watch its distance from the reference between 0 and 6 voxels."
+        ).to(*_words.said("levels", "about as much", "less")),
+        "consistency buys reach": Hint(
+            "gradient inverse: regular maps are not the same as far-reaching ones. Where does the curve end?"
+        ).to(*_words.said("gradient inverse", "more")),
+        "consistency is neutral": Hint(
+            "gradient inverse: a little is lost at 0 voxels. Is it still lost at 6, or is something gained?"
+        ).to(*_words.said("gradient inverse", "about as much")),
+        "symmetry buys reach": Hint(
+            "symmetric: its curve is nearly level; a hundredth more or less of Dice means nothing here."
+        ).to(*_words.said("symmetric", "more", "less")),
         "another word": lambda: {**_SWITCHES, "symmetric": "twice"},
         "one switch only": lambda: {"levels": "more"},
     },
 )
 
 # ---------------------------------------------------------------------------------------------- the way back
-
 _SIZES, _CLOSE = ((10, 12), (20, 24), (40, 48)), 0.02  # of the levels; relative
 
 
@@ -112,44 +100,35 @@ way_back = Exercise(
     reference=lambda: _back,
     alike=lambda given, other: float((given - other).norm()) < _CLOSE * float(other.norm()),
     mistakes={
-        "not finite": Mistake(
-            lambda: lambda residuals: residuals[-1] / 0,
-            "the displacement is not finite.",
-            lambda given: not bool(given.isfinite().all()),
+        "not finite": Hint("the displacement is not finite.").to(
+            lambda: lambda residuals: residuals[-1] / 0, lambda given: not bool(given.isfinite().all())
         ),
-        "there": written(
-            lambda r: exponential(_added(r)), "this is the way there, exp(v). The way back is against the wind."
+        "there": Hint("this is the way there, exp(v). The way back is against the wind.").written(
+            lambda r: exponential(_added(r))
         ),
-        "minus the displacement": written(
-            lambda r: -exponential(_added(r)),
-            "-u is no inverse of u (tutorial 05). Turn the wind around before you let it blow.",
-        ),
-        "the velocity": written(
-            lambda r: -_added(r),
-            "this is the velocity, turned around; it has still to be integrated: regkit.exponential.",
-        ),
-        "not doubled": written(
-            lambda r: exponential(-_added(r, lambda v: upsample(v) / 2)),
+        "minus the displacement": Hint(
+            "-u is no inverse of u (tutorial 05). Turn the wind around before you let it blow."
+        ).written(lambda r: -exponential(_added(r))),
+        "the velocity": Hint(
+            "this is the velocity, turned around; it has still to be integrated: regkit.exponential."
+        ).written(lambda r: -_added(r)),
+        "not doubled": Hint(
             "a voxel of a level is two of the next: the numbers have to be doubled with the grid. fields.upsample does "
-            "it.",
-        ),
-        "doubled twice": written(
-            lambda r: exponential(-_added(r, lambda v: 2 * upsample(v))),
+            "it."
+        ).written(lambda r: exponential(-_added(r, lambda v: upsample(v) / 2))),
+        "doubled twice": Hint(
             "the numbers are doubled twice: fields.upsample doubles them already, it is the 2 and the up of the "
-            "formula.",
+            "formula."
+        ).written(lambda r: exponential(-_added(r, lambda v: 2 * upsample(v)))),
+        "the finest alone": Hint("this is what the last level adds. The other levels' velocities are missing.").written(
+            lambda r: exponential(-r[-1])
         ),
-        "the finest alone": written(
-            lambda r: exponential(-r[-1]),
-            "this is what the last level adds. The other levels' velocities are missing.",
-        ),
-        "chained": written(
-            _chained,
-            "each level integrated by itself, then composed: another map. Add all velocities first, then integrate.",
-        ),
-        "half of it": otherwise(
-            lambda residuals: 0.5 * _back(residuals),
-            "it does not lead back. v = r_1; then for each further level v = r + upsample(v); at the end exp(-v).",
-        ),
+        "chained": Hint(
+            "each level integrated by itself, then composed: another map. Add all velocities first, then integrate."
+        ).written(_chained),
+        "half of it": Hint(
+            "it does not lead back. v = r_1; then for each further level v = r + upsample(v); at the end exp(-v)."
+        ).otherwise(lambda residuals: 0.5 * _back(residuals)),
         "half the size": lambda: lambda residuals: exponential(-residuals[-2]),
     },
 )

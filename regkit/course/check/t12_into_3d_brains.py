@@ -1,7 +1,5 @@
 """The exercises of tutorial 12: four files of one head, each with a fault in its affine, to be named and repaired."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -11,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regkit.course.check.answers import Words, entries
-from regkit.course.check.exercise import Exercise, Mistake
+from regkit.course.check.exercise import Exercise, Hint, Mistake, Words, entries
 from regkit.data.brains import BrainPairs
 from regkit.images import Affine, Grid, Scan, resample, write_image
 
@@ -20,7 +17,6 @@ __all__ = ["faults", "faulty_files", "repaired", "trusted_scan"]
 
 FAULTS = ("flipped", "swapped", "spacing", "origin")
 _DEALT = {"first": "origin", "second": "flipped", "third": "spacing", "fourth": "swapped"}
-_FILE = {fault: name for name, fault in _DEALT.items()}
 SIZE = (58, 58, 36)
 SPACING = (3.5, 3.5, 5.0)  # mm
 ORIGIN = (28.5, 34.5, 16.5)  # the voxel at 0 mm
@@ -29,9 +25,8 @@ _RIGHT = np.diag([*SPACING, 1.0])
 _RIGHT[:3, 3] = -np.multiply(SPACING, ORIGIN)
 _CORNERS = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in SIZE))]).T
 
+
 # ---------------------------------------------------------------------------------------------- the files
-
-
 @cache
 def trusted_scan() -> Scan:
     """A synthetic head with a capsule of oil at its right temple; its affine is right."""
@@ -86,15 +81,12 @@ def _near(one: Affine, other: Affine) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- naming
-
-
 _words = Words(_DEALT, FAULTS, "a word for ")
 
 
-def _misnamed(fault: str, mistake: dict[str, str], look: str) -> Mistake:
-    """The mistake to give a file with this fault another one, as it is done with the words of `mistake`."""
-    name = _FILE[fault]
-    return Mistake(lambda: {**_DEALT, **mistake}, f"{name}: {look}", lambda words: words[name] != fault)
+def _misnamed(name: str, **mistake: str) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+    """To give a file another fault than its own, as it is done with these words: for `Hint.to`."""
+    return lambda: {**_DEALT, **mistake}, lambda words: words[name] != _DEALT[name]
 
 
 faults = Exercise(
@@ -103,34 +95,25 @@ faults = Exercise(
     prepare=_words.prepare,
     reference=_words.reference,
     mistakes={
-        "the same twice": Mistake(
-            lambda: {**_DEALT, "first": "flipped"},
-            "each fault occurs once: you gave one of them twice.",
-            lambda words: len(set(words.values())) < len(FAULTS),
+        "the same twice": Hint("each fault occurs once: you gave one of them twice.").to(
+            lambda: {**_DEALT, "first": "flipped"}, lambda words: len(set(words.values())) < len(FAULTS)
         ),
-        "shifted or small": _misnamed(
-            "origin",
-            {"first": "spacing", "third": "origin"},
-            "this head has the right size, stands upright, and has its capsule at the right. What is left?",
-        ),
-        "small or lying": _misnamed(
-            "spacing",
-            {"third": "swapped", "fourth": "spacing"},
-            "compare the length of this head with the trusted one; which entries of an affine set that?",
-        ),
-        "lying or mirrored": _misnamed(
-            "swapped",
-            {"second": "swapped", "fourth": "flipped"},
-            "in the plane across axis 2, where does the front of the brain point? No shift does that.",
-        ),
+        "shifted or small": Hint(
+            "first: this head has the right size, stands upright, and has its capsule at the right. What is left?"
+        ).to(*_misnamed("first", first="spacing", third="origin")),
+        "small or lying": Hint(
+            "third: compare the length of this head with the trusted one; which entries of an affine set that?"
+        ).to(*_misnamed("third", third="swapped", fourth="spacing")),
+        "lying or mirrored": Hint(
+            "fourth: in the plane across axis 2, where does the front of the brain point? No shift does that."
+        ).to(*_misnamed("fourth", second="swapped", fourth="flipped")),
         "another word": lambda: {**_DEALT, "first": "noise"},
         "one file only": lambda: {"first": "origin"},
     },
 )
 
+
 # ---------------------------------------------------------------------------------------------- repairing
-
-
 def _affines(answer: Any) -> dict[str, Affine]:
     affines = {name: np.asarray(each, dtype=float) for name, each in entries(_DEALT, answer, "an affine for ").items()}
     for name, each in affines.items():
@@ -220,8 +203,8 @@ def _repairs() -> dict[str, Affine]:
 
 def _of_file(name: str, make: Callable[[str], Affine], hint: str) -> Mistake:
     """The mistake to give a file this affine."""
-    return Mistake(
-        lambda: {**_repairs(), name: make(name)}, f"{name}: {hint}", lambda affines: _near(affines[name], make(name))
+    return Hint(f"{name}: {hint}").to(
+        lambda: {**_repairs(), name: make(name)}, lambda affines: _near(affines[name], make(name))
     )
 
 
@@ -234,10 +217,8 @@ def _known() -> Iterator[tuple[str, Mistake]]:
 
 
 def _something_else(name: str) -> Mistake:
-    return Mistake(
-        lambda: {**_repairs(), name: np.diag([2.0, 2, 2, 1])},
-        f"{name}: not yet. Show it with this affine: what is still wrong, size, place, direction or side?",
-        lambda affines: not _near(affines[name], _true(name)),
+    return Hint(f"{name}: not yet. Show it with this affine: what is still wrong, size, place, direction or side?").to(
+        lambda: {**_repairs(), name: np.diag([2.0, 2, 2, 1])}, lambda affines: not _near(affines[name], _true(name))
     )
 
 
@@ -247,9 +228,8 @@ repaired = Exercise(
     prepare=_affines,
     reference=_repairs,
     mistakes={
-        "no last row": Mistake(
+        "no last row": Hint("the last row of an affine is 0, 0, 0, 1; it adds b, and must stay.").to(
             lambda: {**_repairs(), "second": np.ones((4, 4))},
-            "the last row of an affine is 0, 0, 0, 1; it adds b, and must stay.",
             lambda affines: any(not np.allclose(each[3], (0, 0, 0, 1)) for each in affines.values()),
         ),
         **dict(_known()),

@@ -3,8 +3,6 @@
 SimpleITK comes with the course; it is imported where it is needed.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +12,7 @@ import torch
 from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
 
-from regkit.course.check.answers import otherwise, returned, written
-from regkit.course.check.exercise import Exercise, Mistake, Unanswered
+from regkit.course.check.exercise import Exercise, Hint, Mistake, Unanswered, returned
 from regkit.data import smooth_displacement
 from regkit.fields import invert
 
@@ -24,7 +21,6 @@ __all__ = ["exported", "oblique_case"]
 _SHAPE, _SPACING, _ORIGIN = (11, 9, 8), (2.0, 1.5, 3.0), (-20.0, 35.0, 12.0)  # voxels, mm, mm (LPS)
 _FLIPPED = np.array([-1.0, -1.0, 1.0])  # LPS of RAS
 _CLOSE = 0.01  # voxels, on average
-
 Array = NDArray[np.float64]
 Answer = Callable[[Array, Any], Any]
 
@@ -91,8 +87,6 @@ def _alike(tried: _Tried, other: _Tried) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- reference, mistakes
-
-
 def _transform(vectors: Array, fixed: Any, *, kind: type = np.float64, geometry: bool = True) -> Any:
     """Vectors (i, j, k, 3) as a transform."""
     import SimpleITK
@@ -115,7 +109,7 @@ def _by_one_of(hint: str, *matrices: Callable[[Any], Array]) -> Mistake:
         return _by(lambda fixed: _FLIPPED[:, None] * matrix(fixed))
 
     answers = [answer for matrix in matrices for answer in (_by(matrix), flipped(matrix))]
-    return written(answers[0], hint, *answers[1:])
+    return Hint(hint).written(*answers)
 
 
 def _turning(fixed: Any) -> Array:
@@ -167,32 +161,23 @@ exported = Exercise(
     alike=_alike,
     right=_right,
     mistakes={
-        "wrong pixel type": Mistake(
-            lambda: _by(_whole, kind=np.float32),
-            "the pixel type: SimpleITK wants vectors of 64-bit floats. Make the array float64, with isVector=True.",
-            lambda tried: "64-bit float" in tried.said,
-        ),
-        "axes of the array": Mistake(
-            lambda: _not_transposed,
+        "wrong pixel type": Hint(
+            "the pixel type: SimpleITK wants vectors of 64-bit floats. Make the array float64, with isVector=True."
+        ).to(lambda: _by(_whole, kind=np.float32), lambda tried: "64-bit float" in tried.said),
+        "axes of the array": Hint(
             "the order of the axes: an array for SimpleITK is (k, j, i, component), with isVector=True, and u is "
-            "(component, i, j, k).",
-            lambda tried: "does not match" in tried.said,
+            "(component, i, j, k)."
+        ).to(lambda: _not_transposed, lambda tried: "does not match" in tried.said),
+        "two components": Hint("SimpleITK refuses the field: is it one vector of three numbers in a voxel?").to(
+            lambda: lambda u, fixed: _transform(np.moveaxis(u[:2], 0, -1), fixed), lambda tried: bool(tried.said)
         ),
-        "two components": Mistake(
-            lambda: lambda u, fixed: _transform(np.moveaxis(u[:2], 0, -1), fixed),
-            "SimpleITK refuses the field: is it one vector of three numbers in a voxel?",
-            lambda tried: bool(tried.said),
-        ),
-        "no transform": Mistake(
-            lambda: lambda u, fixed: np.tensordot(u, _whole(fixed), (0, 1)),
-            "this is no transform: return SimpleITK.DisplacementFieldTransform(field), which can be applied.",
-            lambda tried: bool(tried.kind),
-        ),
-        "sign": written(
-            _by(lambda fixed: _FLIPPED[:, None] * _whole(fixed)),
+        "no transform": Hint(
+            "this is no transform: return SimpleITK.DisplacementFieldTransform(field), which can be applied."
+        ).to(lambda: lambda u, fixed: np.tensordot(u, _whole(fixed), (0, 1)), lambda tried: bool(tried.kind)),
+        "sign": Hint(
             "the sign: the first two components point the wrong way. nibabel's affine is RAS and needs the change to "
-            "LPS; SimpleITK's direction is LPS already. Once, and only once.",
-        ),
+            "LPS; SimpleITK's direction is LPS already. Once, and only once."
+        ).written(_by(lambda fixed: _FLIPPED[:, None] * _whole(fixed))),
         "voxels": _by_one_of(
             "the unit: these are voxels, along the axes of the array. ITK wants mm along the axes of the body.",
             lambda fixed: np.eye(3),
@@ -204,18 +189,15 @@ exported = Exercise(
             "the direction is ignored: this is in mm, but along the axes of the array. Turn it by GetDirection().",
             _sizes,
         ),
-        "components reversed": written(
-            _by(lambda fixed: _whole(fixed)[::-1]),
-            "the order of the components: x comes first in a vector, even where the array's axes are k, j, i.",
-        ),
-        "backwards": written(
-            _by(lambda fixed: -_whole(fixed)),
-            "-u: the arrows point backwards. A transform leads from fixed to moving, as u does; nothing is turned.",
-        ),
-        "exchanged": written(
-            _exchanged,
-            "moving and fixed are exchanged: this is the inverse. Resample asks where to read, as u does.",
-        ),
+        "components reversed": Hint(
+            "the order of the components: x comes first in a vector, even where the array's axes are k, j, i."
+        ).written(_by(lambda fixed: _whole(fixed)[::-1])),
+        "backwards": Hint(
+            "-u: the arrows point backwards. A transform leads from fixed to moving, as u does; nothing is turned."
+        ).written(_by(lambda fixed: -_whole(fixed))),
+        "exchanged": Hint(
+            "moving and fixed are exchanged: this is the inverse. Resample asks where to read, as u does."
+        ).written(_exchanged),
         "transposed": _by_one_of(
             "the direction is transposed: its rows are x, y, z of the body, its columns the axes of the array. Look at "
             "the letters of einsum, or at matrix @ u against u @ matrix.",
@@ -228,19 +210,15 @@ exported = Exercise(
             "Multiply u by it first, and turn it then.",
             lambda fixed: _sizes(fixed) @ _turning(fixed),
         ),
-        "places": written(
-            _places,
-            "these are places. A displacement field holds how far, not where to: take the voxel's own place away.",
-        ),
-        "no geometry": Mistake(
-            lambda: _by(_whole, geometry=False),
-            "the field does not lie where fixed lies: origin, spacing, direction are missing. CopyInformation(fixed).",
-            lambda tried: not _right(tried) and not tried.same_grid,
-        ),
-        "another map": otherwise(
-            _by(lambda fixed: 0.5 * _whole(fixed)),
-            "another map than u. Compare one voxel by hand: fixed's point p must go to p + direction @ (spacing * u).",
-        ),
+        "places": Hint(
+            "these are places. A displacement field holds how far, not where to: take the voxel's own place away."
+        ).written(_places),
+        "no geometry": Hint(
+            "the field does not lie where fixed lies: origin, spacing, direction are missing. CopyInformation(fixed)."
+        ).to(lambda: _by(_whole, geometry=False), lambda tried: not _right(tried) and not tried.same_grid),
+        "another map": Hint(
+            "another map than u. Compare one voxel by hand: fixed's point p must go to p + direction @ (spacing * u)."
+        ).otherwise(_by(lambda fixed: 0.5 * _whole(fixed))),
         "not a function": lambda: 3,
     },
 )

@@ -16,13 +16,11 @@ from regkit.metrics import inverse_consistency
 from regkit.tools.compare import measure_variant, register
 from regkit.training import History
 from regkit.types import InputError, Pair, Registration, spatial
-from regkit.widgets.live import View
+from regkit.widgets import MOVING, Button, Choice, Control, State, Toggle, View
 from regkit.widgets.panels import Panel, Quantities, make_panels
-from regkit.widgets.scene import Button, Choice, Control, State, Toggle
-from regkit.widgets.slices import MOVING, linked
+from regkit.widgets.slices import linked
 
 BEFORE = ("moving", "fixed", "before")
-
 _REMEMBERED = 6  # pairs of results
 
 

@@ -14,8 +14,7 @@ from regkit.figures import paint, pixels
 from regkit.figures.pixels import FieldPlane, Picture, Plane
 from regkit.figures.planes import Place, highest
 from regkit.types import Displacement, Image, InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Control, Scene, State, Stops, Toggle
+from regkit.widgets import Control, Scene, State, Stops, Toggle, View
 
 _PIXELS = 320  # the longer side of a panel
 
@@ -45,13 +44,14 @@ def sweep(
     start: str | None = None,
     notes: Mapping[str, str] | None = None,
     mark: bool = True,
+    error: bool = False,
     item: int = 0,
 ) -> View:
     """A slider over stored displacements by name, such as one for each weight: image, grid and |J| move together.
 
     moving, fixed: (B, 1, H, W). displacements: (B, 2, H, W), voxels, in the slider's order. words: what the names are
     values of. start: the name to begin at, the first by default. notes: a sentence for some names. mark: begin
-    with cross hairs at the voxel of least |J|. item: of a batch.
+    with cross hairs at the voxel of least |J|. error: show |warped - fixed|, too. item: of a batch.
 
     Raises:
         ValueError, IndexError: no displacement, an unknown name, shapes that differ, NaN, volumes.
@@ -72,10 +72,9 @@ def sweep(
         stops[name] = Stop.of(moving, displacement, (notes or {}).get(name, ""), item, title)
         determinants[name] = pixels.plane(jacobian_determinant(torch.from_numpy(stops[name].displacement)[None]))
     shape = source.shape
-    options: dict[str, Any] = {
-        "limits": pixels.intensity_limits(source, target),
-        "scale": pixels.integer_scale(shape, _PIXELS),
-    }
+    low, high = pixels.intensity_limits(source, target)
+    scale = pixels.integer_scale(shape, _PIXELS * 4 // 5 if error else _PIXELS)
+    options: dict[str, Any] = {"limits": (low, high), "scale": scale}
     below = pixels.darken(paint.render_image(source, **options), 0.6)
 
     def worst(name: str) -> Place:
@@ -83,17 +82,20 @@ def sweep(
         return highest(-determinants[name])
 
     def render(state: State) -> Picture:
-        """Warped, the map's grid on moving, and |J|; where its least is marked, in all three."""
+        """Warped, its error, the map's grid on moving, and |J|; where its least is marked, in all of them."""
         name, stop = state["stop"], stops[state["stop"]]
-        warped = paint.render_image(stop.warped, **options)
+        images = [paint.render_image(stop.warped, **options)]
+        if error:
+            difference = np.abs(stop.warped - target)
+            images.append(paint.render_image(difference, limits=(0, (high - low) / 4), scale=scale))
         grid = paint.render_grid(below, stop.displacement, every=max(1, max(shape) // 24))
-        jacobian = paint.render_jacobian(determinants[name], scale=options["scale"])
+        jacobian = paint.render_jacobian(determinants[name], scale=scale)
         if state["mark"]:
             place = worst(name)
             target_place = np.rint(place + stop.displacement[:, place[0], place[1]]).astype(int)
-            warped, jacobian = (paint.render_point(panel, place, shape) for panel in (warped, jacobian))
+            *images, jacobian = (paint.render_point(panel, place, shape) for panel in (*images, jacobian))
             grid = paint.render_point(grid, np.clip(target_place, 0, np.array(shape) - 1), shape)
-        panels = pixels.stack(warped, grid, jacobian, axis=1)
+        panels = pixels.stack(*images, grid, jacobian, axis=1)
         return pixels.stack(panels, paint.render_jacobian_bar(width=max(panels.shape[1], 320)))
 
     def describe(state: State) -> str:
@@ -101,7 +103,7 @@ def sweep(
         name, stop, determinant = state["stop"], stops[state["stop"]], determinants[state["stop"]]
         row, column = worst(name)
         return (
-            f"{words} = {name}: warped · x + u(x) on moving · |J|. "
+            f"{words} = {name}: warped · {'|warped - fixed| · ' if error else ''}x + u(x) on moving · |J|. "
             f"Mean |warped - fixed| {np.abs(stop.warped - target).mean():.4f}; {int((determinant <= 0).sum())} folded "
             f"voxels; least |J| {determinant[row, column]:.2f} at row {row}, column {column}. {stop.note}".strip()
         )

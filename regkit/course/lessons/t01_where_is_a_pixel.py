@@ -1,7 +1,5 @@
 """One point, four ways to say where it is: index, voxel, normalised (two conventions) and millimetres."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +11,13 @@ from numpy.typing import NDArray
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import INK, PAPER, POINT, Limits, Picture, Plane
 from regkit.types import InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, Slider, State
+from regkit.widgets import Scene, Slider, State, View
 
 Point = tuple[float, float]  # along axis 0 and 1 of a plane, voxels
-
 _ZOOM = 56  # pixels a voxel in the close-up
-
 _REACH = (2, 3)  # voxels shown on either side of the point, along each axis
-
 _GUTTER = 92  # pixels for the rulers' names
-
 _RULER = 22  # pixels a ruler
-
 _OUTSIDE = (196, 205, 222)  # bluish: no intensity has this colour
 
 

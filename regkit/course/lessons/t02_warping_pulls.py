@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from regkit.fields import warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import FOLD, FieldPlane, Picture, Plane
-from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets import Choice, Control, Scene, Slider, State, Toggle, View
 
 
 def push(image: Any, displacement: Any) -> Plane:

@@ -15,11 +15,12 @@ from regkit.figures.paint import render_overlay, titled
 from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture
 from regkit.losses import adaptive_ncc, lncc, mse, ncc
 from regkit.types import Image, InputError, check_pair, spatial
+from regkit.widgets import Choice, Control, Scene, Slider, State, View
 from regkit.widgets.chart import Chart, paint
-from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State
 
 Similarity = Callable[[Image, Image], Tensor]
+
+_BAND: Colour = (214, 240, 224)  # of a capture range
 
 SIMILARITIES: Mapping[str, Similarity] = {"MSE": mse, "NCC": ncc, "LNCC": lncc, "adaptive NCC": adaptive_ncc}
 
@@ -67,15 +68,26 @@ def capture_range(
     return places[low], places[high]
 
 
+def show_curves(curves: Mapping[str, Sequence[float]], places: Sequence[float], title: str) -> None:
+    """A figure with a panel for each loss over shifts `places`, its capture range in green."""
+    import matplotlib.pyplot as plt
+
+    figure, (axes,) = plt.subplots(1, len(curves), figsize=(12.5, 3.0), squeeze=False, layout="compressed")
+    for panel, (name, values) in zip(axes, curves.items(), strict=True):
+        low, high = capture_range(places, values)
+        panel.axvspan(low, high, color=paint(_BAND))
+        panel.plot(places, values, color="black")
+        panel.axvline(0, color="gray", linewidth=0.8)
+        words = f"{low:g} to {high:g}" if low < high else "no minimum at 0"
+        panel.set(title=f"{name}\n{words}", xlabel="shift (voxels)")
+    axes[0].set(ylabel="loss")
+    figure.suptitle(title)
+
+
 RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}
-
 REACH: Mapping[str, float] = {"shift": 40.0, "angle": 60.0}
-
 STEPS: Mapping[str, float] = {"shift": 1.0, "angle": 2.0}
-
 UNITS: Mapping[str, str] = {"shift": "voxels", "angle": "degrees"}
-
-_BAND: Colour = (214, 240, 224)
 
 
 def _chart(name: str, over: str) -> Callable[[Sequence[float], Sequence[float], float, float], Picture]:

@@ -15,15 +15,12 @@ from regkit.fields import compose, difference
 from regkit.figures.pixels import check_same_shape, displacement_limit, field_volume, lengths
 from regkit.figures.planes import Place
 from regkit.types import Displacement, InputError
-from regkit.widgets.live import View
+from regkit.widgets import Choice, Control, Slider, State, View
 from regkit.widgets.panels import Determinant, Directions, GridLines, Panel, determinant, error_panel
-from regkit.widgets.scene import Choice, Control, Slider, State
 from regkit.widgets.slices import linked
 
 _ORDERS = ("φ∘ψ", "ψ∘φ")
-
 _REMEMBERED = 6  # settings of the controls
-
 _KEPT = 0.005  # |J| is 1 but for this
 
 

@@ -1,4 +1,4 @@
-"""Who is first, and who gets furthest: registrations of one pair against the clock."""
+"""Registrations of one pair against the clock, and pairs whose shapes have no voxel in common."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 
 from regkit.fields import warp
 from regkit.figures.paint import grey
 from regkit.figures.pixels import LABELS, PAPER, Picture, intensity_limits, plane, stack
-from regkit.types import Displacement, InputError, Pair
+from regkit.types import Displacement, InputError, Labels, Pair
+from regkit.widgets import Scene, State, Stops, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, State, Stops
 
 _TICKS = 60  # stops of the clock
+
+
+def pulled_apart(pair: Pair) -> Pair | None:
+    """A 2D pair with its shapes moved apart until they share no voxel; None where one would leave the image."""
+    assert pair.moving_labels is not None and pair.fixed_labels is not None
+    way = _centre(pair.moving_labels) - _centre(pair.fixed_labels)
+    way = way / way.norm().clamp_min(1e-6)
+    for far in range(1, 32):
+        moving, moving_labels = (_moved(image, far * way) for image in (pair.moving, pair.moving_labels))
+        fixed, fixed_labels = (_moved(image, -far * way) for image in (pair.fixed, pair.fixed_labels))
+        if moving.sum() < 0.99 * pair.moving.sum() or fixed.sum() < 0.99 * pair.fixed.sum():
+            return None
+        if not (moving_labels * fixed_labels).any():
+            return Pair(moving, fixed, moving_labels, fixed_labels)
+    return None
+
+
+def _centre(labels: Labels) -> Tensor:
+    """Where a shape's voxels lie on average, (axis 0, axis 1)."""
+    return labels[0, 0].nonzero().float().mean(0)
+
+
+def _moved(image: Tensor, by: Tensor) -> Tensor:
+    """By whole voxels along both axes; zeros come in."""
+    down, right = (round(step) for step in by.tolist())
+    return F.pad(image, (right, -right, down, -down))
 
 
 def reached(seconds: Sequence[float], time: float) -> int:

@@ -31,14 +31,12 @@ from regkit.types import (
     check_same_grid,
     spatial,
 )
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart, paint
-from regkit.widgets.live import View
 from regkit.widgets.panels import GridLines, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Stops, Toggle
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- round trips
-
 _ABOVE, _BELOW = ("fixed", "warped", "grid"), ("jacobian",)  # around the two panels of the round trip
 
 
@@ -121,21 +119,13 @@ def _in_words(case: Quantities, displacement: Displacement, inverse: Displacemen
 
 
 # ---------------------------------------------------------------------------------------------- the ripple
-
 EXTENT = 96  # voxels from the first to the last along either axis
-
 WAVES = 20  # at most
-
 GRADICON_WEIGHT = 0.2
-
 ICON_WEIGHTS = ("1", "8", "64", "1024", "8192")
-
 ICON: Colour = (0, 114, 178)
-
 GRADICON: Colour = (0, 158, 115)
-
 _SIDE = 291  # pixels, of the grid
-
 _PRICES = (1e-4, 1e3)
 
 
@@ -287,13 +277,9 @@ def _prices() -> Callable[[int, tuple[float, float], float], Picture]:
 
 
 # ---------------------------------------------------------------------------------------------- scales of the NCC
-
 SCALES = ("full", "blurred", "1/2", "1/4", "1/8")
-
 REACH, STEP = 40.0, 0.5  # voxels
-
 _PAINTS = {name: tuple(LABELS[i].tolist()) for name, i in zip(SCALES, (0, 1, 2, 4, 6), strict=True)}
-
 _WIDTH = 470  # pixels, of both charts
 
 

@@ -19,13 +19,11 @@ from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plan
 from regkit.models import SPNet
 from regkit.models.spnet import half_voxel_off
 from regkit.types import Displacement, Image, InputError, Pair, spatial
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View
 from regkit.widgets.panels import Directions, FieldVolume, Panel, Quantities, error_panel, make_panels, pick
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 # ---------------------------------------------------------------------------------------------- there and back
-
 _WINDOW, _ZOOM = (12, 21), 21  # rows and columns of the close-up; pixels of a voxel in it
 _STOPS = 6  # places along a voxel's way, each way
 _DARK = 0.1  # of the range of intensities: background
@@ -82,7 +80,8 @@ def there_and_back(networks: Mapping[str, nn.Module], pair: Pair, *, item: int =
     answers = {name: velocities(network, A, B, name) for name, network in networks.items()}
     if not answers:
         raise InputError("there must be a network", "none", "give SPNet models by name")
-    shape, limits, limit = A.shape[2:], pixels.intensity_limits(*images.values()), _error_limit(answers.values())
+    shape, limits = A.shape[2:], pixels.intensity_limits(*images.values())
+    limit = _limit([compose(exponential(each.again), exponential(each.there)) for each in answers.values()])
     scale = pixels.integer_scale(shape, 256)
     grey = functools.partial(paint.render_image, limits=limits, scale=scale)
     remembered = functools.lru_cache(_REMEMBERED)(lambda network, *settings: round_trip(answers[network], *settings))
@@ -167,11 +166,6 @@ def round_trip(answer: Velocities, time: float, back: str, squarings: int, sampl
     return RoundTrip([*there.numpy()], [*home.numpy()], compose(home[-1:], there[-1:])[0].numpy())
 
 
-def _error_limit(answers: Iterable[Velocities]) -> float:
-    """A round number of voxels that 99 of 100 errors do not exceed, where each network is asked again."""
-    return _limit([compose(exponential(each.again), exponential(each.there)) for each in answers])
-
-
 def _limit(fields: Iterable[Displacement]) -> float:
     """A round number of voxels that 99 of 100 displacements of each field do not exceed."""
     return pixels.nice_limit(max(float(torch.quantile(field.norm(dim=1), 0.99)) for field in fields))
@@ -205,8 +199,6 @@ def _close_up(out: FieldPlane, home: FieldPlane, target: Plane, limits: Limits) 
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     """What a network says at one level, on the full grid, in its voxels, (1, dim, *space).

@@ -16,13 +16,11 @@ from regkit.fields import compose, jacobian_determinant, warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import FieldPlane, Limits, Picture, field_plane, lengths, plane, stack
 from regkit.types import Displacement, Image, InputError, Pair
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
 
 # ---------------------------------------------------------------------------------------------- iterations
-
 _POWERS = (-5, 1)  # errors are shown from 1e-5 to 10 voxels
 _TOLERANCE = 1e-2  # voxels: what SITReg is content with
 SOLVERS = {"plain": 1, "Anderson": 4}  # how many iterates the next one is made from
@@ -135,7 +133,6 @@ def _errors_chart(most: int, limits: Limits, width: int) -> tuple[Chart, dict[st
 
 
 # ---------------------------------------------------------------------------------------------- meeting half way
-
 Level = tuple[tuple[Displacement, Displacement], tuple[Displacement, Displacement]]  # halves, whole maps
 
 

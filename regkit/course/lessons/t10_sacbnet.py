@@ -18,9 +18,8 @@ from regkit.figures.pixels import Colour, Limits, Picture, Plane, plane, stack
 from regkit.models.layers import pad_to_multiple
 from regkit.models.sacbnet import LEVELS, SACB, Match, SACBNet, soft_argmax
 from regkit.types import Displacement, Image, InputError, Pair, spatial
-from regkit.widgets.live import View
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops
 
 PIXELS = 256  # a panel's longer side
 SHARPNESS = ("0", "0.1", "0.25", "0.5", "1", "2", "4", "10", "100")
@@ -30,9 +29,8 @@ _REMEMBERED = 24  # registrations, pictures
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DARK = 128  # luminance of a colour, below which numbers on it are written in white
 
+
 # ---------------------------------------------------------------------------------------------- levels
-
-
 @dataclass(frozen=True, eq=False)
 class Stand:
     """One level of a registration: what was found before it, and what it compared.
@@ -92,8 +90,6 @@ def reach(level: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------- the microscope
-
-
 @dataclass(frozen=True, eq=False)
 class Focus:
     """One voxel of a level under the microscope.
@@ -210,8 +206,6 @@ def _weights(now: Focus, side: int) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- clusters
-
-
 @dataclass(frozen=True, eq=False)
 class Grouped:
     """The clusters of one image at one level, numbered from the darkest to the brightest.
@@ -381,8 +375,6 @@ def _legend(shown: Grouped, number: int, width: int) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- cells and arrows
-
-
 def readable(colour: NDArray[np.uint8]) -> Colour:
     """White on dark, ink on bright colours."""
     return pixels.PAPER if colour @ _LUMINANCE < _DARK else pixels.INK

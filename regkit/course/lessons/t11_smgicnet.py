@@ -22,13 +22,11 @@ from regkit.figures.pixels import FieldPlane, Limits, Picture, Plane, field_plan
 from regkit.models import SMGICNet
 from regkit.models.layers import crop
 from regkit.types import Displacement, Image, InputError, Labels, Pair, check_same_grid, spatial
+from regkit.widgets import Choice, Control, Scene, Slider, State, Stops, Toggle, View
 from regkit.widgets.chart import Chart
-from regkit.widgets.live import View
 from regkit.widgets.panels import pick
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Stops, Toggle
 
 # ---------------------------------------------------------------------------------------------- the level stack
-
 _GATES: Picture = pixels.DIFFERENCES[127:]  # from near-white (closed) to orange (open)
 _OUTLINED = 0.2  # of the range of intensities: where a head begins
 _WEIGHTS: Limits = (0.5, 1.0)
@@ -214,7 +212,6 @@ def _outlined(picture: Picture, inside: NDArray[np.bool_], scale: int) -> Pictur
 
 
 # ---------------------------------------------------------------------------------------------- growing displacements
-
 BEFORE = "before"
 CHARTS = ("Dice", "lost against the reference")
 _REFERENCE, _CHOSEN, _OTHERS = "#0072b2", "#d55e00", "#78787f"  # colours of curves

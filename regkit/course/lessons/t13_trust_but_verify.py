@@ -1,7 +1,5 @@
 """The scoreboard, methods as columns of dots with the case behind each; and the claims board, with their evidence."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +16,8 @@ from regkit.figures.planes import Cut, Place, highest
 from regkit.tools.compare import COLUMNS, Row
 from regkit.tools.methods import Method
 from regkit.types import InputError, Pair
-from regkit.widgets import chart
-from regkit.widgets.live import View
+from regkit.widgets import Button, Choice, Control, Scene, Slider, State, Toggle, View, chart
 from regkit.widgets.panels import Intensities, Panel, Quantities, Volume, make_panels
-from regkit.widgets.scene import Button, Choice, Control, Scene, Slider, State, Toggle
 from regkit.widgets.slices import linked
 
 BLUE: Colour = (0, 114, 178)
@@ -40,7 +36,6 @@ def fitting(words: str, width: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the claims
-
 ALL = "all"
 HOLDS = {"those that hold": True, "those that do not": False}
 _VERDICTS = {True: ("yes", BLUE), False: ("no", ORANGE), None: ("open", pixels.INK)}
@@ -174,7 +169,6 @@ def render_evidence(evidence: Evidence) -> Picture:
 
 
 # ---------------------------------------------------------------------------------------------- the board
-
 _SPREAD = 0.5  # of a column: how far its dots lie apart
 
 
@@ -233,8 +227,6 @@ def render_board(
 
 
 # ---------------------------------------------------------------------------------------------- the scoreboard
-
-HIGHER = ("dice", "correlation")  # is better; of all other numbers less is
 OUTLINES, DIFFERENCE = "outlines of the labels", "difference"
 _CASES, _BOARDS = 16, 64  # that are remembered; a case of 64 x 80 x 64 voxels takes some MB
 
@@ -281,7 +273,7 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
             "give one of the methods that the rows name",
         )
     numbers = sorted({row.pair for row in rows})
-    columns = {COLUMNS[name][0]: name for name in COLUMNS if any(values_of(rows, name).values())}
+    columns = {COLUMNS[name].words: name for name in COLUMNS if any(values_of(rows, name).values())}
     labelled = pairs[numbers[0]].moving_labels is not None and pairs[numbers[0]].fixed_labels is not None
 
     @functools.lru_cache(_CASES)
@@ -295,7 +287,7 @@ def scoreboard(rows: Sequence[Row], pairs: Sequence[Pair], methods: Sequence[Met
 
     @functools.cache
     def board(metric: str, links: bool) -> Board:
-        better = "more is better" if columns[metric] in HIGHER else "less is better"
+        better = "more is better" if COLUMNS[columns[metric]].higher else "less is better"
         title = f"{metric}, {better}; a dot is a pair, in the same order in each column; a bar is the mean"
         return Board(values_of(rows, columns[metric]), numbers, title, links=links)
 
@@ -358,10 +350,10 @@ def _case_in_words(rows: Sequence[Row], column: str, state: State) -> str:
     if row is None:
         return f"{method} was not measured on pair {pair}; its case is shown."
     finite = {name: value for name in COLUMNS if math.isfinite(value := row.values.get(name, math.nan))}
-    reached = ", ".join(f"{COLUMNS[name][0]} {COLUMNS[name][1].format(value)}" for name, value in finite.items())
+    reached = ", ".join(f"{COLUMNS[name].words} {COLUMNS[name].form.format(value)}" for name, value in finite.items())
     here = {name: values[pair] for name, values in values_of(rows, column).items() if pair in values}
     if method not in here:
         return f"{method} on pair {pair}: {reached}. No {metric} was taken of it."
-    sign = -1 if column in HIGHER else 1
+    sign = -1 if COLUMNS[column].higher else 1
     place = 1 + sum(sign * value < sign * here[method] for value in here.values())
     return f"{method} on pair {pair}: {reached}. By {metric} {place} of {len(here)} on this pair (1 is best)."

@@ -3,8 +3,6 @@
 The findings are those of tools/examine.py; a file that cannot be read has no planes, and its findings say why.
 """
 
-from __future__ import annotations
-
 import functools
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,7 @@ from regkit.figures.planes import Cut, cuts
 from regkit.images import SIDES, Scan, resample
 from regkit.tools.examine import SHADES, Finding, Intake, Severity, examine
 from regkit.types import InputError
-from regkit.widgets.live import View
-from regkit.widgets.scene import Choice, Control, Scene, Slider, State, Toggle
+from regkit.widgets import Choice, Control, Scene, Slider, State, Toggle, View
 
 _LONGEST = 90  # voxels along the longest axis of what is drawn
 _SIDE, _MARGIN = 214, 17  # pixels: of a plane's square, and of its letters
@@ -76,8 +73,6 @@ def doctor(files: Mapping[str, Path | str], other: Path | str | None = None) -> 
 
 
 # ---------------------------------------------------------------------------------------------- planes
-
-
 def even_voxels(scan: Scan | None) -> NDArray[np.float32] | None:
     """Intensities from 0 to 1 on voxels of one size, few enough to be drawn quickly."""
     if scan is None:
@@ -126,8 +121,6 @@ def _square(values: NDArray[np.float32], cut: Cut, exact: Sequence[float], scale
 
 
 # ---------------------------------------------------------------------------------------------- traffic lights
-
-
 def _lights(intake: Intake) -> Picture:
     """The list of findings, each with its light."""
     rows = [_light(finding) for finding in intake.findings]

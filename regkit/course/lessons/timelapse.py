@@ -11,9 +11,7 @@ from regkit.figures.paint import render_grid, render_image
 from regkit.figures.pixels import Picture, integer_scale, intensity_limits, plane, stack
 from regkit.training import History
 from regkit.types import InputError, Pair
-from regkit.widgets import static
-from regkit.widgets.live import View
-from regkit.widgets.scene import Scene, Slider, State
+from regkit.widgets import Scene, Slider, State, View, static
 
 
 class TimeLapse(View):
@@ -67,7 +65,7 @@ class TimeLapse(View):
     def _ipython_display_(self) -> None:
         """On a page without a kernel: what there is now, and again after each later cell that took frames."""
         if not static.wanted():
-            raise NotImplementedError  # then IPython asks for _repr_mimebundle_
+            return super()._ipython_display_()
         from IPython.core.interactiveshell import InteractiveShell
         from IPython.display import display
 

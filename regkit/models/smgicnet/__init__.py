@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from regkit import types
 from regkit._core.sampler import compose, exponential, warp
 from regkit.fields import normalized_to_voxels, upsample, voxels_to_normalized
 from regkit.losses import diffusion, gradicon, level_window, lncc, mse
-from regkit.models.layers import check_inputs, configured, crop, swap
+from regkit.models.layers import Network, check_inputs, configured, crop, swap
 from regkit.models.smgicnet import released
 from regkit.models.smgicnet.networks import ask, haar, paper_networks
 from regkit.types import Dim, Displacement, Image, InputError, Registration, at_least_float32, spatial
 
 INVERSE_SIMILARITY = 0.1  # weight of warp(fixed, inverse) against moving
-
 ENERGY_EPSILON = 1e-12  # of the local NCC: the program's is 1e-8, for energies 8 times as large (8^4 for the product)
 
 
@@ -44,7 +44,7 @@ class SMGICRegistration(Registration):
 
 
 @configured
-class SMGICNet(nn.Module):
+class SMGICNet(Network[SMGICRegistration]):
     """Four networks from coarse to fine, run on (A, B) and on (B, A): v_i = r_i + up(v_{i-1}), φ_i = exp(v_i).
 
     A Haar pyramid gives the images at 1/8, 1/4, 1/2 and full size. Each network sees the moving band warped by what is
@@ -89,8 +89,8 @@ class SMGICNet(nn.Module):
         self,
         dim: Dim = 2,
         *,
-        in_channels: int = 1,
-        channels: int = 32,
+        in_channels: types.Count = 1,
+        channels: types.Count = 32,
         levels: Literal[1, 2, 3, 4, 5] = 4,
         symmetric: bool = True,
         attention: bool = True,
@@ -98,12 +98,12 @@ class SMGICNet(nn.Module):
         smoothness: bool = True,
         weighting: bool = True,
         variant: Literal["paper", "released"] = "paper",
-        velocity_range: float = 0.4,
-        gradient_inverse_weight: float = 1.0,
-        smoothness_weight: float = 0.1,
-        symmetric_weight: float = 0.001,
-        inverse_weight: float = 0.01,
-        multilevel_weight: float = 0.0005,
+        velocity_range: types.Positive = 0.4,
+        gradient_inverse_weight: types.Amount = 1.0,
+        smoothness_weight: types.Amount = 0.1,
+        symmetric_weight: types.Amount = 0.001,
+        inverse_weight: types.Amount = 0.01,
+        multilevel_weight: types.Amount = 0.0005,
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:

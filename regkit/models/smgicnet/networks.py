@@ -79,8 +79,6 @@ def equal(images: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- blocks
-
-
 def down(dim: Dim, width: int) -> nn.Module:
     """Half the size."""
     return conv(dim, width, width, stride=2, bias=False)
@@ -117,8 +115,6 @@ class FineBlock(Block):
 
 
 # ---------------------------------------------------------------------------------------------- the coarse levels
-
-
 class ImageEntry(nn.Module):
     """Level 1: the low bands alone."""
 
@@ -183,8 +179,6 @@ class CoarseNetwork(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------- the last level
-
-
 class Gate(nn.Module):
     """a = sigmoid(P relu(W_g g + W_x x)), one coefficient for each voxel of the skip connection g. Source: appendix A.
 

@@ -48,13 +48,9 @@ if TYPE_CHECKING:
     from regkit.models.smgicnet import SMGICNet, SMGICRegistration
 
 LEVELS = 4
-
 WINDOWS = (3, 5, 7, 9)  # of the local NCC, by stage
-
 INVERSE_WINDOWS = (3, 3, 7, 7)  # where it compares what the inverse warps
-
 EPSILON = 1e-8  # of the local NCC
-
 LENGTHS = (((0,), (1,), (2,), (3,)), ((), (0, 1), (2,), (3,)))  # of which levels multiply u, by direction and level
 
 
@@ -69,8 +65,6 @@ def check(levels: int, symmetric: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- networks
-
-
 class FirstNetwork(CoarseNetwork):
     """Level 1: its first block serves at both sizes, its skip convolution twice."""
 
@@ -155,8 +149,6 @@ def networks(dim: Dim, in_channels: int, width: int, attention: bool, weighting:
 
 
 # ---------------------------------------------------------------------------------------------- the flow
-
-
 def integrate(velocity: Displacement, factor: float) -> tuple[Displacement, Displacement]:
     """Seven squarings u(x) + u(x + factor u(x)), a composition for factor 1 only, and what passes for the inverse."""
     squared = exponential(velocity, composition=lambda first, then: then + warp(first, factor * then))
@@ -179,8 +171,6 @@ def false_inverse(velocity: Displacement) -> Displacement:
 
 
 # ---------------------------------------------------------------------------------------------- the objective
-
-
 def losses(
     model: SMGICNet, registration: SMGICRegistration, bands: list[Tensor], *, stage: int = LEVELS
 ) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """The ablation panel: switches from a model's signature, results kept and found again, trainings driven and stopped."""
 
-from __future__ import annotations
-
 import json
 import threading
 from typing import Literal
@@ -13,6 +11,7 @@ from helpers.views import drive, pixels
 from torch import nn
 
 from regkit import metrics, models
+from regkit.course import studies
 from regkit.course.lessons.ablations import AblationPanel
 from regkit.course.studies import Study, switches
 from regkit.data import synthetic_pair
@@ -74,8 +73,6 @@ def train(view):
 
 
 # ---------------------------------------------------------------------------------------------- switches
-
-
 def test_switches_come_from_the_signature_with_the_default_first():
     assert switches(Tiny) == {"bias": (True, False), "kernel": (3, 1)}
 
@@ -95,8 +92,6 @@ def test_spnet_offers_the_rows_of_its_table():
 
 
 # ---------------------------------------------------------------------------------------------- results on the disk
-
-
 def test_a_result_is_found_again_to_the_bit(tmp_path):
     kept = study(tmp_path).train({"bias": False})
     found = study(tmp_path).find({"bias": False})
@@ -161,8 +156,6 @@ def test_the_numbers_are_those_of_metrics():
 
 
 # ---------------------------------------------------------------------------------------------- the panel
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_training_shows_keeps_and_finds(tmp_path, dim):
     view = panel(tmp_path, dim)
@@ -250,3 +243,42 @@ def test_a_switch_that_is_held_still_is_not_offered(tmp_path):
     held = Study(Tiny, [example(2)], "one", Recipe(steps=1), tmp_path, {"bias": False})
     view = AblationPanel(held, example(2))
     assert "bias" not in view.controls and "kernel" in view.controls
+
+
+# ---------------------------------------------------------------------------------------------- the shipped studies
+SHIPPED = {  # the switches that are offered, and a combination that nobody has trained
+    "spnet": (
+        ["integrate", "image_encoding", "feature_warping", "symmetric", "bidirectional", "average"],
+        {"feature_warping": False, "average": False},
+    ),
+    "sacbnet": (["blocks", "clusters", "mean"], {"blocks": "none", "clusters": "9", "mean": "both"}),
+    "smgicnet": (["levels", "symmetric", "attention", "gradient_inverse"], {"levels": "1", "attention": False}),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_panel_of_a_shipped_study_shows_what_was_trained_and_offers_the_rest(name, monkeypatch):
+    monkeypatch.setattr(Study, "train", lambda *_, **__: pytest.fail("a stored result needs no training"))
+    one, (names, untrained) = studies.STUDIES[name], SHIPPED[name]
+    pair = one.held_out[3]
+    assert one.path({}).stat().st_size < 2**22  # loaded at once on any machine
+    view = AblationPanel(one, pair, names)
+    reference = {switch: values[0] for switch, values in view.options.items()}
+
+    def choose(choice):
+        choice = reference | choice
+        view.set(**{key: value if isinstance(value, bool) else str(value) for key, value in choice.items()})
+        return view.caption.value
+
+    stored = {variant: choice for variant, choice in studies.VARIANTS[name].items() if choice.keys() <= set(names)}
+    assert set().union(*stored.values()) == set(names)
+    for variant, choice in stored.items():
+        told, model = choose(choice), studies.load(name, variant).model
+        with torch.no_grad():
+            there, back = model(pair.moving, pair.fixed), model(pair.fixed, pair.moving)
+        gap = metrics.inverse_consistency(there.displacement, back.displacement)
+        assert f"Dice {compare.measure_variant(pair, there)['Dice']:.3g}," in told
+        assert f"exchange error (voxels) {gap:.3g}" in told
+        assert ("Chosen (" in told) == bool(choice) and "not trained yet" not in told
+    assert "not trained yet; &quot;train this one&quot; trains it" in choose(untrained)
+    assert not view.controls["train"].disabled and view.errors == []

@@ -9,6 +9,7 @@ from helpers.views import drive
 
 from regkit import fields
 from regkit.course.lessons import sweeps, t05_diffeomorphisms
+from regkit.figures import pixels
 from regkit.figures.pixels import FOLD
 
 SHAPE = (21, 17)
@@ -48,7 +49,6 @@ def inspector():
 def test_each_control_changes_what_it_should(make, changes):
     view = make()
     drive(view, changes)
-    assert "image/png" in view._repr_mimebundle_()
 
 
 def test_a_sweep_begins_where_it_is_told_and_says_what_it_shows():
@@ -73,6 +73,17 @@ def test_a_sweep_paints_the_folds_in_their_colour_and_marks_the_least_jacobian()
     unmarked = sweeps.sweep(moving, moving, {"0": bump}, words="λ", mark=False)
     assert unmarked.state["mark"] is False and view.state["mark"] is True
     assert (view.render({"stop": "0", "mark": True}) != view.render({"stop": "0", "mark": False})).any()
+
+
+def test_a_sweep_shows_where_warped_and_fixed_differ():
+    moving, bump = example()
+    view = sweeps.sweep(moving, moving, {"0": 0 * bump, "1": 4 * bump}, words="λ", error=True, mark=False)
+    assert "warped · |warped - fixed| · x + u(x)" in view.caption.value
+    side = pixels.integer_scale(SHAPE, 256)
+    second = slice(SHAPE[1] * side + 6, 2 * SHAPE[1] * side + 6)  # after the first panel and a gap
+    nothing, some = (view.render({"stop": stop, "mark": False})[: SHAPE[0] * side, second] for stop in "01")
+    brightest = np.unravel_index(some[..., 0].argmax(), some.shape[:2])
+    assert nothing.max() == 0 and tuple(place // side for place in brightest) == (14, 11)
 
 
 def test_a_composition_says_how_far_from_the_identity_it_is():

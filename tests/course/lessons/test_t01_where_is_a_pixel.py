@@ -1,7 +1,5 @@
 """One point in four systems: the numbers are torch's and nibabel's, and the picture follows the point."""
 
-from __future__ import annotations
-
 import nibabel
 import numpy as np
 import pytest

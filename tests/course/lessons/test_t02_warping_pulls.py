@@ -1,7 +1,5 @@
 """The arrow: which way the content goes, pulled and pushed, and that every control is seen."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,6 @@
 """Similarity landscapes: directions, capture ranges of known curves, and the view with its controls."""
 
-from __future__ import annotations
-
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -51,6 +50,13 @@ def test_a_sweep_finds_the_shift_that_undoes_another():
 )
 def test_capture_ranges_of_known_curves(values, expected):
     assert t03_similarity_landscapes.capture_range([-3, -2, -1, 0, 1, 2, 3], values) == expected
+
+
+def test_curves_have_their_capture_range_in_the_title():
+    t03_similarity_landscapes.show_curves({"a": [1, 0, 1], "b": [0, 1, 2]}, [-1, 0, 1], "both")
+    titles = [axes.get_title() for axes in plt.gcf().axes]
+    plt.close("all")
+    assert titles == ["a\n-1 to 1", "b\n-1 to 1"]
 
 
 def test_the_view_marks_the_loss_here_and_says_the_capture_range():

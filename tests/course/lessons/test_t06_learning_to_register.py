@@ -16,6 +16,21 @@ from regkit.types import Pair
 SHAPE = (13, 11)
 
 
+@pytest.mark.parametrize(("width", "apart"), [(24, True), (6, False)])
+def test_shapes_are_pulled_apart_along_their_centres_unless_one_would_leave_the_image(width, apart):
+    left, right = torch.zeros(2, 1, 1, 12, width, dtype=torch.long)
+    left[..., 4:8, width // 2 - 3 : width // 2 + 1] = right[..., 4:8, width // 2 - 1 : width // 2 + 3] = 1
+    pulled = t06_learning_to_register.pulled_apart(Pair(left.float(), right.float(), left, right))
+    assert (pulled is not None) is apart
+    if pulled is not None:
+        assert torch.equal(pulled.moving_labels, left.roll(-1, 3)) and torch.equal(
+            pulled.moving, left.roll(-1, 3).float()
+        )
+        assert torch.equal(pulled.fixed_labels, right.roll(1, 3)) and torch.equal(
+            pulled.fixed, right.roll(1, 3).float()
+        )
+
+
 def example():
     generator = torch.Generator().manual_seed(0)
     moving = torch.rand(2, 1, *SHAPE, generator=generator)

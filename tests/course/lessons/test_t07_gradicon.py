@@ -1,8 +1,6 @@
 """The ripple dial's prices are the losses', its thresholds those of calculus; round trips are compositions;
 the scales of the adaptive NCC are the loss's own; each control changes what it should."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -67,7 +65,6 @@ def test_the_profile_is_the_map_along_axis_0_and_its_slope_the_determinant():
 def test_each_control_of_the_dial_changes_what_it_should():
     view = t07_gradicon.ripple_dial()
     drive(view, dict.fromkeys(("amplitude", "waves", "shift", "scale", "weight"), "both"))
-    assert "image/png" in view._repr_mimebundle_()
 
 
 @pytest.mark.parametrize("waves", [1, 6, 20])
@@ -91,7 +88,6 @@ def test_the_words_tell_the_prices():
 
 
 # ---------------------------------------------------------------------------------------------- round trips
-
 FLAT = (21, 17)
 
 
@@ -113,7 +109,6 @@ def test_each_control_of_a_round_trip_changes_what_it_should():
     drive(view, {"network": "both", "crosshair": "picture"})
     view.set(crosshair=True)
     drive(view, {"network": "both", "crosshair": "picture"} | VOXEL)
-    assert "image/png" in view._repr_mimebundle_()
 
 
 def test_what_moves_the_cross_hairs_is_there_when_they_are():
@@ -185,7 +180,6 @@ def test_bad_round_trips_are_refused(make, words):
 
 
 # ---------------------------------------------------------------------------------------------- scales
-
 WIDE = (48, 96)
 
 
@@ -207,7 +201,6 @@ def scale_viewer():
 def test_each_control_of_the_scales_changes_what_it_should():
     view = scale_viewer()
     drive(view, {"shift": "both", "image": "both", "weighting": "both"})
-    assert "image/png" in view._repr_mimebundle_()
 
 
 @pytest.mark.parametrize("weighting", ["greedy", "parameter-free", "mean"])

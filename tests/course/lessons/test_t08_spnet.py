@@ -1,6 +1,4 @@
-"""SPnet's two answers, the way there and back, and the ablation panel on the stored study: laws, numbers, controls."""
-
-from __future__ import annotations
+"""SPnet's two answers, the way there and back: laws, numbers, controls."""
 
 import numpy as np
 import pytest
@@ -8,12 +6,10 @@ import torch
 from helpers.views import drive
 
 from regkit import fields
-from regkit.course import check, studies
+from regkit.course import studies
 from regkit.course.check.t08_spnet import _BOUGHT, WORDS
 from regkit.course.lessons import t08_spnet
-from regkit.course.lessons.ablations import AblationPanel
-from regkit.data import benchmarks, smooth_displacement, synthetic_pair
-from regkit.metrics import inverse_consistency
+from regkit.data import smooth_displacement, synthetic_pair
 from regkit.models import SITReg, SPNet, VoxelMorph
 from regkit.types import Pair
 
@@ -51,8 +47,6 @@ def test_what_the_controls_change():
 
 
 # ---------------------------------------------------------------------------------------------- the two answers
-
-
 @pytest.mark.parametrize("shape", [SHAPE, (13, 18, 9)])
 def test_the_velocity_is_half_the_difference_of_the_answers(shape):
     model, pair = network(len(shape)), pair_of(shape)
@@ -108,8 +102,6 @@ def test_the_button_goes_to_the_extreme_in_either_order_of_the_images():
 
 
 # ---------------------------------------------------------------------------------------------- there and back
-
-
 AGAIN, INVERSE = t08_spnet._WAYS
 
 
@@ -197,49 +189,7 @@ def test_networks_without_two_answers_or_a_velocity_are_refused():
     assert torch.equal(answer.inverse, -answer.there)
 
 
-# ---------------------------------------------------------------------------------------------- the stored study
-
-SWITCHES = ["integrate", "image_encoding", "feature_warping", "symmetric", "bidirectional", "average"]
-
-
-@pytest.fixture(scope="module")
-def panel():
-    pair = benchmarks.BENCHMARKS["brains"].held_out[3]
-    return AblationPanel(studies.STUDIES["spnet"], pair, names=SWITCHES), pair
-
-
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_a_switch_shows_its_stored_result_without_a_training(panel, switch, monkeypatch):
-    view, pair = panel
-    monkeypatch.setattr(studies.Study, "train", lambda *_, **__: pytest.fail("a stored result needs no training"))
-    for value in (False, True, False):
-        view.set(**{switch: value})
-    model = studies.load("spnet", next(n for n, c in studies.VARIANTS["spnet"].items() if c == {switch: False})).model
-    with torch.no_grad():
-        there, back = model(pair.moving, pair.fixed).displacement, model(pair.fixed, pair.moving).displacement
-    gap = inverse_consistency(there, back)
-    assert f"Chosen ({switch} = False): Dice" in view.caption.value
-    assert f"exchange error (voxels) {gap:.3g}" in view.caption.value
-    view.set(**{switch: True})
-    assert view.errors == [] and "Chosen" not in view.caption.value
-
-
-def test_a_combination_that_is_not_stored_says_so_and_offers_its_training(panel):
-    view, _ = panel
-    view.set(feature_warping=False, average=False)
-    assert "feature_warping = False, average = False): not trained yet" in view.caption.value
-    assert not view.controls["train"].disabled and view.controls["train"].description == "train this one"
-    view.set(feature_warping=True, average=True)
-    assert view.errors == []
-
-
-def test_stored_weights_are_small_enough_to_load_at_once_on_any_machine():
-    assert studies.STUDIES["spnet"].path({}).stat().st_size < 2**22
-
-
 # ---------------------------------------------------------------------------------------------- the exercise
-
-
 def test_what_a_switch_buys_is_what_the_stored_results_say():
     steps = {"MIE": ("w/o MIE", "reference"), "FW": ("w/o FW", "reference"), "BE": ("SS", "SS+BE")}
     steps["BA"] = ("SS+BE", "reference")
@@ -251,10 +201,3 @@ def test_what_a_switch_buys_is_what_the_stored_results_say():
             _BOUGHT[switch]
             == {(1, 0): WORDS[0], (0, 1): WORDS[1], (1, 1): WORDS[2], (0, 0): WORDS[3]}[consistent, accurate]
         )
-
-
-def test_words_may_be_filled_in_one_by_one():
-    half = check.bought({"MIE": "Neither ", "FW": "accuracy", "BE": None, "BA": ...})
-    assert half.colour == "amber" and half.message == f"BE, BA still blank. {check.bought.task}"
-    blank = check.bought(dict.fromkeys(["MIE", "FW", "BE", "BA"], ...))
-    assert blank.colour == "amber" and blank.message == check.bought.task

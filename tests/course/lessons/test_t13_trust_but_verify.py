@@ -1,7 +1,5 @@
 """The scoreboard and the claims board: dots where the numbers are, cases that are the method's, lists that are true."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -13,8 +11,7 @@ from scipy import stats
 
 from regkit import metrics
 from regkit.course import check
-from regkit.course.check.refereeing import TUNED_ON, protocol
-from regkit.course.check.t13_trust_but_verify import rig_pairs
+from regkit.course.check.t13_trust_but_verify import TUNED_ON, protocol, rig_pairs
 from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
 from regkit.course.lessons import t13_trust_but_verify as lesson
 from regkit.course.studies import results
@@ -46,8 +43,6 @@ def case(shape):
 
 
 # ---------------------------------------------------------------------------------------------- the board
-
-
 def board(values, **options):
     return lesson.render_board(values, [0, 1, 2], "title", **options)
 
@@ -185,8 +180,6 @@ def test_a_scoreboard_needs_a_method_that_was_measured():
 
 
 # ---------------------------------------------------------------------------------------------- the exercises
-
-
 def test_the_reference_protocol_answers_each_case_as_it_is_meant():
     cases, judge = check.protocol_cases(), protocol()
     said = {name: judge(list(each.rows), TUNED_ON, each.tries) for name, each in cases.items()}
@@ -223,8 +216,6 @@ def test_the_rig_raises_dice_to_one_and_tears_the_map():
 
 
 # ---------------------------------------------------------------------------------------------- claims
-
-
 def made_up():
     claims = [
         Claim("A", "up", "Table 1", "1 to 2", (), rises("spnet", "dice", "w/o FW", "reference")),
