@@ -219,9 +219,9 @@ def local_and_global(warped: Image, fixed: Image, mask: Tensor | None = None) ->
 
 
 def local_and_mutual(warped: Image, fixed: Image, mask: Tensor | None = None) -> Tensor:
-    """lncc + mutual information, for other contrasts: lncc is squared, and does not see a sign. mask: as above."""
+    """lncc + 2 mutual information, for other contrasts: lncc is squared, and does not see a sign. mask: as above."""
     own = (warped, fixed) if mask is None else (warped * mask, fixed * mask)
-    return losses.mutual_information(warped, fixed, mask=mask) + local(*own)
+    return 2 * losses.mutual_information(warped, fixed, mask=mask) + local(*own)
 
 
 def masked(similarity: Similarity) -> Similarity:

@@ -241,7 +241,7 @@ def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Liken
     found = f"correlation {correlation:.2f} inside both, of {most:.2f} that the joint histogram allows"
     if correlation >= most / 2 or (most < _WEAK and correlation > -_WEAK / 2):
         return Likeness(losses.ncc, local_and_global, f"lncc + ncc: one contrast ({found})")
-    return Likeness(losses.mutual_information, local_and_mutual, f"lncc + mi: two contrasts ({found})", alike=False)
+    return Likeness(losses.mutual_information, local_and_mutual, f"lncc + 2 mi: two contrasts ({found})", alike=False)
 
 
 def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
