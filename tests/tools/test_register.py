@@ -165,7 +165,7 @@ def changed(scan, kind):
         return replace(wide, original=wide.grid)
     if kind == "cropped":
         box = bounding_box(images.foreground(images.normalise(scan)))
-        box = np.clip(box + [[-2], [2]], 0, grid.space)
+        box = np.clip(box + np.array([[-2], [2]]), 0, grid.space)
         grid = grid.cropped(box[0], box[1] - box[0])
         return images.Scan(scan.tensor[(..., *map(slice, *box))], grid, grid)
     if kind == "turned":
