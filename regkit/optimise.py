@@ -238,7 +238,7 @@ def masked(similarity: Similarity) -> Similarity:
         if similarity is losses.ncc:
             return similarity(*_centred(mask, warped, fixed))
         if similarity in (losses.mse, losses.mutual_information, local_and_global, local_and_mutual):
-            return similarity(warped, fixed, mask=mask)  # type: ignore[call-arg]
+            return similarity(warped, fixed, mask=mask)
         return similarity(warped * mask, fixed * mask)
 
     return inside
