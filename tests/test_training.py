@@ -41,7 +41,8 @@ class Tiny(nn.Module):
 
     def forward(self, moving, fixed):
         features = self.dropout(torch.relu(self.norm(self.first(torch.cat([moving, fixed], 1)))))
-        return Registration(self.head(features), levels=(features,))
+        displacement = self.head(features)
+        return Registration(displacement, levels=(displacement,))
 
     def objective(self, registration, moving, fixed):
         displacement = registration.displacement
@@ -610,14 +611,14 @@ def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
     [
         (lambda: Recipe(steps=-1), ValueError, "steps must be 0 or more"),
         (lambda: Recipe(learning_rate=0), ValueError, "learning_rate must be a positive number"),
-        (lambda: Recipe(batch=0), ValueError, "batch must be at least 1"),
+        (lambda: Recipe(batch=0), ValueError, "batch must be 1 or more"),
         (lambda: Recipe(schedule="linear"), ValueError, "schedule must be one of"),
-        (lambda: Recipe(clip=0), ValueError, "clip must be a positive number or None"),
+        (lambda: Recipe(clip=0), ValueError, "clip must be a positive number"),
         (lambda: Recipe(precision="float16"), ValueError, "precision must be one of"),
-        (lambda: quiet(tiny(), RECIPE, every=0), ValueError, "every must be at least 1"),
+        (lambda: quiet(tiny(), RECIPE, every=0), ValueError, "every must be 1 or more"),
         (lambda: quiet(tiny(), RECIPE, []), ValueError, "at least one pair"),
         (lambda: quiet(tiny(), RECIPE, [torch.ones(1)]), TypeError, r"a Pair or \(moving, fixed\)"),
-        (lambda: History.from_json("[1, 2]"), ValueError, "a history is an object"),
+        (lambda: History.from_json("[1, 2]"), ValueError, "must be a dict, received .* in a history"),
         (lambda: History.from_json('{"terms": {"a": [1]}, "seconds": []}'), ValueError, "each of its 0 steps"),
     ],
 )
