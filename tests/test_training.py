@@ -43,7 +43,8 @@ class Tiny(nn.Module):
 
     def forward(self, moving, fixed):
         features = self.dropout(torch.relu(self.norm(self.first(torch.cat([moving, fixed], 1)))))
-        return Registration(self.head(features), levels=(features,))
+        displacement = self.head(features)
+        return Registration(displacement, levels=(displacement,))
 
     def objective(self, registration, moving, fixed):
         displacement = registration.displacement
@@ -649,7 +650,7 @@ def test_a_process_that_does_not_answer_is_told(monkeypatch):
         (lambda: quiet(tiny(), RECIPE, every=0), ValueError, "every must be at least 1"),
         (lambda: quiet(tiny(), RECIPE, []), ValueError, "at least one pair"),
         (lambda: quiet(tiny(), RECIPE, [torch.ones(1)]), TypeError, r"a Pair or \(moving, fixed\)"),
-        (lambda: History.from_json("[1, 2]"), ValueError, "the whole must be a dict"),
+        (lambda: History.from_json("[1, 2]"), ValueError, "must be a dict, received .* in a history"),
         (lambda: History.from_json('{"terms": {"a": [1]}, "seconds": []}'), ValueError, "each of its 0 steps"),
     ],
 )
