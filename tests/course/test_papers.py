@@ -35,3 +35,14 @@ def test_every_method_shows_the_numbers_of_its_paper_and_its_whole_loss(name):
     for words in ("**The paper**", "**The authors' program**", "**regkit**", "λ"):
         assert words in cell
     assert re.search(r"[Ee]quation|[Ss]ection", cell)
+
+
+@pytest.mark.parametrize("name", ["08_spnet", "10_sacbnet", "11_smgicnet"])
+def test_what_a_tutorial_says_of_its_paper_stands_in_the_table(name):
+    """Each number such as .570 beside the paper's name is printed, or the difference of two of one column."""
+    columns = list(zip(*PRINTED[name[3:]].rows.values(), strict=True))
+    known = {round(abs(a - b), 4) for column in columns for a in (0, *column) for b in column}
+    source = next(path for path in SOURCES if path.stem == name).read_text()
+    paragraphs = [part for cell in source.split("# %%") for part in re.split(r"\n#\n|\n# \* ", cell) if "paper" in part]
+    said = [float(number) for part in paragraphs for number in re.findall(r"(?<![\d\w])\.\d{3,4}\b", part)]
+    assert said and set(said) <= known
