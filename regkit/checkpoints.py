@@ -41,8 +41,7 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
 
     Raises:
         TypeError: the model's class is not `configured` (layers.py), or its arguments are more than JSON can hold.
-        ValueError: it was changed after it was made (`model.similarity = "ncc"`, another `objective`): `load` makes it
-            anew from its arguments, and the change would be lost.
+        ValueError: it was changed after it was made (`model.similarity = "ncc"`), which `load` would lose.
         OSError: it cannot be written; an older file stays.
     """
     configuration = vars(model).get("configuration")

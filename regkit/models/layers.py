@@ -64,24 +64,20 @@ def configured(cls: Class) -> Class:
 
 def _settings(model: nn.Module) -> dict[str, str]:
     """What a model computes with besides its weights: plain attributes, functions of its own, its modules' classes."""
-    plain = (bool, int, float, str, tuple, dict, type(None))
-    own = {name: value for name, value in vars(model).items() if name not in _MODULES_OWN}
-    kept = {name: repr(value) for name, value in own.items() if isinstance(value, plain) and not name.startswith("_")}
-    functions = {name: getattr(value, "__qualname__", "") for name, value in own.items() if callable(value)}
-    return kept | functions | {"module": str([type(module).__name__ for module in model.modules()])}
-
-
-_MODULES_OWN = {*vars(nn.Module()), "configuration"}
+    settings = {"module": str([type(module).__name__ for module in model.modules()])}
+    for name in vars(model).keys() - {*vars(nn.Module()), "configuration", "_as_made"}:
+        value = vars(model)[name]
+        if callable(value):
+            settings[name] = getattr(value, "__qualname__", "")
+        elif name[0] != "_" and isinstance(value, (bool, int, float, str, tuple, dict, type(None))):
+            settings[name] = repr(value)
+    return settings
 
 
 def changed_settings(model: nn.Module) -> list[str]:
-    """What of a configured model is no longer as its arguments made it, and would be lost with it: the names.
-
-    A new plain attribute, such as a note, computes nothing and does not count; a new function does.
-    """
+    """The names of what is no longer as a configured model's arguments made it; a new note is none, a function is."""
     made, now = vars(model).get("_as_made", {}), _settings(model)
-    new = [name for name in now.keys() - made.keys() if callable(vars(model)[name])]
-    return sorted(new + [name for name in made if now.get(name) != made[name]])
+    return sorted(n for n in made | now if now.get(n) != made.get(n) and (n in made or callable(vars(model).get(n))))
 
 
 def check_inputs(model: Any, moving: Image, fixed: Image) -> None:

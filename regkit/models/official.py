@@ -1,7 +1,6 @@
 """Weights that the authors published, under the names of regkit: one table of names for each method.
 
-To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`
-with what its weights need and no name of theirs shows.
+To add a method, write a function `_method(state, model) -> state` that ends in `rename`, and enter it in `_OFFICIAL`.
 """
 
 import itertools
