@@ -24,6 +24,7 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
+BYTES = 800_000  # of all pictures of a scene, in base64, at most: a page of three scenes stays below 3 MB
 PIXELS = 150_000_000  # of all frames of a scene, at most
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
@@ -130,8 +131,7 @@ def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
 
 def _content(scene: Scene, start: State) -> dict[str, Any]:
     """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
-    frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
-    offered = plan(scene, start, frames)
+    offered, pictures, drawn = _drawn(scene, start)
     values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
     names = [name for name in scene.controls if name in values]
     hidden = {
@@ -140,22 +140,35 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
         ]
         for state, _ in offered.combinations(scene, start)
     }
-    pictures: dict[str, int] = {}
-    told: dict[str, tuple[int, str]] = {}
-    for state in offered.states(scene, start):
-        gone = scene.hidden(state)
-        key = ",".join("-" if name in gone else str(values[name].index(state[name])) for name in names)
-        if key not in told:
-            told[key] = pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state)
+    told = {
+        ",".join("-" if name in scene.hidden(state) else str(values[name].index(state[name])) for name in names): frame
+        for state, *frame in drawn
+    }
     controls = [_control(scene.controls[name], values[name], start[name], name in offered.choices) for name in names]
     return {
         "controls": controls,
         "hidden": hidden,
         "frames": told,
-        "pictures": list(pictures),
+        "pictures": pictures,
         "alone": offered.alone,
         "note": _note(scene, names, offered),
     }
+
+
+def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
+    """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
+    frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
+    while True:
+        offered = plan(scene, start, frames)
+        pictures: dict[str, int] = {}
+        drawn = [
+            (state, pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state))
+            for state in offered.states(scene, start)
+        ]
+        size = sum(len(picture) for picture in pictures)
+        if size <= BYTES or frames < 2:
+            return offered, list(pictures), drawn
+        frames = min(frames, len(drawn)) * BYTES // size
 
 
 def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) -> dict[str, Any]:
