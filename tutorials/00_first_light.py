@@ -28,10 +28,9 @@
 # %%
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, data, figures, metrics, models, training, widgets
+from regkit import check, course, data, fields, figures, metrics, models, training, widgets
 from regkit.course.lessons import timelapse
 
 course.begin(seconds={"fast": 15, "full": 120}, minutes=45)
@@ -69,7 +68,7 @@ my_prediction = "inward"
 # arrows below is the subject of tutorial 02: warping **pulls**.
 
 # %% [markdown]
-# ## The whole idea in 15 lines
+# ## The whole idea in a dozen lines
 #
 # A network looks at both images and answers with a *velocity* $v$. regkit computes the **displacement** $u$ from it:
 # $u(x)$ is the arrow at voxel $x$, in voxels. (Take this step as given for now; tutorial 05 explains it.) Then we judge
@@ -90,10 +89,7 @@ def pull(image, u):
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     # (1, 2, H, W): the place that each voxel reads. torch.stack([a, b]) makes one tensor of two
     places = ...
-    # PyTorch's sampler wants units of [-1, 1], and the column before the row
-    last = torch.tensor([height - 1, width - 1]).view(2, 1, 1)
-    grid = (2 * places / last - 1).flip(1).movedim(1, -1)  # (1, H, W, 2)
-    return F.grid_sample(image, grid, align_corners=True, padding_mode="border")
+    return fields.sample(image, places)  # between voxels: a mean of the voxels around the place
 
 
 # %% [markdown]
@@ -108,8 +104,8 @@ def pull(image, u):
 
 
 # %%
-@check.loss_by_hand
-def loss_by_hand(warped, fixed, v, weight):
+@check.pair_loss
+def pair_loss(warped, fixed, v, weight):
     """How bad an answer is, one number. warped, fixed: (1, 1, H, W); v: (1, 2, H, W), its velocity."""
     misfit = ...  # one number; (...).mean() is the mean of all numbers in it
     down, right = (
@@ -135,9 +131,11 @@ wind = data.smooth_displacement((64, 64), amplitude=6, smoothness=8, diffeomorph
 displacement = regkit.exponential(wind)  # from velocity to displacement (tutorial 05)
 blown = regkit.Registration(displacement=displacement, velocity=wind)
 
+# %%
 terms = network.objective(blown, pair.moving, pair.fixed)
 warped = pull(pair.moving, displacement)
-by_hand = loss_by_hand(warped, pair.fixed, wind, WEIGHT)
+by_hand = pair_loss(warped, pair.fixed, wind, WEIGHT)
+rough = pair_loss(warped, warped, wind, WEIGHT)  # without a misfit
 furthest = displacement.abs().max()
 apart = (warped - regkit.warp(pair.moving, displacement)).abs().max()
 total = sum(terms.values())
@@ -146,7 +144,10 @@ assert furthest > 3, (
 )
 assert apart < 1e-5, f"pull is regkit.warp, here {apart:.1e} apart in intensity: was pull changed?"
 assert torch.isclose(total, by_hand, rtol=1e-4), (
-    f"the loss by hand is regkit's, here {by_hand:.6f} and {total:.6f}: was loss_by_hand changed?"
+    f"the loss by hand is regkit's, here {by_hand:.6f} and {total:.6f}: was pair_loss changed?"
+)
+assert torch.isclose(terms["diffusion"], rough, rtol=1e-3), (
+    f"so is the roughness, here {rough:.3e} and {terms['diffusion']:.3e}: was pair_loss changed?"
 )
 print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_hand:.5f}")
 
@@ -237,7 +238,7 @@ explorer
 # cover. Do their arrows lead towards the triangle's middle?
 
 # %%
-grid = regkit.fields.identity((64, 64))[0]  # (2, H, W): row and column of each voxel
+grid = fields.identity((64, 64))[0]  # (2, H, W): row and column of each voxel
 covered = pair.moving_labels[0, 0] > 0
 uncovered = (pair.fixed_labels[0, 0] > 0) & ~covered
 to_middle = grid[:, covered].mean(1)[:, None] - grid[:, uncovered]  # (2, n)
@@ -269,7 +270,7 @@ figures.show_registration(pair, regkit.Registration(-registration.displacement))
 
 # %%
 def dice_with(displacement):
-    warped_labels = regkit.fields.warp_labels(pair.moving_labels, displacement)
+    warped_labels = fields.warp_labels(pair.moving_labels, displacement)
     by_hand = overlap(warped_labels > 0, pair.fixed_labels > 0).item()
     by_regkit = metrics.dice(warped_labels, pair.fixed_labels)[1]  # of label 1, the shape
     assert abs(by_hand - by_regkit) < 1e-5, (
@@ -324,7 +325,7 @@ check.landmarks(my_landmarks)
 # %%
 with torch.no_grad():
     guess = network(known.moving, known.fixed).displacement
-truth = regkit.fields.warp_points(check.LANDMARKS[None], known.displacement)
+truth = fields.warp_points(check.LANDMARKS[None], known.displacement)
 still = torch.zeros_like(guess)
 error = {  # one voxel of this image is 1 mm wide
     "doing nothing": metrics.tre(still, check.LANDMARKS[None], truth, spacing=1.0).mean,

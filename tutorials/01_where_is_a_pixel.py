@@ -289,13 +289,13 @@ figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="compressed")
 axes[0].imshow(volume[:, :, 12].T, cmap="gray", vmin=0, vmax=1, origin="lower")
 axes[0].plot(*point[:2], "+", color="#ffb000", markersize=18, markeredgewidth=2)
 axes[0].set(
-    title="by index: radiological, right is at the left",
+    title="by index: the patient's right is at the left",
     xlabel="axis 0 (voxels)",
     ylabel="axis 1 (voxels)",
 )
 axes[1].pcolormesh(right, anterior, volume[:, :, 12].T, cmap="gray", vmin=0, vmax=1)
 axes[1].plot(*millimetres(point, scan.affine)[:2], "+", color="#ffb000", markersize=18, mew=2)
-axes[1].set(title="in mm: neurological, right is at the right", xlabel="R (mm)", ylabel="A (mm)")
+axes[1].set(title="in mm: the patient's right is at the right", xlabel="R (mm)", ylabel="A (mm)")
 axes[1].set_aspect("equal")
 
 letters = "".join(nibabel.aff2axcodes(scan.affine))
@@ -307,8 +307,8 @@ assert letters == "LAS" and determinant < 0, (
 )
 
 # %% [markdown]
-# Here the index grows towards the left, so the plane by index follows the radiological convention. In another file it may
-# follow the neurological one: the order in memory is no convention.
+# Here axis 0 leads towards the left, so the plane by index follows the radiological convention. In another file it may
+# follow the neurological one: the order in memory does not decide.
 #
 # There is a second trap. nibabel, SPM and FreeSurfer count mm towards **R**ight, **A**nterior, **S**uperior (RAS);
 # DICOM, ITK and ANTs count towards **L**eft, **P**osterior (backwards), **S**uperior (LPS). To go from one to the

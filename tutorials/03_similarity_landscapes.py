@@ -129,7 +129,7 @@ assert sloped.sum() > 20 and off_rim[sloped].max() < 2, (
 # %% [markdown]
 # At the rim of the moving disc there is a slope: the MSE falls when the disc **shrinks**, because it lies where the fixed
 # image is black. On opposite sides the slopes are opposite, so they cancel, and a shift has none. They do not point to the
-# goal either. (Tutorial 06 optimises such arrows from there. They arrive, but on a long detour.)
+# goal either. (Tutorial 06 optimises a field from there. It arrives, but on a long detour.)
 
 # %% [markdown] tags=["instructor"]
 # Most say *fall*: they see where the disc should go, but the loss does not. Worth two minutes: which voxels contribute to
@@ -557,7 +557,7 @@ assert home == 0, f"over all voxels it is the truth, 0, here {home}: run this ce
 # **Symptom:** the best score belongs to an image that has left the view: only black lies on black.
 # **Fix:** count every voxel of the fixed image (grey curve), or require a minimum of overlap.
 #
-# ## Exercise 1: make MSE lie
+# ## Exercise 1: mislead the MSE
 #
 # The disc below is the fixed image. The moving image is the same disc after your change, so the right shift is 0. Write a
 # function that takes an image, a tensor of shape (1, 1, 64, 64), and returns one of the same shape. It may change only the
@@ -600,7 +600,7 @@ if changed is not None:
 # optimiser does that may deform (it gains by *shrinking* the disc). And where does this happen? A tumour with contrast agent.
 
 # %% [markdown]
-# ## Exercise 2: does your gradient tell the truth?
+# ## Exercise 2: is your gradient right?
 #
 # This is a good test of any loss that you write. Compute the slope (change of the loss per voxel) of
 # `losses.ncc(check.shifted(brain, right), brain)` over `right`, at **3.3** voxels, in two ways. Each answer is one number:

@@ -33,11 +33,7 @@ COMMANDS = {
 
 EXAMPLES = {
     "register": "moving.nii.gz fixed.nii.gz --affine --out results/",
-<<<<<<< ours
-    "examine": "scan.nii.gz --fix-header mended.nii.gz",
-=======
     "examine": "scan.nii.gz --fix-header plain.nii.gz",
->>>>>>> theirs
     "apply": "results/ --to labels moving_labels.nii.gz --like fixed.nii.gz --out warped_labels.nii.gz",
     "train": "sitreg synthetic-brains --steps 1000 --out sitreg.safetensors",
     "evaluate": "brains --method none affine optimise --limit 5",

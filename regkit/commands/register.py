@@ -57,7 +57,7 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--no-composite", action="store_true", help="without composite.h5, the largest of the files")
     parser.add_argument("--affine", action="store_true", help="find an affine map first")
     parser.add_argument("--spacing", type=float, metavar="MM", help="of the voxels to work on")
-    words = "without --spacing: voxels to make a field on, in a box around both contents (2000000); fewer are coarser"
+    words = "without --spacing: voxels to make a field on, in a box around both contents (1000000); fewer are coarser"
     parser.add_argument("--budget", type=int, metavar="N", help=words)
     words = "what the two are compared by; auto (default) looks whether their contrasts are alike"
     parser.add_argument("--similarity", choices=("auto", "lncc", "ncc", "mse", "mi", "mind"), help=words)

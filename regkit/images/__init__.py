@@ -37,7 +37,6 @@ from torch import Tensor
 from regkit import types
 from regkit.fields import identity, sample
 from regkit.images import content
-from regkit.images.content import FOREGROUND
 from regkit.images.formats import open_nifti, read_values
 from regkit.images.headers import header_affine, itk_affine, store
 from regkit.types import Displacement, Image, InputError, TooLargeError, guard, spatial
@@ -297,8 +296,7 @@ def resample(
 
     to: a grid (then `original` stays), or a scan whose grid and original are taken over. displacement u: (1, dim,
     *to.space), voxels of `to`. through: (4, 4), mm to mm (RAS), such as an affine registration. Outside, an image has
-    its background, or its lowest value where that was not looked for, and labels are 0. Where the new voxels are
-    larger, an image is blurred to their size before.
+    its background, if known, or lowest value, labels are 0. To larger voxels an image is blurred before.
 
     Raises:
         ValueError: a volume and a slice; a displacement on another grid.
@@ -338,7 +336,7 @@ def _inside(scan: Scan, inside: Tensor, places: Tensor, steps: Sequence[float]) 
 
 def foreground(scan: Scan) -> Tensor:
     """What is not background, in the field of view: bool, as the tensor. scan: as of `normalise`."""
-    there = (scan.tensor - (scan.background or 0.0)).abs() > FOREGROUND
+    there = (scan.tensor - (scan.background or 0.0)).abs() > content.FOREGROUND
     return there if scan.inside is None else there & scan.inside
 
 
@@ -370,8 +368,8 @@ def crop_or_pad(scan: Scan, space: Sequence[types.Count]) -> Scan:
     lowest = 0 if scan.is_labels else float(scan.tensor.min())
     pads = [width for pair in reversed(widths) for width in pair]
     inside = None if scan.inside is None else F.pad(scan.inside, pads)
-    grid = scan.grid.cropped([-first for first in before], space)
-    return replace(scan, tensor=F.pad(scan.tensor, pads, value=lowest), grid=grid, inside=inside)
+    tensor = F.pad(scan.tensor, pads, value=lowest)
+    return replace(scan, tensor=tensor, grid=scan.grid.cropped([-first for first in before], space), inside=inside)
 
 
 def pad_to_multiple(scan: Scan, multiple: types.Count) -> Scan:
@@ -397,10 +395,7 @@ def normalise(
     if scan.is_labels:
         raise InputError("intensities are those of an image", "labels", "read the file with read_image")
     values = types.at_least_float32(scan.tensor)
-    inside = content.field_of_view(values)
-    inside = inside if scan.inside is None else inside & scan.inside
-    if not inside.any():
-        raise InputError("a scan must have a field of view", "one with nothing in it", "check its mask")
+    inside = content.field_of_view(values) & (True if scan.inside is None else scan.inside)
     dark = content.background(values, inside)
     low, high = content.window(values, inside, dark, percentiles) if window is None else window
     if not low < high:
@@ -412,12 +407,10 @@ def normalise(
         )
     level = min(max((dark - low) / (high - low), 0.0), 1.0)
     unit = ((values - low) / (high - low)).clamp(0, 1)
-    if not inside.all():
-        unit = torch.where(inside, unit, level)
-    found = replace(scan, tensor=unit, inside=inside, background=level)
-    ends = foreground(found)
-    cut = any(ends.select(axis, end).any() for axis in range(2, ends.dim()) for end in (0, -1))
-    return found if cut or not inside.all() else replace(found, inside=None)
+    if inside.all():
+        found = replace(scan, tensor=unit, inside=None, background=level)
+        return replace(found, inside=inside) if content.outermost(foreground(found)).any() else found
+    return replace(scan, tensor=torch.where(inside, unit, level), inside=inside, background=level)
 
 
 # ---------------------------------------------------------------------------------------------- in
@@ -437,8 +430,7 @@ def read_image(path: Path | str, *, volume: int | None = None) -> Scan:
         if not finite.any():
             raise InputError("an image must have finite values", f"{path} with none", "make or fetch it again")
         warnings.warn(
-            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values; there it counts "
-            f"as not seen.",
+            f"{path} has {values.size - int(finite.sum())} NaN or infinite of {values.size} values: not seen.",
             stacklevel=2,
         )
         scan, inside = _scan(values, grid), _scan(finite, grid).tensor

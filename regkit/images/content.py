@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regkit.types import InputError
+
 FOREGROUND = 0.1  # of the range of intensities: what is that far from the background
 _AIR = -1024.0  # Hounsfield units: nothing in the body is darker
 _BRIGHTEST = 32767.0  # of 16 bits
@@ -43,7 +45,7 @@ def field_of_view(values: Tensor) -> Tensor:
                 known = value < _AIR if sign > 0 else value <= -_BRIGHTEST
                 own = sign * value < 0 and float((rest <= near + (far - near) / 20).float().mean()) > 0.1
                 apart = near - value > _APART * (far - near)
-                if not (known or own) or not apart or not (sign * _outermost(values, inside) == value).any():
+                if not (known or own) or not apart or not (sign * outermost(values, inside) == value).any():
                     break
                 inside = inside & (sign * values > (value + near) / 2)
             seen = rest
@@ -51,8 +53,14 @@ def field_of_view(values: Tensor) -> Tensor:
 
 
 def background(values: Tensor, inside: Tensor) -> float:
-    """The value that most of the outermost voxels have, or nearly have; the lowest where they differ."""
-    edge = _outermost(values, inside)
+    """The value that most of the outermost voxels have, or nearly have; the lowest where they differ.
+
+    Raises:
+        ValueError: nothing is inside.
+    """
+    if not inside.any():
+        raise InputError("a scan must have a field of view", "one with nothing in it", "check it, and its mask")
+    edge = outermost(values, inside)
     most, counts = torch.unique(edge, return_counts=True)
     if float(counts.max()) >= _EDGE * len(edge):
         return float(most[counts.argmax()])
@@ -79,7 +87,7 @@ def window(
             high = _percentiles(brighter, percentiles[1])[0]
         elif len(darker):
             low = _percentiles(darker, percentiles[0])[0]
-    far = values > low + _SPARSE * (high - low)
+    far = inside & (values > low + _SPARSE * (high - low))
     if low < high and (far := far & _in_one_piece(far)).any():
         high = _percentiles(values[far], percentiles[1])[0]
     rest = seen[(seen - dark).abs() > FOREGROUND * (high - low)]
@@ -101,18 +109,23 @@ def bounding_box(content: Tensor) -> np.ndarray | None:
 
 def _in_one_piece(content: Tensor) -> Tensor:
     """Voxels that have two others among their neighbours: a vessel has, a dead voxel has not."""
-    mean = F.avg_pool3d if content.dim() == 5 else F.avg_pool2d
-    size = 3 ** (content.dim() - 2)
-    return content & (mean(content.float(), 3, 1, 1) > 2.5 / size)
+    dim = content.dim() - 2
+    mean = F.avg_pool3d if dim == 3 else F.avg_pool2d
+    return content & (mean(F.pad(content.float(), [1] * 2 * dim), 3, 1) > 2.5 / 3**dim)
 
 
-def _outermost(values: Tensor, inside: Tensor) -> Tensor:
+def grown(mask: Tensor, border: float = 0.0) -> Tensor:
+    """A mask (1, 1, *space), bool, and its neighbours; border: 1 where what is beyond counts as in it."""
+    dim = mask.dim() - 2
+    widest = F.max_pool3d if dim == 3 else F.max_pool2d
+    return widest(F.pad(mask.float(), [1] * 2 * dim, value=border), 3, 1) > 0
+
+
+def outermost(values: Tensor, inside: Tensor | None = None) -> Tensor:
     """The values at the edge of the field of view: at the image's border, or beside what is not seen."""
-    if inside.all():
+    if inside is None or inside.all():
         return torch.cat([values.select(axis, end).flatten() for axis in range(2, values.dim()) for end in (0, -1)])
-    widest = F.max_pool3d if values.dim() == 5 else F.max_pool2d
-    outside = F.pad((~inside).float(), [1] * (2 * (values.dim() - 2)), value=1.0)
-    return values[inside & (widest(outside, 3, 1) > 0)]
+    return values[inside & grown(~inside, border=1.0)]
 
 
 def _percentiles(values: Tensor, *percents: float) -> list[float]:

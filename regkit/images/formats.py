@@ -136,7 +136,8 @@ def _refuse(path: Path, start: bytes, error: Exception) -> NoReturn:
         raise MissingPackageError(
             "this kind of file needs a package more", f"{path} ({words})", f"pip install {error.name}"
         ) from error
-    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not start.startswith((b"\x1f\x8b", b"BZh"))
+    packed = start.startswith((b"\x1f\x8b", b"BZh"))
+    unknown = isinstance(error, (ImageFileError, gzip.BadGzipFile)) and start and not packed
     if unknown or not isinstance(error, _DAMAGE):
         _say(path, f"which is none of these ({words})", "convert it to NIfTI", error)
     if isinstance(error, HeaderDataError):

@@ -15,7 +15,7 @@ from torch import Tensor
 from regkit import losses
 from regkit.fields import jacobian_determinant, resize, warp
 from regkit.images import Affine, Grid, Scan, TooLargeError, foreground, normalise, resample, voxel_map
-from regkit.images.content import bounding_box
+from regkit.images.content import bounding_box, grown
 from regkit.images.itk import Deformation, regrid
 from regkit.optimise import (
     Similarity,
@@ -41,7 +41,7 @@ from regkit.types import (
 
 _SIZES = (20, 40, 80)  # voxels along the longest axis, level by level
 _AROUND, _MARGIN = 0.2, 0.05  # of the longest side of a box: what is looked at beyond it, affine stage and field
-BUDGET = 2 * 10**6  # voxels that a field is made on
+BUDGET = 10**6  # voxels that a field is made on: seconds to a minute on a processor
 _FEW, _BINS, _WEAK = 150, 16, 0.3  # voxels, bins of a joint histogram, correlation: less says nothing of contrasts
 _LARGEST_CHANGE = 4.0  # of volume: a map that grows or shrinks more has lost its way
 _NEAR = 0.05  # of the size: foregrounds that close count as overlapping
@@ -176,7 +176,7 @@ def _start(moving: Scan, fixed: Scan, grid: Grid, similarity: Similarity) -> Aff
 
 
 def centre_of_mass(scan: Scan, through: Affine | None = None) -> np.ndarray:
-    """The centre of mass of the intensities, from the background, mm (RAS), (3,); where `through` puts a moving scan's."""
+    """The centre of mass of what is not background, mm (RAS), (3,); of a moving scan where `through` puts it."""
     check_finite(scan.tensor, "scan")
     weights = (scan.tensor.double() - (scan.background or 0.0)).abs()
     place, axes = np.zeros(3), range(2, weights.dim())
@@ -238,19 +238,19 @@ def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Liken
         return Likeness(_SIMILARITIES[choice], _SIMILARITIES[choice], f"{choice}, as asked for")
     correlation, most = _joint(moving, fixed)
     found = f"correlation {correlation:.2f} inside both, of {most:.2f} that the joint histogram allows"
-    if correlation >= most / 2 or most < _WEAK:
+    if correlation >= most / 2 or (most < _WEAK and correlation > -_WEAK / 2):
         return Likeness(losses.ncc, local_and_global, f"lncc + ncc: one contrast ({found})")
     return Likeness(losses.mutual_information, local_and_mutual, f"lncc + mi: two contrasts ({found})", alike=False)
 
 
 def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
-    """The correlation inside both foregrounds, and the highest that their mutual information allows; 0, 0 if unknown."""
+    """The correlation inside both foregrounds, and the highest that mutual information allows; 0, 0 if unknown."""
     moving, fixed = (resample(scan, _coarse(scan.grid, _SIZES[2])) for scan in (moving, fixed))
     through = _aligned(moving, fixed, losses.mutual_information, _SIZES[:2])
     grid = _coarse(_boxed(fixed.grid, *_foreground_box(fixed), margin=0), _SIZES[1])
     near, here = resample(moving, grid, through=through), resample(fixed, grid)
     both = foreground(near) & foreground(here)
-    both = ~_grown(~both)
+    both = ~grown(~both)
     if int(both.sum()) < _FEW:
         return 0.0, 0.0
     pair = torch.stack([near.tensor[both], here.tensor[both]])
@@ -259,12 +259,6 @@ def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
     information = -float(losses.mutual_information(near.tensor, here.tensor, bins=_BINS, mask=both))
     information -= (_BINS - 5) ** 2 / (2 * int(both.sum()))  # what as many voxels show by chance
     return float(torch.corrcoef(pair)[0, 1]), math.sqrt(1 - math.exp(-2 * max(information, 0.0)))
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """A mask and its neighbours."""
-    widest = torch.nn.functional.max_pool3d if mask.dim() == 5 else torch.nn.functional.max_pool2d
-    return widest(mask.float(), 3, 1, 1) > 0
 
 
 # ---------------------------------------------------------------------------------------------- two scans
@@ -397,7 +391,7 @@ def correlation(moving: Scan, fixed: Scan, displacement: Displacement | None = N
 
 
 def _unit(name: str, scan: Scan, window: tuple[float, float] | None = None) -> Scan:
-    """A scan cut to a box around its content, with intensities in [0, 1] there; an error says which of the two it was."""
+    """A scan cut to a box around its content, intensities in [0, 1] there; an error says which of the two it was."""
     try:
         unit = normalise(scan, window=window)
         start, stop = _foreground_box(unit)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ from regkit.images import Grid, Scan, read_image, resample
 EXERCISES = {name: value for name, value in vars(check).items() if isinstance(value, check.Exercise)}
 BY_WORDS = ("bought", "failing_laws", "growing_gap", "faults")
 BY_FUNCTION = {"one_law_less": "my_update", "plain_convolution": "my_plain", "way_back": "my_way_back"}
+
+
+def test_no_two_tutorials_give_one_name_to_two_things():
+    modules = [module for name, module in sys.modules.items() if name.startswith(f"{check.__name__}.")]
+    names = [name for module in modules for name in getattr(module, "__all__", [])]
+    assert len(names) > len(EXERCISES) and sorted(names) == sorted(set(names))
 
 
 def test_a_verdict_shows_itself_in_text_and_in_html():

@@ -1,14 +1,18 @@
 """The affine stage: a known map between two scans is found again, from any distance and orientation."""
 
 import warnings
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 
-from regkit import data, images
+from regkit import data, images, losses, metrics
+from regkit.images import itk
+from regkit.images.content import bounding_box
 from regkit.tools import register
+from regkit.tools.methods import make_method
 
 TURN = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.15, -0.1, 0.2) * [1.08, 0.95, 1.0], [3.0, -2.0, 1.0])
 
@@ -124,3 +128,132 @@ def test_images_of_few_grey_levels_are_no_labels():
         assert not register.looks_like_labels(images.Scan(image, grid, grid))
     for labels in (pair.fixed_labels, pair.fixed_labels > 0, pair.fixed_labels * 17 % 60):
         assert register.looks_like_labels(images.Scan(labels.float(), grid, grid))
+
+
+# ---------------------------------------------------------------------------------------------- laws of a pair
+
+MILLIMETRES = 0.3  # how far the maps of one pair in two files may be apart
+
+
+def anatomy(shape, spacing, moved=0.0):
+    """A head of structures, and its labels, on a grid about 0; moved: how far and how its parts moved, mm."""
+    dim = len(shape)
+    affine = nibabel.affines.from_matvec(np.diag([*[spacing] * dim, 1.0][:3]), np.zeros(3))
+    affine[:dim, 3] = -spacing * (np.array(shape) - 1) / 2
+    grid = images.Grid((*shape, 1)[:3], affine)
+    ramps = (spacing * (np.arange(size) - (size - 1) / 2) for size in shape)
+    places = np.stack(np.meshgrid(*ramps, indexing="ij"), -1)
+    places = places - moved * (np.array([1.0, -0.7, 0.5][:dim]) + 0.8 * np.sin(places[..., ::-1] / 9))
+    far = np.sqrt((places**2 / np.array([18.0, 22.0, 17.0][:dim]) ** 2).sum(-1))
+    image = 0.45 / (1 + np.exp(np.clip(12 * (far - 1), -50, 50)))
+    labels = np.zeros(shape, np.int64)
+    for number, (at, size, grey) in enumerate(((8, 5, 0.4), (-8, 6, -0.3), (0, 5, 0.3), (-3, 4, 0.5)), 1):
+        centre = np.array([at, (12, 6, -12, -4)[number - 1], (4, -5, 3, 6)[number - 1]][:dim])
+        apart = ((places - centre) ** 2).sum(-1)
+        image = image * (1 + 2 * grey * np.exp(-apart / size**2 / 2))
+        labels[apart < size**2] = number
+    tensors = (torch.from_numpy(each)[None, None] for each in (image.astype(np.float32), labels))
+    return [images.Scan(tensor, grid, grid) for tensor in tensors]
+
+
+def changed(scan, kind):
+    """The same scan in another file."""
+    grid = scan.grid
+    if kind == "padded":
+        wide = images.crop_or_pad(scan, [size + 20 for size in grid.space])
+        return replace(wide, original=wide.grid)
+    if kind == "cropped":
+        box = bounding_box(images.foreground(images.normalise(scan)))
+        part = (..., *map(slice, box[0] - 1, box[1] + 1))
+        grid = grid.cropped(box[0] - 1, box[1] - box[0] + 2)
+        return images.Scan(scan.tensor[part], grid, grid)
+    if kind == "turned":
+        affine = grid.affine @ np.diag([-1.0, 1, 1, 1]) + np.outer(
+            grid.affine[:, 0] * (grid.shape[0] - 1), [0, 0, 0, 1]
+        )
+        turned = images.Grid(grid.shape, affine)
+        return images.Scan(scan.tensor.flip(2), turned, turned)
+    if kind == "shifted":
+        moved = images.resample(scan, grid.cropped([0.5] * len(grid.space), grid.space))
+        return replace(moved, original=moved.grid)
+    if kind == "rescaled":
+        return scan.with_tensor(3000 * scan.tensor - 700)
+    first, second, *_ = (torch.linspace(-1, 1, size) for size in grid.space)
+    corner = torch.hypot(first[:, None], second).reshape(*grid.space[:2], *[1] * (len(grid.space) - 2)) > 1.15
+    if kind == "not a number":
+        return replace(scan, inside=(~corner).expand_as(scan.tensor).contiguous())
+    return scan.with_tensor(torch.where(corner, float(kind), 1000 * scan.tensor))
+
+
+def found_for(moving, fixed, **options):
+    method = make_method("optimise", len(fixed.grid.space), steps=12, progress=False)
+    return register.register_scans(moving, fixed, method, affine=True, progress=False, **options)
+
+
+PAIRS = {"2D": ((52, 61), 1.0), "3D": ((23, 27, 22), 2.2)}
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids=PAIRS)
+def laid(request):
+    shape, spacing = PAIRS[request.param]
+    moving, fixed = anatomy(shape, spacing, 3.0)[0], anatomy(shape, spacing)[0]
+    return moving, fixed, found_for(moving, fixed)
+
+
+@pytest.mark.parametrize("kind", ["padded", "cropped", "turned", "shifted", "rescaled", "not a number", -2000, -32768])
+def test_the_same_pair_in_other_files_has_the_same_map(laid, kind):
+    moving, fixed, clean = laid
+    other = found_for(changed(moving, kind), changed(fixed, kind))
+    again = itk.regrid(other.there, fixed.grid).displacement
+    head = images.foreground(images.normalise(fixed))[0, 0]
+    apart = (again - clean.there.displacement)[0, :, head].norm(dim=0) * fixed.spacing[0]
+    assert clean.there.displacement[0, :, head].norm(dim=0).quantile(0.5) * fixed.spacing[0] > 2
+    assert apart.quantile(0.95) < MILLIMETRES
+
+
+def test_outside_a_mask_nothing_is_compared(laid):
+    moving, fixed, clean = laid
+    spoilt = moving.tensor.clone()
+    mask = torch.ones_like(spoilt, dtype=torch.int64)
+    hole = (..., *(slice(size // 2 - 2, size // 2 + 4) for size in moving.grid.space))
+    spoilt[hole], mask[hole] = 2.0, 0
+    errors = []
+    for seen in (moving.with_tensor(spoilt), register.with_mask(moving.with_tensor(spoilt), moving.with_tensor(mask))):
+        apart = found_for(seen, fixed).there.displacement - clean.there.displacement
+        errors.append(float(apart.norm(dim=1).mean()) * fixed.spacing[0])
+    assert errors[1] < 0.6 * errors[0] and errors[1] < 0.5
+    with pytest.raises(ValueError, match="the mask with nothing"):
+        register.with_mask(moving, moving.with_tensor(0 * mask))
+
+
+def structures(found, moving_labels, fixed_labels):
+    return np.mean(list(metrics.dice(found.warp(moving_labels).tensor, fixed_labels.tensor).values()))
+
+
+@pytest.mark.parametrize("dim", PAIRS)
+def test_another_contrast_is_seen_and_served(dim):
+    (moving, moving_labels), (fixed, fixed_labels) = anatomy(*PAIRS[dim], 3.0), anatomy(*PAIRS[dim])
+    with warnings.catch_warnings(action="error"):
+        same = found_for(moving, fixed)
+    inverted = moving.with_tensor(torch.where(moving.tensor > 0.05, 1 - moving.tensor, 0.0))
+    with pytest.warns(UserWarning, match="contrasts differ: lncc \\+ mi: two contrasts"):
+        other = found_for(inverted, fixed)
+    reached = [structures(each, moving_labels, fixed_labels) for each in (same, other)]
+    assert reached[0] > 0.8 and reached[1] > 0.9 * reached[0]
+    assert same.likeness.alike and "one contrast" in same.likeness.words
+    asked = found_for(inverted, fixed, similarity="mi").likeness
+    assert asked.affine is losses.mutual_information and asked.words == "mi, as asked for"
+
+
+def test_resolution_is_spent_on_the_content():
+    moving, fixed = (changed(anatomy((40, 44, 40), 1.4, moved)[0], "padded") for moved in (2.0, 0.0))
+    grids = [found_for(moving, fixed, budget=budget).here.grid for budget in (10**6, 8000, 4000)]
+    extents = [np.array(grid.space) * grid.spacing for grid in grids]
+    assert grids[0].spacing == pytest.approx(fixed.spacing) and np.prod(grids[0].space) < 0.4 * fixed.tensor.numel()
+    for grid, budget in zip(grids[1:], (8000, 4000), strict=True):
+        assert 0.85 * budget < np.prod(grid.space) <= budget
+    assert np.allclose(extents[0], extents[2], atol=2.5)
+    asked = found_for(moving, fixed, spacing=3.0, budget=10).here.grid
+    assert asked.spacing == pytest.approx((3.0, 3.0, 3.0))
+    with pytest.raises(ValueError, match="budget must be 1 voxel or more"):
+        found_for(moving, fixed, budget=0)

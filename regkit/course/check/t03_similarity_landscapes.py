@@ -77,7 +77,7 @@ def _change(answer: Any) -> _Change:
 mse_lies = Exercise(
     task="Write a function from image to image that changes only intensities: MSE is to be lowest at a wrong shift, "
     "and NCC at 0.",
-    praise="another gain or offset of a scanner is enough: MSE would rather throw the disc out of the image.",
+    praise="another gain or offset of a scanner is enough: then the MSE is lower without the disc in view.",
     prepare=_change,
     reference=lambda: lambda image: 3 * image,
     right=lambda change: abs(change.ncc) <= 1 < abs(change.mse),
@@ -92,11 +92,11 @@ mse_lies = Exercise(
         "one value": Hint(
             "nothing is left to align: all voxels have one value. Keep the picture, change its brightness or contrast."
         ).to(lambda: lambda image: 0 * image + 0.5, lambda change: bool(change.image.std() < 1e-6)),
-        "unchanged": Hint("the image is as it was, so MSE is 0 at the right place and tells the truth.").to(
+        "unchanged": Hint("the image is as it was, so MSE is 0 at the right place, and lowest there.").to(
             lambda: lambda image: image, lambda change: bool(torch.equal(change.image, disc()))
         ),
         "inverted": Hint(
-            "NCC is fooled as well. It sees an inverted picture as the opposite: keep bright brighter than dark."
+            "this misleads NCC as well: an inverted picture gives the highest NCC. Keep bright brighter than dark."
         ).to(lambda: lambda image: 1 - image, lambda change: abs(change.ncc) > 1),
         "too weak": Hint(
             "MSE still finds the right shift. To have no disc at all must be cheaper: a gain well above 2, or a "

@@ -1,11 +1,11 @@
 """Tutorial 00 by hand: read an image where arrows end, the loss, and how far two shapes overlap."""
 
 import torch
-import torch.nn.functional as F
 
+from regkit import fields
 from regkit.course.check.hands import by_hand
 
-__all__ = ["loss_by_hand", "overlap", "pull"]
+__all__ = ["overlap", "pair_loss", "pull"]
 
 
 def _image_and_arrows():
@@ -40,10 +40,7 @@ def pull(image, u):
     height, width = image.shape[2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([rows, columns]) + u  # (1, 2, H, W), voxels
-    # PyTorch's sampler wants units of [-1, 1], and the column before the row
-    last = torch.tensor([height - 1, width - 1]).view(2, 1, 1)
-    grid = (2 * places / last - 1).flip(1).movedim(1, -1)  # (1, H, W, 2)
-    return F.grid_sample(image, grid, align_corners=True, padding_mode="border")
+    return fields.sample(image, places)  # between voxels: a mean of the voxels around the place
 
 
 def _images_and_velocity():
@@ -90,7 +87,7 @@ def _images_and_velocity():
     otherwise="square, then take the mean: of warped - fixed for the misfit; of down and of right for the roughness, "
     "half of each. The loss is the misfit plus weight times the roughness.",
 )
-def loss_by_hand(warped, fixed, v, weight):
+def pair_loss(warped, fixed, v, weight):
     """How bad an answer is, one number. warped, fixed: (1, 1, H, W); v: (1, 2, H, W), its velocity."""
     misfit = ((warped - fixed) ** 2).mean()
     down, right = v.diff(dim=2), v.diff(dim=3)  # from each voxel to the next one, along axis 0 and 1

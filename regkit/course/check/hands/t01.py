@@ -188,7 +188,7 @@ def read(image, row, column):
 
 
 @by_hand(
-    "Write the two lines: the length 1 voxel in normalised units, times u.",
+    "Write the two lines: u, in units in which the image spans -1 to 1.",
     praise="a difference of positions: scaled, not shifted.",
     calls=_along_an_axis,
     mistakes={
