@@ -236,9 +236,8 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0, minutes: int | None = No
     Raises:
         ValueError: the mode, or REGKIT_MODE, is neither "fast" nor "full".
     """
-    if mode:
-        os.environ["REGKIT_MODE"] = mode
-    now = training.mode()
+    now = training.mode(mode)
+    os.environ["REGKIT_MODE"] = now
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"

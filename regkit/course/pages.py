@@ -80,6 +80,7 @@ def to_html(notebook: Any, title: str) -> str:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)  # nbconvert would fetch a script for them
     notebook.metadata["title"] = title
+    notebook.cells += [new_markdown_cell(links.source) for links in notebook.cells[1:2]]
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -52,6 +54,19 @@ def test_nothing_changes_unless_it_is_asked_for(view, monkeypatch):
     assert set(view._repr_mimebundle_()) == {"text/plain", "text/html"}
 
 
+@pytest.mark.parametrize("colab", [False, True])
+def test_colab_gets_the_widget_alone_and_other_front_ends_its_picture_too(view, colab, monkeypatch):
+    shown = []
+    monkeypatch.delenv("REGKIT_STATIC", raising=False)
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    if colab:
+        monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    view._ipython_display_()
+    (own,) = [bundle for bundle in shown if "application/vnd.jupyter.widget-view+json" in bundle]
+    assert ("image/png" in own) is not colab and len(shown) == (1 if colab else 2)
+    assert any("regkit-last" in bundle.get("text/html", "") for bundle in shown) is not colab
+
+
 def test_every_mode_is_there_and_its_slider_runs_from_end_to_end(view):
     found = content(static.moving_html(view.scene))
     mode, curtain, _, player = found["controls"]
@@ -88,6 +103,16 @@ def test_a_page_starts_where_the_view_stands():
     found = content(static.moving_html(view.scene, view.state))
     assert [control["start"] for control in found["controls"]] == [2, 0]
     assert np.array_equal(decoded(found, found["frames"]["2,0"]), view.render({}))
+
+
+def test_a_scene_has_so_many_frames_as_fit_into_its_page(monkeypatch):
+    scene = widgets.jacobian_inspector(FIELD).scene
+    whole = content(static.moving_html(scene))
+    most = sum(map(len, whole["pictures"])) // 3
+    monkeypatch.setattr(static, "BYTES", most)
+    found = content(static.moving_html(scene))
+    assert sum(map(len, found["pictures"])) <= most and 3 <= len(found["frames"]) < len(whole["frames"])
+    assert set(keys(found)) <= found["frames"].keys() or found["alone"]
 
 
 def test_what_a_page_leaves_out_it_says(monkeypatch):
