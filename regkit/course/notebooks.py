@@ -198,7 +198,7 @@ def _opening(source: Path, which: Edition) -> list[dict[str, Any]]:
     name = f"instructor/{source.stem}" if inside else source.stem
     words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}
     links += [BADGE.format(**words)]
-    return [_cell("markdown", " · ".join(links), {}), _cell("code", BOOTSTRAP.format(**words), FOLDED)]
+    return [_cell("markdown", " | ".join(links), {}), _cell("code", BOOTSTRAP.format(**words), FOLDED)]
 
 
 def _solved(text: str) -> str:

@@ -109,4 +109,4 @@ def texts(tutorials: Path, notebooks: Mapping[str, Any]) -> dict[str, str]:
         goals = re.search(r"\*\*Goals\.\*\* (.+?)(\n\n|$)", head, re.DOTALL)
         parts.append(f"## [{head.splitlines()[0].lstrip('# ')}]({name}.ipynb)\n\n{goals[1] if goals else ''}\n\n")
     others = [f"[{text.splitlines()[0].lstrip('# ')}]({name}.md)" for name, text in found.items()]
-    return {**found, "index": _WELCOME + "".join(parts) + " · ".join(others)}
+    return {**found, "index": _WELCOME + "".join(parts) + " | ".join(others)}

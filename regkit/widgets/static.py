@@ -24,7 +24,7 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-BYTES = 800_000  # of all pictures of a scene, in base64, at most: a page of three scenes stays below 3 MB
+BYTES = 700_000  # of all pictures of a scene, in base64, at most: a page of three scenes stays below 3 MB
 PIXELS = 150_000_000  # of all frames of a scene, at most
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs

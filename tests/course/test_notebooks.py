@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,11 +73,11 @@ def test_a_notebooks_links_lead_on_and_back_and_to_the_papers_that_the_readme_ci
     for name in ("06_b", "07_c"):
         (tutorials / f"{name}.py").write_text(SCRIPT.replace("A title", name))
     notebooks.build(tutorials)
-    first, second, last = (texts(path)[1].split(" · ") for path in sorted(tutorials.glob("*.ipynb")))
+    first, second, last = (texts(path)[1].split(" | ") for path in sorted(tutorials.glob("*.ipynb")))
     assert first[0] == "[06_b](06_b.ipynb) →" and last[0] == "← [06_b](06_b.ipynb)"
     assert second[:3] == ["← [A title](00_first_light.ipynb)", "[07_c](07_c.ipynb) →", "[glossary](README.md#glossary)"]
     assert [part.split(":")[0] for part in second].count("paper") == 2
-    assert texts(tutorials / "instructor/07_c.ipynb")[1].split(" · ")[1] == "[glossary](../README.md#glossary)"
+    assert texts(tutorials / "instructor/07_c.ipynb")[1].split(" | ")[1] == "[glossary](../README.md#glossary)"
     readme = (ROOT / "README.md").read_text()
     addresses = {one for papers in notebooks.PAPERS.values() for one in papers.values()}
     assert addresses == set(re.findall(r"^\[\w+\]: (https://doi\.org/\S+)$", readme, re.MULTILINE))
@@ -126,7 +127,7 @@ def test_the_courses_table_and_the_head_state_each_tutorials_times(source):
     times = re.search(r"begin\(seconds={\"fast\": (\d+), \"full\": (\d+)}, minutes=(\d+)\)", text)
     fast, full, minutes = times.groups()
     (head,) = re.findall(r"^# \*\*Time\.\*\* (.*)$", text, re.MULTILINE)
-    assert re.findall(r"(\d+) (?:minutes|s)\b", head) == list(dict.fromkeys([minutes, fast, full]))
+    assert re.findall(r"(\d+) (?:minutes|s)\b", head) == [minutes, fast, *([full] if full != fast else [])]
     table = (ROOT / "tutorials" / "README.md").read_text()
     (row,) = [line for line in table.splitlines() if line.startswith(f"| {source.stem[:2]} | [")]
     assert f"({source.stem}.ipynb)" in row and f"| {minutes} | {fast} / {full} |" in row
@@ -268,6 +269,32 @@ def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     for line in lines:
         assert "-c .ci/constraints.txt" in line
     assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_the_workflows_are_yaml_run_scripts_that_exist_and_test_every_python_that_is_promised():
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the dev extra")
+    flows = {path.stem: yaml.safe_load(path.read_text()) for path in ROOT.glob(".github/workflows/*.yml")}
+    assert set(flows) == {"tests", "notebooks", "pages", "release"}
+    jobs = {name: flow["jobs"][name] for name, flow in flows.items()}
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    scripts = {run.split()[0] for steps in runs.values() for run in steps if run.startswith(".ci/")}
+    assert scripts == {".ci/run", ".ci/versions", ".ci/release"}
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
+    assert all(".ci/run" in runs[name] for name in ("tests", "notebooks", "release"))
+    matrix, classifiers = jobs["tests"]["strategy"]["matrix"], (ROOT / "pyproject.toml").read_text()
+    assert {*re.findall(r"Python :: (3\.\d+)", classifiers)} <= {*matrix["python"]}
+    assert {"newest", "oldest"} <= {*matrix["versions"], *(one["versions"] for one in matrix["include"])}
+
+
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_the_ci_tests_other_versions_too(which, tmp_path):
+    for name in (".ci/versions", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([sys.executable, tmp_path / ".ci/versions", which], check=True)
+    lines = (tmp_path / ".ci/constraints.txt").read_text().splitlines()
+    assert ("torch==2.10.*" in lines and "ipywidgets==7.7.*" in lines) is (which == "oldest")
+    assert which == "oldest" or not lines
 
 
 def test_names_and_versions_agree_everywhere():
