@@ -193,7 +193,7 @@ def _opening(source: Path, which: Edition) -> list[dict[str, Any]]:
     place = order.index(source)
     links = [f"← [{title(one)}]({one.stem}.ipynb)" for one in order[:place][-1:]]
     links += [f"[{title(one)}]({one.stem}.ipynb) →" for one in order[place + 1 : place + 2]]
-    links += [f"[glossary]({'../' if inside else ''}README.md#glossary)"]
+    links += [f"[glossary]({'../' if inside else ''}README.md#Glossary)"]
     links += [f"paper: [{words}]({address})" for words, address in PAPERS.get(source.name[:2], {}).items()]
     name = f"instructor/{source.stem}" if inside else source.stem
     words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}

@@ -39,7 +39,7 @@ image registration. On these pages every cell was run; sliders and choices still
 ![a brain on its way onto another: the warped image, its grid, what is left](gallery/time.gif)
 
 """
-_MOVED = {"README.md#glossary": "glossary.html", "README.md": "index.html"}
+_MOVED = {"README.md#Glossary": "glossary.html", "README.md": "index.html"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

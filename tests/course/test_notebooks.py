@@ -75,9 +75,9 @@ def test_a_notebooks_links_lead_on_and_back_and_to_the_papers_that_the_readme_ci
     notebooks.build(tutorials)
     first, second, last = (texts(path)[1].split(" | ") for path in sorted(tutorials.glob("*.ipynb")))
     assert first[0] == "[06_b](06_b.ipynb) →" and last[0] == "← [06_b](06_b.ipynb)"
-    assert second[:3] == ["← [A title](00_first_light.ipynb)", "[07_c](07_c.ipynb) →", "[glossary](README.md#glossary)"]
+    assert second[:3] == ["← [A title](00_first_light.ipynb)", "[07_c](07_c.ipynb) →", "[glossary](README.md#Glossary)"]
     assert [part.split(":")[0] for part in second].count("paper") == 2
-    assert texts(tutorials / "instructor/07_c.ipynb")[1].split(" | ")[1] == "[glossary](../README.md#glossary)"
+    assert texts(tutorials / "instructor/07_c.ipynb")[1].split(" | ")[1] == "[glossary](../README.md#Glossary)"
     readme = (ROOT / "README.md").read_text()
     addresses = {one for papers in notebooks.PAPERS.values() for one in papers.values()}
     assert addresses == set(re.findall(r"^\[\w+\]: (https://doi\.org/\S+)$", readme, re.MULTILINE))
