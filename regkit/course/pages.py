@@ -23,7 +23,9 @@ _TEMPLATE = """{%- extends "lab/index.html.j2" -%}
 
 _STYLE = """<style>
 .regkit-contents { font: 14px/1.5 sans-serif; margin: 1em auto; max-width: 56em; padding: 0 1em }
-.regkit-contents ol { padding-left: 1.5em }
+.regkit-contents ul { list-style: none; padding-left: 0 }
+.regkit-contents li { margin: 0.4em 0; line-height: 1.3 }
+.regkit-contents a:is(:hover, :focus) { text-decoration: underline }
 main { margin: 0 auto; max-width: 80em }
 .jp-RenderedHTMLCommon img { max-width: 100% }
 @media (min-width: 1100px) {
@@ -88,7 +90,7 @@ def to_html(notebook: Any, title: str) -> str:
     sections = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', page, re.DOTALL)
     entries = "".join(f'<li><a href="#{place}">{words}</a></li>' for place, words in sections)
     home = '<a href="index.html">regkit</a> · <a href="glossary.html">glossary</a> · <a href="claims.html">ledger</a>'
-    contents = f'<nav class="regkit-contents" aria-label="contents">{home}<ol>{entries}</ol></nav>'
+    contents = f'<nav class="regkit-contents" aria-label="contents">{home}<ul>{entries}</ul></nav>'
     return page.replace("</head>", f"{_STYLE}</head>", 1).replace("<main>", f"{contents}<main>", 1)
 
 
