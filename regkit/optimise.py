@@ -208,34 +208,38 @@ def local(warped: Image, fixed: Image) -> Tensor:
     return losses.lncc(warped, fixed, window=window) if window >= 3 else 0 * warped.sum()
 
 
-def local_and_global(warped: Image, fixed: Image) -> Tensor:
-    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place."""
-    return losses.ncc(warped, fixed) + local(warped, fixed)
+def local_and_global(warped: Image, fixed: Image, mask: Tensor | None = None) -> Tensor:
+    """lncc + ncc: the local one sees every edge, however faint; the global one keeps edges of no weight in place.
+
+    mask: (B, 1, *space), of the voxels that count, for images that are 0 in their background; see `masked`.
+    """
+    if mask is None:
+        return losses.ncc(warped, fixed) + local(warped, fixed)
+    return losses.ncc(*_centred(mask, warped, fixed)) + local(warped * mask, fixed * mask)
 
 
 def local_and_mutual(warped: Image, fixed: Image, mask: Tensor | None = None) -> Tensor:
-    """lncc + mutual information, for other contrasts: lncc is squared, and does not see which of two is the brighter.
-
-    mask: (B, 1, *space), of the images' voxels that count; see `masked`.
-    """
-    own = (warped, fixed) if mask is None else _centred(mask, warped, fixed)
-    return losses.mutual_information(warped, fixed, mask=mask) + local(*own)
+    """lncc + 2 mutual information, for other contrasts: lncc is squared, and does not see a sign. mask: as above."""
+    own = (warped, fixed) if mask is None else (warped * mask, fixed * mask)
+    return 2 * losses.mutual_information(warped, fixed, mask=mask) + local(*own)
 
 
 def masked(similarity: Similarity) -> Similarity:
     """A similarity of images whose second channel is a mask, in [0, 1]: that of the first where both masks are 1.
 
-    Of those without a mask of their own, both images are made 0 on average inside, and 0 outside: exact of ncc, of
-    local ones (lncc, mindssc) but for windows across the edge, where both images end. No gradient pulls at the edge.
+    ncc is exact: both images are made 0 on average inside, and 0 outside. Those that look around each voxel (lncc,
+    mindssc) see both images end at the edge, in their background, 0. No gradient pulls at the edge.
     """
 
     def inside(warped: Image, fixed: Image) -> Tensor:
         mask = ((warped[:, 1:] > _INSIDE) & (fixed[:, 1:] > _INSIDE)).to(warped)
         mask = mask if mask.any() else torch.ones_like(mask)
         warped, fixed = warped[:, :1], fixed[:, :1]
-        if similarity in (losses.mse, losses.mutual_information, local_and_mutual):
-            return similarity(warped, fixed, mask=mask)  # type: ignore[call-arg]
-        return similarity(*_centred(mask, warped, fixed))
+        if similarity is losses.ncc:
+            return similarity(*_centred(mask, warped, fixed))
+        if similarity in (losses.mse, losses.mutual_information, local_and_global, local_and_mutual):
+            return similarity(warped, fixed, mask=mask)
+        return similarity(warped * mask, fixed * mask)
 
     return inside
 

@@ -265,7 +265,8 @@ def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
 def _from(low: int, to: float = math.inf) -> Callable[[float, str], None]:
     def check(value: float, name: str) -> None:
         if not low <= value <= to or value == math.inf:
-            rule = f"{low} or more" if to == math.inf else f"from {low} to {to}"
+            rule = f"at least {low}" if low else "0 or more"
+            rule = rule if to == math.inf else f"from {low} to {to}"
             raise InputError(f"{name} must be {rule}", value, "change it")
 
     return check
@@ -349,7 +350,10 @@ def _fits(value: Any, hint: Any) -> bool:
         if not listed or getattr(value, "ndim", 1) != 1 or (fixed and len(value) != len(parts)):
             return False
         return not parts or not isinstance(value, _LISTS) or all(_fits(part, parts[0]) for part in value)
-    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+    if kind is np.ndarray:
+        return isinstance(value, np.ndarray | list | tuple)
+    loose = kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False)
+    return loose or isinstance(value, kind)
 
 
 def _words(hint: Any) -> str:
@@ -481,6 +485,3 @@ def stack(pairs: Sequence[Pair]) -> Pair:
     parts = {name: [getattr(item, name) for item in items] for name in names}
     known = {name: torch.cat(values) for name, values in parts.items() if all(value is not None for value in values)}
     return Pair(**known, spacing=items[0].spacing)
-
-
-Registration.__init__ = _guarded(Registration.__init__)  # type: ignore[method-assign]

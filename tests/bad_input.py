@@ -129,7 +129,6 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "cycle_consistency": (metrics.cycle_consistency, {"model": lambda *_: FOUND, "pair": PAIR, "norm": "squared"}),
     "evaluate": (metrics.evaluate, {"registration": FOUND, "pair": PAIR}),
     "Pair": (types.Pair, {**pair, "moving_labels": LABELS, "displacement": FIELD, "spacing": (1.0, 2.0)}),
-    "Registration": (types.Registration, {"displacement": FIELD, "inverse": FIELD, "levels": (FIELD,)}),
     "Recipe": (
         training.Recipe,
         {"steps": 1, "learning_rate": 1e-3, "batch": 1, "seed": 0, "schedule": "cosine", "clip": 1.0},
@@ -224,7 +223,7 @@ def bad(value: Any) -> list[Any]:
     if isinstance(value, str):
         return ["nosuch", 5, [], None]
     if isinstance(value, Path):
-        return [5, None, [], PLACE / "no/such.nii.gz", PLACE]
+        return [5, None, [], PLACE / "words.csv/such.nii.gz", PLACE]
     if isinstance(value, tuple | list):
         return [
             "ab",
@@ -354,7 +353,7 @@ sacbnet/ixi
 """
 OTHERS = """
 study nosuch | study spnet --variant x | study spnet --seeds -1 | study spnet --seeds a | lab --port 99999999 |
-lab --port -1 | lab --port a | ledger --out {here} | ledger --out {no}/x.md | ledger --nosuch | pages | pages
+lab --port -1 | lab --port a | ledger --out {here} | ledger --out {i}/x.md | ledger --nosuch | pages | pages
 {i} | notebooks nosuch | leaderboard --methods magic | leaderboard --benchmark nosuch | leaderboard --scans {i}
 {no} --out {out} | leaderboard --scans {i} {i} | leaderboard --out {out} | leaderboard --labels {l} {l} |
 leaderboard --scans {i} {i} --out {out} --methods magic | leaderboard --scans {i} {i} --out {out} --refine 0 |

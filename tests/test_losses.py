@@ -693,7 +693,7 @@ INTEGERS, THREE = FIELD.int(), FIELD[:, [0, 1, 1]]
 @pytest.mark.parametrize(
     ("loss", "inputs", "options", "message"),
     [
-        (losses.lncc, (IMAGE, IMAGE), {"epsilon": 0}, "epsilon must be positive, received 0"),
+        (losses.lncc, (IMAGE, IMAGE), {"epsilon": 0}, "epsilon must be a positive number, received 0"),
         (losses.lncc, (IMAGE, IMAGE), {"window": 4}, "window must be odd, .* received 4 for an image of"),
         (losses.lncc, (IMAGE, IMAGE), {"window": 1}, "window must be odd, .* received 1 for an image of"),
         (losses.lncc, (IMAGE[..., :8],) * 2, {"window": 9}, "window must be odd, .* received 9 for an image of"),
@@ -706,7 +706,7 @@ INTEGERS, THREE = FIELD.int(), FIELD[:, [0, 1, 1]]
             {"levels": 2, "weighting": "median"},
             "one of .* received 'median'; choose",
         ),
-        (losses.mindssc, (IMAGE, IMAGE), {"radius": 0}, "at least 1 voxel, received 0, 2; 2 is usual"),
+        (losses.mindssc, (IMAGE, IMAGE), {"radius": 0}, "radius must be at least 1, received 0"),
         (losses.gradicon, (FIELD, FIELD), {"orders": "two"}, "one of one, both, received 'two'; choose"),
         (losses.bending, (FIELD[:, :, :2],), {}, "3 voxels on each axis"),
         (losses.bending, (THREE,), {}, "one channel for each of its 2 spatial axes"),

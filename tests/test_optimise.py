@@ -147,7 +147,7 @@ def test_another_similarity_is_minimised():
         ({"output": "flow"}, "output must be one of displacement, velocity"),
         ({"weight": -1.0}, "weight must be 0 or more"),
         ({"steps": -1}, "steps must be 0 or more"),
-        ({"learning_rate": 0.0}, "learning_rate positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"start": torch.zeros(1, 2, 5, 5)}, "moving and start must share one grid"),
         ({"affine": torch.zeros(1, 3, 4)}, "matrix must be"),
     ],

@@ -17,8 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+from regkit._core import processes
 from regkit.data import ShapePairs
 from regkit.fields import warp
+from regkit.models import GradICON
 from regkit.models.layers import configured, conv
 from regkit.training import History, Recipe, mode, seed_everything, steps, train
 from regkit.types import Dim, InputError, InputTypeError, Registration
@@ -41,7 +43,8 @@ class Tiny(nn.Module):
 
     def forward(self, moving, fixed):
         features = self.dropout(torch.relu(self.norm(self.first(torch.cat([moving, fixed], 1)))))
-        return Registration(self.head(features), levels=(features,))
+        displacement = self.head(features)
+        return Registration(displacement, levels=(displacement,))
 
     def objective(self, registration, moving, fixed):
         displacement = registration.displacement
@@ -568,7 +571,7 @@ PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from test_training import PAIRS, Recipe, Tiny, train
+from test_training import PAIRS, Recipe, Tiny, normalised, train
 import os
 rank = int(os.environ["RANK"])
 torch.manual_seed(5 + rank)  # the first process's weights count
@@ -579,7 +582,17 @@ train(model, PAIRS[2], recipe, checkpoint=sys.argv[2] + "/run.pt", progress=Fals
 model = Tiny(noise=False)
 history = train(model, PAIRS[2], recipe, checkpoint=sys.argv[2] + "/run.pt", progress=False)
 torch.save({"weights": model.state_dict(), "terms": history.terms}, f"{sys.argv[2]}/{rank}.pt")
+terms, statistics = normalised(2)
+torch.save({"weights": statistics, "terms": terms}, f"{sys.argv[2]}/{rank}.normalised.pt")
 """
+
+
+def normalised(batch):
+    """The first step of GradICON, which normalises over the batch and draws points: terms and running statistics."""
+    torch.manual_seed(0)
+    model = GradICON(2, encoder_channels=(4, 8), decoder_channels=(4, 4), levels=(0,))
+    history = train(model, PAIRS[2], Recipe(steps=1, batch=batch), progress=False)
+    return history.terms, {name: value for name, value in model.state_dict().items() if "running" in name}
 
 
 def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
@@ -600,6 +613,26 @@ def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
             assert torch.allclose(result["weights"][name], value, atol=1e-6), name  # sums in another order
         for name, values in history.terms.items():
             assert result["terms"][name] == pytest.approx(values, rel=1e-5)
+        terms, statistics = normalised(4)
+        result = torch.load(tmp_path / f"{rank}.normalised.pt", weights_only=True)
+        assert statistics and all(
+            torch.allclose(result["weights"][name], statistics[name], atol=1e-6) for name in statistics
+        )
+        assert all(result["terms"][name] == pytest.approx(terms[name], rel=1e-4) for name in terms)
+
+
+def test_a_process_that_does_not_answer_is_told(monkeypatch):
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes, "limit", lambda: 0)
+    with (
+        pytest.raises(ValueError, match=r"within 0 seconds, received none from another process when step 3 is taken; "),
+        processes.answering("step 3 is taken"),
+    ):
+        raise RuntimeError("timed out")
+    monkeypatch.undo()
+    monkeypatch.setenv("REGKIT_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match="REGKIT_TIMEOUT must be a number of seconds, 1 or more, received 'soon'"):
+        processes.limit()
 
 
 # ---------------------------------------------------------------------------------------------- recipes and histories
@@ -612,12 +645,12 @@ def test_two_processes_take_the_step_of_one_with_the_double_batch(tmp_path):
         (lambda: Recipe(learning_rate=0), ValueError, "learning_rate must be a positive number"),
         (lambda: Recipe(batch=0), ValueError, "batch must be at least 1"),
         (lambda: Recipe(schedule="linear"), ValueError, "schedule must be one of"),
-        (lambda: Recipe(clip=0), ValueError, "clip must be a positive number or None"),
+        (lambda: Recipe(clip=0), ValueError, "clip must be a positive number"),
         (lambda: Recipe(precision="float16"), ValueError, "precision must be one of"),
         (lambda: quiet(tiny(), RECIPE, every=0), ValueError, "every must be at least 1"),
         (lambda: quiet(tiny(), RECIPE, []), ValueError, "at least one pair"),
         (lambda: quiet(tiny(), RECIPE, [torch.ones(1)]), TypeError, r"a Pair or \(moving, fixed\)"),
-        (lambda: History.from_json("[1, 2]"), ValueError, "a history is an object"),
+        (lambda: History.from_json("[1, 2]"), ValueError, "must be a dict, received .* in a history"),
         (lambda: History.from_json('{"terms": {"a": [1]}, "seconds": []}'), ValueError, "each of its 0 steps"),
     ],
 )

@@ -83,8 +83,12 @@ REFUSED = {
         ValueError,
         r"\(batch, dim, dim \+ 1\).*\(3, 3\)",
     ),
-    "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 positive sizes.*received \(5, 7, 9\)"),
-    "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), ValueError, r"positive sizes.*received \(5, 0\)"),
+    "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 sizes.*received \(5, 7, 9\)"),
+    "no size": (
+        lambda: fields.resize_displacement(FIELD, (5, 0)),
+        ValueError,
+        "each of shape must be at least 1",
+    ),
     "alignment": (
         lambda: fields.upsample(FIELD, alignment="edges"),
         ValueError,

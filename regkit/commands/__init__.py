@@ -96,7 +96,7 @@ def sentence(error: Exception) -> str | None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).splitlines())
 
 
 _SYSTEM = (  # what errors of the operating system mean

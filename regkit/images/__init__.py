@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,8 +64,9 @@ __all__ = [
 
 
 def _check_form(affine: np.ndarray, name: str) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError(f"{name} must be (4, 4) and finite", affine.tolist(), "repair the image's header")
+    values = np.array(affine, dtype=object)
+    if values.shape != (4, 4) or not all(isinstance(each, Real) and math.isfinite(each) for each in values.flat):
+        raise InputError(f"{name} must be (4, 4) and finite", values.tolist(), "repair the image's header")
 
 
 Affine = Annotated[np.ndarray, _check_form]  # (4, 4), float64

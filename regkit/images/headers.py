@@ -18,7 +18,7 @@ import numpy as np
 
 from regkit._core.files import write_atomically
 from regkit.images.formats import open_nifti
-from regkit.types import InputError
+from regkit.types import InputError, MissingFileError
 
 _UNITS = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 _APART = 0.1  # voxels: qform and sform that differ by less are one, as programs round them
@@ -191,5 +191,7 @@ def store(path: Path | str, image: nibabel.Nifti1Image) -> None:
     path = Path(path)
     if not path.name.endswith(_ENDINGS):
         raise InputError(f"images are written as {' or '.join(_ENDINGS)}", path, "change the ending")
+    if not path.parent.is_dir():
+        raise MissingFileError("an image is written into a folder that exists", path, "make the folder first")
     content = image.to_bytes()
     write_atomically(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ _PLAIN_STEPS, _NEWTON_STEPS, _DIFFERENCE = 15, 15, 0.05  # of an inversion; mm
 _TOLERANCE = 1e-4  # mm
 
 
+@runtime_checkable
 class Map(Protocol):
     """A map of space: takes places (n, 3) to places (n, 3), mm, RAS; `inverse` is its inverse."""
 

@@ -169,7 +169,7 @@ def _finite(case: Case) -> Finding:
     bad = int(case.values.size - np.isfinite(case.values).sum()) if case.values.dtype.kind == "f" else 0
     if bad == case.values.size:
         read_image(case.path)
-    advice = "they count as 0; find what made them (a division by an empty mask?)"
+    advice = "nothing is compared there; find what made them (a division by an empty mask?)"
     return _finding(bad > 0, f"{bad} of {case.values.size} voxels are NaN or infinite" if bad else "all", advice)
 
 

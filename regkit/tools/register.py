@@ -99,10 +99,11 @@ def _has_edges(*scans: Scan) -> bool:
 
 
 def _images(moving: Scan, fixed: Scan) -> list[Tensor]:
-    """What is compared: the two images; where one's field of view ends, each with it as a second channel."""
+    """What is compared: two images; where a field of view ends, less their background, and with it as a channel."""
     if not _has_edges(moving, fixed):
         return [moving.tensor, fixed.tensor]
-    return [torch.cat([scan.tensor, _inside(scan).to(scan.tensor)], 1) for scan in (moving, fixed)]
+    both = ((scan.tensor - (scan.background or 0.0), _inside(scan).to(scan.tensor)) for scan in (moving, fixed))
+    return [torch.cat(each, 1) for each in both]
 
 
 def _inside(scan: Scan) -> Tensor:
@@ -135,7 +136,7 @@ def _foreground_box(scan: Scan) -> np.ndarray:
 def _moved_box(moving: Scan, grid: Grid, through: Affine | None) -> np.ndarray:
     """The box around moving's foreground where `through` puts it, voxels of a grid, (2, dim)."""
     box = _foreground_box(moving)
-    part = foreground(moving)[(0, 0, *map(slice, *box.tolist()))]
+    part = _part(foreground(moving), *box)[0, 0]
     places = part.nonzero().numpy()[:: max(1, int(part.sum()) // 10**5)] + box[0]
     matrix = voxel_map(moving.grid, grid, None if through is None else np.linalg.inv(through))
     moved = places @ matrix[:, :-1].T + matrix[:, -1]
@@ -240,7 +241,7 @@ def choose_likeness(moving: Scan, fixed: Scan, choice: Choice = "auto") -> Liken
     found = f"correlation {correlation:.2f} inside both, of {most:.2f} that the joint histogram allows"
     if correlation >= most / 2 or (most < _WEAK and correlation > -_WEAK / 2):
         return Likeness(losses.ncc, local_and_global, f"lncc + ncc: one contrast ({found})")
-    return Likeness(losses.mutual_information, local_and_mutual, f"lncc + mi: two contrasts ({found})", alike=False)
+    return Likeness(losses.mutual_information, local_and_mutual, f"lncc + 2 mi: two contrasts ({found})", alike=False)
 
 
 def _joint(moving: Scan, fixed: Scan) -> tuple[float, float]:
@@ -362,7 +363,8 @@ def register_scans(
             found = _run(method, shown, seen, device)
             found = found if grid is seen else _carried(found, seen, grid)
         if refine:
-            found = refine_field(*_images(near, here), found, steps=refine, progress=progress, **options)
+            one, other = _images(near, here)
+            found = refine_field(one, other, found, steps=refine, progress=progress, **options)
         found = replace(found, inverse=inverse_of(found))
     there = regrid(Deformation(found.displacement, grid), fixed.original, after=through)
     back = regrid(Deformation(inverse_of(found), grid), moving.original, before=np.linalg.inv(through))
@@ -397,13 +399,19 @@ def _unit(name: str, scan: Scan, window: tuple[float, float] | None = None) -> S
         start, stop = _foreground_box(unit)
         more = np.ceil(_MARGIN * (stop - start)).astype(int) + 1
         start, stop = np.maximum(start - more, 0), np.minimum(stop + more, unit.grid.space)
-        part = (..., *map(slice, start, stop))
-        inside = None if unit.inside is None else unit.inside[part].contiguous()
+        inside = None if unit.inside is None else _part(unit.inside, start, stop)
         grid = unit.grid.cropped(start.tolist(), (stop - start).tolist())
-        cut = replace(scan, tensor=scan.tensor[part].contiguous(), grid=grid, inside=inside)
+        cut = replace(scan, tensor=_part(scan.tensor, start, stop), grid=grid, inside=inside)
         return normalise(cut, window=window)
     except InputError as error:
         raise InputError(f"the {name} scan: {error.rule}", error.received, error.remedy) from error
+
+
+def _part(tensor: Tensor, start: np.ndarray, stop: np.ndarray) -> Tensor:
+    """The voxels of a tensor (1, 1, *space) from start to before stop."""
+    for axis, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True), 2):
+        tensor = tensor.narrow(axis, first, last - first)
+    return tensor.contiguous()
 
 
 def _around_both(moving: Scan, fixed: Scan, through: Affine, spacing: float | None) -> Grid:

@@ -82,7 +82,7 @@ COMMANDS = {train: 3, train_command: 3, study: 3, register: 2, board: 1, convers
 
 def left(folder):
     """All files of a run by name; those with times in them without their content."""
-    timed = (".json", ".csv", ".html", "run.pt")
+    timed = (".json", ".csv", ".html", ".h5", "run.pt")
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): None if path.name.endswith(timed) else path.read_bytes() for path in paths}
 

@@ -167,14 +167,17 @@ def test_synthetic_pairs_move_as_far_as_asked():
     ("call", "message"),
     [
         (lambda: shapes(0), "count must be at least 1"),
-        (lambda: shapes(2, dim=4), "dim must be 2 or 3"),
+        (lambda: shapes(2, dim=4), "dim must be (2 or 3|one of 2, 3)"),
         (lambda: shapes(2, dim=3, size=(8, 8)), "each of 3 axes"),
         (lambda: shapes(2, size=0), "positive number of voxels"),
         (lambda: shapes(2, seed=-1), "seed must be from 0"),
         (lambda: ShapePairs(2, split="val"), "split must be one of"),
-        (lambda: smooth_displacement((8, 8), amplitude=float("nan"), smoothness=1), "amplitude and smoothness"),
-        (lambda: smooth_displacement((8, 8), amplitude=1, smoothness=-1), "amplitude and smoothness"),
-        (lambda: smooth_displacement((8,), amplitude=1, smoothness=1), "dim must be 2 or 3"),
+        (
+            lambda: smooth_displacement((8, 8), amplitude=float("nan"), smoothness=1),
+            "amplitude (and smoothness )?must be",
+        ),
+        (lambda: smooth_displacement((8, 8), amplitude=1, smoothness=-1), "amplitude (and smoothness )?must be"),
+        (lambda: smooth_displacement((8,), amplitude=1, smoothness=1), "dim must be (2 or 3|one of 2, 3)"),
         (lambda: synthetic_pair(size=(8, 8, 8)), "each of 2 axes"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from regkit import data, images, losses, metrics
+from regkit.data.brains import BrainPairs
 from regkit.images import itk
 from regkit.images.content import bounding_box
 from regkit.tools import register
@@ -135,13 +136,13 @@ def test_images_of_few_grey_levels_are_no_labels():
 MILLIMETRES = 0.3  # how far the maps of one pair in two files may be apart
 
 
-def anatomy(shape, spacing, moved=0.0):
-    """A head of structures, and its labels, on a grid about 0; moved: how far and how its parts moved, mm."""
+def anatomy(shape, spacing, moved=0.0, shift=0.0):
+    """A head of structures, and its labels, on a grid about `shift` voxels; moved: how far its parts moved, mm."""
     dim = len(shape)
     affine = nibabel.affines.from_matvec(np.diag([*[spacing] * dim, 1.0][:3]), np.zeros(3))
-    affine[:dim, 3] = -spacing * (np.array(shape) - 1) / 2
+    affine[:dim, 3] = spacing * (shift - (np.array(shape) - 1) / 2)
     grid = images.Grid((*shape, 1)[:3], affine)
-    ramps = (spacing * (np.arange(size) - (size - 1) / 2) for size in shape)
+    ramps = (spacing * (np.arange(size) + shift - (size - 1) / 2) for size in shape)
     places = np.stack(np.meshgrid(*ramps, indexing="ij"), -1)
     places = places - moved * (np.array([1.0, -0.7, 0.5][:dim]) + 0.8 * np.sin(places[..., ::-1] / 9))
     far = np.sqrt((places**2 / np.array([18.0, 22.0, 17.0][:dim]) ** 2).sum(-1))
@@ -164,18 +165,15 @@ def changed(scan, kind):
         return replace(wide, original=wide.grid)
     if kind == "cropped":
         box = bounding_box(images.foreground(images.normalise(scan)))
-        part = (..., *map(slice, box[0] - 1, box[1] + 1))
-        grid = grid.cropped(box[0] - 1, box[1] - box[0] + 2)
-        return images.Scan(scan.tensor[part], grid, grid)
+        box = np.clip(box + np.array([[-2], [2]]), 0, grid.space)
+        grid = grid.cropped(box[0], box[1] - box[0])
+        return images.Scan(scan.tensor[(..., *map(slice, *box))], grid, grid)
     if kind == "turned":
         affine = grid.affine @ np.diag([-1.0, 1, 1, 1]) + np.outer(
             grid.affine[:, 0] * (grid.shape[0] - 1), [0, 0, 0, 1]
         )
         turned = images.Grid(grid.shape, affine)
         return images.Scan(scan.tensor.flip(2), turned, turned)
-    if kind == "shifted":
-        moved = images.resample(scan, grid.cropped([0.5] * len(grid.space), grid.space))
-        return replace(moved, original=moved.grid)
     if kind == "rescaled":
         return scan.with_tensor(3000 * scan.tensor - 700)
     first, second, *_ = (torch.linspace(-1, 1, size) for size in grid.space)
@@ -200,15 +198,20 @@ def laid(request):
     return moving, fixed, found_for(moving, fixed)
 
 
-@pytest.mark.parametrize("kind", ["padded", "cropped", "turned", "shifted", "rescaled", "not a number", -2000, -32768])
+@pytest.mark.parametrize("kind", ["padded", "cropped", "turned", "half a voxel off", "rescaled", "not a number", -2000])
 def test_the_same_pair_in_other_files_has_the_same_map(laid, kind):
     moving, fixed, clean = laid
-    other = found_for(changed(moving, kind), changed(fixed, kind))
+    shape, spacing = fixed.grid.space, fixed.spacing[0]
+    if kind == "half a voxel off":
+        other = found_for(*(anatomy(shape, spacing, way, 0.5)[0] for way in (3.0, 0.0)))
+    else:
+        other = found_for(changed(moving, kind), changed(fixed, kind))
     again = itk.regrid(other.there, fixed.grid).displacement
     head = images.foreground(images.normalise(fixed))[0, 0]
-    apart = (again - clean.there.displacement)[0, :, head].norm(dim=0) * fixed.spacing[0]
-    assert clean.there.displacement[0, :, head].norm(dim=0).quantile(0.5) * fixed.spacing[0] > 2
-    assert apart.quantile(0.95) < MILLIMETRES
+    apart = (again - clean.there.displacement)[0, :, head].norm(dim=0) * spacing
+    assert clean.there.displacement[0, :, head].norm(dim=0).quantile(0.5) * spacing > 2
+    coarse = spacing / 3 if kind == "half a voxel off" else 0  # of 2.2 mm voxels other samples are another image
+    assert apart.quantile(0.95) < max(MILLIMETRES, coarse)
 
 
 def test_outside_a_mask_nothing_is_compared(laid):
@@ -221,7 +224,7 @@ def test_outside_a_mask_nothing_is_compared(laid):
     for seen in (moving.with_tensor(spoilt), register.with_mask(moving.with_tensor(spoilt), moving.with_tensor(mask))):
         apart = found_for(seen, fixed).there.displacement - clean.there.displacement
         errors.append(float(apart.norm(dim=1).mean()) * fixed.spacing[0])
-    assert errors[1] < 0.6 * errors[0] and errors[1] < 0.5
+    assert errors[1] < 0.45 * errors[0]
     with pytest.raises(ValueError, match="the mask with nothing"):
         register.with_mask(moving, moving.with_tensor(0 * mask))
 
@@ -230,18 +233,21 @@ def structures(found, moving_labels, fixed_labels):
     return np.mean(list(metrics.dice(found.warp(moving_labels).tensor, fixed_labels.tensor).values()))
 
 
-@pytest.mark.parametrize("dim", PAIRS)
-def test_another_contrast_is_seen_and_served(dim):
-    (moving, moving_labels), (fixed, fixed_labels) = anatomy(*PAIRS[dim], 3.0), anatomy(*PAIRS[dim])
+def test_another_contrast_is_seen_and_served():
+    subjects = BrainPairs(4, dim=2, size=(96, 84), aligned=False).subjects[2:]
+    grid = images.Grid((96, 84, 1), np.diag([2.25, 2.25, 1, 1]))
+    moving, fixed, *labels = (
+        images.Scan(each, grid, grid) for each in [one.image for one in subjects] + [one.labels for one in subjects]
+    )
     with warnings.catch_warnings(action="error"):
         same = found_for(moving, fixed)
     inverted = moving.with_tensor(torch.where(moving.tensor > 0.05, 1 - moving.tensor, 0.0))
-    with pytest.warns(UserWarning, match="contrasts differ: lncc \\+ mi: two contrasts"):
+    with pytest.warns(UserWarning, match="contrasts differ: lncc \\+ 2 mi: two contrasts"):
         other = found_for(inverted, fixed)
-    reached = [structures(each, moving_labels, fixed_labels) for each in (same, other)]
+    reached = [structures(each, *labels) for each in (same, other)]
     assert reached[0] > 0.8 and reached[1] > 0.9 * reached[0]
     assert same.likeness.alike and "one contrast" in same.likeness.words
-    asked = found_for(inverted, fixed, similarity="mi").likeness
+    asked = register.choose_likeness(inverted, fixed, "mi")
     assert asked.affine is losses.mutual_information and asked.words == "mi, as asked for"
 
 

@@ -49,8 +49,9 @@ class AblationPanel(View):
     that none was trained on. names: of the switches to offer; by default all that the model's constructor types as bool
     or Literal (`studies.switches`). panels, item, upright: as of `widgets.slice_viewer`.
 
-    A training runs in a thread of its own, so that "stop" and the other controls answer. It draws random numbers from
-    torch's global generator: let it end before a cell that draws some. What was stopped is shown, and not kept.
+    A training runs in a thread of its own, so that "stop" and the other controls answer, and takes its steps in turn
+    with other trainings. It draws from torch's global generator: let it end before a cell that draws by itself, such as
+    one that makes a model. What was stopped is shown, and not kept.
 
     Raises:
         ValueError: a name that is no switch of the model; otherwise as `widgets.slice_viewer`.
