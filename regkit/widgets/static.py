@@ -157,7 +157,8 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
 
 def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
     """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
-    frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
+    first = scene.render(start)
+    frames = max(min(FRAMES, PIXELS // (first.size // 3), 2 * BYTES // len(webp(first))), 1)
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
