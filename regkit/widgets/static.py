@@ -25,7 +25,6 @@ from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider,
 
 FRAMES = 400  # of a scene, at most
 BYTES = 700_000  # of all pictures of a scene, in base64, at most: a page of three scenes stays below 3 MB
-PIXELS = 150_000_000  # of all frames of a scene, at most
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
@@ -157,8 +156,7 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
 
 def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
     """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
-    first = scene.render(start)
-    frames = max(min(FRAMES, PIXELS // (first.size // 3), 2 * BYTES // len(webp(first))), 1)
+    frames = max(min(FRAMES, 2 * BYTES // len(webp(scene.render(start)))), 1)
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
