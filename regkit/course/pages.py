@@ -3,18 +3,24 @@
 It stands by itself because nbconvert is heavy, and only `python -m regkit pages` needs it.
 """
 
+import base64
 import copy
+import io
 import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_markdown_cell, new_notebook
+from PIL import Image
+
+from regkit.widgets.static import webp
 
 _TEMPLATE = """{%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -87,11 +93,18 @@ def to_html(notebook: Any, title: str) -> str:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
     page, _ = _Exporter(raw_template=_TEMPLATE).from_notebook_node(notebook)
+    page = re.sub(r"data:image/png;base64,([\w+/=\n]+)", _as_webp, page)
     sections = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', page, re.DOTALL)
     entries = "".join(f'<li><a href="#{place}">{words}</a></li>' for place, words in sections)
     home = '<a href="index.html">regkit</a> · <a href="glossary.html">glossary</a> · <a href="claims.html">ledger</a>'
     contents = f'<nav class="regkit-contents" aria-label="contents">{home}<ul>{entries}</ul></nav>'
     return page.replace("</head>", f"{_STYLE}</head>", 1).replace("<main>", f"{contents}<main>", 1)
+
+
+def _as_webp(found: re.Match[str]) -> str:
+    """A figure's PNG as a WebP without loss, which is smaller."""
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    return f"data:image/webp;base64,{webp(np.asarray(picture.convert('RGBA')))}"
 
 
 def text_to_html(text: str) -> str:

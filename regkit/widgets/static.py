@@ -160,14 +160,24 @@ def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[Stat
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
-        drawn = [
-            (state, pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state))
-            for state in offered.states(scene, start)
-        ]
+        first, drawn = None, []
+        for state in offered.states(scene, start):
+            picture = scene.render(state)
+            text = webp(picture) if first is None else min(webp(picture), webp(_changes(first, picture)), key=len)
+            first = picture if first is None else first
+            drawn.append((state, pictures.setdefault(text, len(pictures)), scene.describe(state)))
         size = sum(len(picture) for picture in pictures)
         if size <= BYTES or frames < 2:
             return offered, list(pictures), drawn
         frames = min(frames, len(drawn)) * BYTES // size
+
+
+def _changes(first: Picture, picture: Picture) -> Picture:
+    """What is to be laid over the first picture to have another: transparent where both are the same."""
+    if first.shape != picture.shape:
+        return picture
+    changed = (first != picture).any(axis=2, keepdims=True)
+    return np.concatenate([picture * changed, changed.astype(np.uint8) * 255], axis=2)
 
 
 def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) -> dict[str, Any]:

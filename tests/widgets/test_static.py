@@ -27,7 +27,10 @@ def content(page):
 
 
 def decoded(found, frame):
-    return np.array(Image.open(io.BytesIO(base64.b64decode(found["pictures"][frame[0]]))))
+    first, own = (
+        Image.open(io.BytesIO(base64.b64decode(found["pictures"][at]))).convert("RGBA") for at in (0, frame[0])
+    )
+    return np.array((Image.alpha_composite(first, own) if first.size == own.size else own).convert("RGB"))
 
 
 def keys(found):
@@ -92,6 +95,18 @@ def test_sliders_and_choices_combine_and_every_combination_has_its_frame():
     picture, words = found["frames"][f"0,{len(down) - 1},1,0,1"]
     assert np.array_equal(decoded(found, [picture]), view.render(state)) and words == view.scene.describe(state)
     assert push is None and "in fewer steps" in found["note"]
+
+
+def test_a_frame_that_hardly_changes_is_what_changes_and_takes_little_room():
+    view = widgets.jacobian_inspector(FIELD)
+    found = content(static.moving_html(view.scene, view.state))
+    row = next(index for index, control in enumerate(found["controls"]) if control["words"].startswith("row"))
+    key = [str(control["start"]) for control in found["controls"]]
+    key[row] = "0"
+    picture, _ = found["frames"][",".join(key)]
+    expected = view.render({"row": int(found["controls"][row]["values"][0])})
+    assert np.array_equal(decoded(found, [picture]), expected)
+    assert len(found["pictures"][picture]) < len(static.webp(expected)) / 2
 
 
 def test_a_page_starts_where_the_view_stands():
