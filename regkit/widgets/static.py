@@ -24,7 +24,7 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-BYTES = 700_000  # of all pictures of a scene, in base64, at most: a page of three scenes stays below 3 MB
+BYTES = 600_000  # of all pictures of a scene, in base64, at most: a page of four scenes stays below 3 MB
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
@@ -156,7 +156,7 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
 
 def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
     """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
-    frames = max(min(FRAMES, 2 * BYTES // len(webp(scene.render(start)))), 1)
+    frames = max(min(FRAMES, 8 * BYTES // len(webp(scene.render(start)))), 1)
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
