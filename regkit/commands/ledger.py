@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from regkit.commands import COMMANDS
+from regkit.commands import COMMANDS, refuse
 
 
 def add_ledger(commands: Any) -> None:
@@ -22,6 +22,8 @@ def run(chosen: argparse.Namespace) -> int:
     from regkit.course import claims, notebooks
 
     out = chosen.out or notebooks.folder() / "claims.md"
+    if not out.parent.is_dir():
+        refuse("--out must be in a folder that exists", out, "make it first")
     write_atomically(out, claims.table(claims.CLAIMS).encode())
     print(f"wrote {out}")
     return 0

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -84,7 +85,7 @@ def test_what_help_lists_is_what_the_library_has():
         (("pages", "out"), "tutorials"),
         (("study", "nonsense"), "study must be one of gradicon"),
         (("study", "sitreg", "--variant", "nonsense"), "variant must be one of reference"),
-        (("ledger", "--out", "nowhere/claims.md"), "No such file"),
+        (("ledger", "--out", "nowhere/claims.md"), "--out must be in a folder that exists"),
     ],
     ids=" ".join,
 )
@@ -98,9 +99,16 @@ def test_what_cannot_be_done_is_told_in_one_line(arguments, words, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_regkit_itself_keeps_its_traceback():
+@pytest.mark.parametrize("dev", [False, True])
+def test_an_error_of_regkit_itself_is_one_line_and_has_its_traceback_in_development(dev, monkeypatch, capsys):
     def run(chosen):
         raise AssertionError("a line of two\nlines")
 
-    with pytest.raises(AssertionError):
-        commands.plainly(run)(None)
+    monkeypatch.setattr(commands, "sys", SimpleNamespace(**vars(sys) | {"flags": SimpleNamespace(dev_mode=dev)}))
+    if dev:
+        with pytest.raises(AssertionError):
+            commands.plainly(run)(None)
+    else:
+        assert commands.plainly(run)(None) == 1
+        told = capsys.readouterr().err
+        assert "AssertionError (a line of two lines); this is a fault of regkit" in told and told.count("\n") == 1

@@ -198,7 +198,9 @@ def laid(request):
     return moving, fixed, found_for(moving, fixed)
 
 
-@pytest.mark.parametrize("kind", ["padded", "cropped", "turned", "half a voxel off", "rescaled", "not a number", -2000])
+@pytest.mark.parametrize(
+    "kind", ["padded", "cropped", "turned", "half a voxel off", "rescaled", "not a number", -2000, -32768]
+)
 def test_the_same_pair_in_other_files_has_the_same_map(laid, kind):
     moving, fixed, clean = laid
     shape, spacing = fixed.grid.space, fixed.spacing[0]
