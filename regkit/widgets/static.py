@@ -156,15 +156,16 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
 
 def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
     """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
-    frames = max(min(FRAMES, 8 * BYTES // len(webp(scene.render(start)))), 1)
+    first = scene.render(start)
+    frames = max(min(FRAMES, 8 * BYTES // len(webp(first))), 1)
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
-        first, drawn = None, []
+        drawn = []
         for state in offered.states(scene, start):
             picture = scene.render(state)
-            text = webp(picture) if first is None else min(webp(picture), webp(_changes(first, picture)), key=len)
-            first = picture if first is None else first
+            first = first if pictures else picture
+            text = _smallest(first, picture) if pictures else webp(picture)
             drawn.append((state, pictures.setdefault(text, len(pictures)), scene.describe(state)))
         size = sum(len(picture) for picture in pictures)
         if size <= BYTES or frames < 2:
@@ -172,12 +173,15 @@ def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[Stat
         frames = min(frames, len(drawn)) * BYTES // size
 
 
-def _changes(first: Picture, picture: Picture) -> Picture:
-    """What is to be laid over the first picture to have another: transparent where both are the same."""
+def _smallest(first: Picture, picture: Picture) -> str:
+    """A picture as WebP; or what, laid over the first one, makes it: transparent where both are the same."""
     if first.shape != picture.shape:
-        return picture
+        return webp(picture)
     changed = (first != picture).any(axis=2, keepdims=True)
-    return np.concatenate([picture * changed, changed.astype(np.uint8) * 255], axis=2)
+    laid_over = np.concatenate([picture * changed, changed.astype(np.uint8) * 255], axis=2)
+    share = float(changed.mean())  # to write a picture takes long: both ways only where neither is clearly better
+    candidates = [laid_over] * (share < 1 / 3) + [picture] * (share > 1 / 20)
+    return min(map(webp, candidates), key=len)
 
 
 def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) -> dict[str, Any]:
