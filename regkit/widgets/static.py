@@ -24,7 +24,7 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-BYTES = 600_000  # of all pictures of a scene, in base64, at most: a page of four scenes stays below 3 MB
+BYTES, TABS = 600_000, 900_000  # of all pictures of a scene, of tabs together, in base64: most pages stay below 3 MB
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
@@ -34,16 +34,17 @@ def wanted() -> bool:
     return os.environ.get("REGKIT_STATIC") == "1"
 
 
-def moving_html(scene: Scene, state: State | None = None) -> str:
-    """A scene as HTML and a few lines of script, all frames inside. state: where its controls start."""
+def moving_html(scene: Scene, state: State | None = None, room: int = BYTES) -> str:
+    """A scene as HTML and a few lines of script, all frames inside. state: where its controls start. room: in bytes."""
     start = {**first_values(scene.controls), **(state or {})}
-    content = json.dumps(_content(scene, start), ensure_ascii=False).replace("</", "<\\/")
+    content = json.dumps(_content(scene, start, room), ensure_ascii=False).replace("</", "<\\/")
     return PAGE.replace("ID", f"regkit-{uuid4().hex[:12]}").replace("SCENE", content)
 
 
 def tabs_html(scenes: Mapping[str, tuple[Scene, State]]) -> str:
     """Several scenes in their states, one below the other, under their titles."""
-    return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene)}" for title, scene in scenes.items())
+    room = min(BYTES, TABS // len(scenes))
+    return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene, room)}" for title, scene in scenes.items())
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
     return sorted({*values, start})
 
 
-def _content(scene: Scene, start: State) -> dict[str, Any]:
+def _content(scene: Scene, start: State, room: int) -> dict[str, Any]:
     """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
-    offered, pictures, drawn = _drawn(scene, start)
+    offered, pictures, drawn = _drawn(scene, start, room)
     values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
     names = [name for name in scene.controls if name in values]
     hidden = {
@@ -154,10 +155,10 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
     }
 
 
-def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
+def _drawn(scene: Scene, start: State, room: int) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
     """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
     first = scene.render(start)
-    frames = max(min(FRAMES, 8 * BYTES // len(webp(first))), 1)
+    frames = max(min(FRAMES, 8 * room // len(webp(first))), 1)
     while True:
         offered = plan(scene, start, frames)
         pictures: dict[str, int] = {}
@@ -168,9 +169,9 @@ def _drawn(scene: Scene, start: State) -> tuple[Plan, list[str], list[tuple[Stat
             text = _smallest(first, picture) if pictures else webp(picture)
             drawn.append((state, pictures.setdefault(text, len(pictures)), scene.describe(state)))
         size = sum(len(picture) for picture in pictures)
-        if size <= BYTES or frames < 2:
+        if size <= room or frames < 2:
             return offered, list(pictures), drawn
-        frames = min(frames, len(drawn)) * BYTES // size
+        frames = min(frames, len(drawn)) * room // size
 
 
 def _smallest(first: Picture, picture: Picture) -> str:

@@ -120,12 +120,11 @@ def test_a_page_starts_where_the_view_stands():
     assert np.array_equal(decoded(found, found["frames"]["2,0"]), view.render({}))
 
 
-def test_a_scene_has_so_many_frames_as_fit_into_its_page(monkeypatch):
+def test_a_scene_has_so_many_frames_as_fit_into_its_page():
     scene = widgets.jacobian_inspector(FIELD).scene
     whole = content(static.moving_html(scene))
     most = sum(map(len, whole["pictures"])) // 3
-    monkeypatch.setattr(static, "BYTES", most)
-    found = content(static.moving_html(scene))
+    found = content(static.moving_html(scene, room=most))
     assert sum(map(len, found["pictures"])) <= most and 3 <= len(found["frames"]) < len(whole["frames"])
     assert set(keys(found)) <= found["frames"].keys() or found["alone"]
 
