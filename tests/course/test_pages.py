@@ -36,6 +36,9 @@ watch
 # %%
 history = train(model, pairs, Recipe(steps=6), callback=watch)
 print("a < b & $c$")
+# %%
+from PIL import Image
+Image.new("RGB", (9, 7))
 """
 
 
@@ -70,7 +73,8 @@ def test_pages_have_titles_contents_and_lead_to_one_another(site, page):
     assert 'href="00_first_light.html"' in site["claims"] and 'src="glossary/warp.png"' in site["glossary"]
 
 
-def test_a_page_is_small(site):
+def test_a_page_is_small_and_its_figures_are_webp(site, page):
+    assert page.count('src="data:image/webp;base64,') == 1 and "data:image/png" not in page
     assert max(len(text.encode()) for text in site.values()) < 1_000_000
 
 
