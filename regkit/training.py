@@ -385,13 +385,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def mode() -> Mode:
-    """What the environment variable REGKIT_MODE says: "fast" or "full"; "full" where it is not set.
+def mode(chosen: Mode | None = None) -> Mode:
+    """The mode chosen, else that of the environment variable REGKIT_MODE ("fast", "full"); "full" where it is not set.
 
     Raises:
-        ValueError: REGKIT_MODE says something else.
+        ValueError: it is something else.
     """
-    value = os.environ.get("REGKIT_MODE", "full")
+    value = chosen or os.environ.get("REGKIT_MODE", "full")
     if value not in get_args(Mode):
         raise InputError(f"REGKIT_MODE must be one of {get_args(Mode)}", f"{value!r}", "set or unset it")
     return "fast" if value == "fast" else "full"

@@ -22,7 +22,7 @@
 # **Before you start.** Arrays and their indices; how to multiply a matrix with a vector. Tutorial 00 helps, but is not
 # needed. In 2D a voxel is a pixel. Names in code are spelled the American way (`to_normalized`).
 #
-# **CPU.** Measured on two cores: about 6 s of computing in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 6 s in either mode. Nothing is trained here.
 
 # %%
 from importlib import resources
@@ -37,7 +37,7 @@ from nibabel.affines import apply_affine
 from regkit import check, course, fields
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
-course.begin(seconds={"fast": 6, "full": 6})
+course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
 
 # %% [markdown]
 # ## A real scan, and one point in it

@@ -22,7 +22,7 @@
 # **Before you start.** Tutorial 01, or this one sentence: a place is (row, column) in voxels, voxel centres are at
 # whole numbers, and between them an image is read as a mean of the four nearest voxels, the nearer the heavier.
 #
-# **CPU.** Measured on two cores: about 7 s of computing in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ import regkit
 from regkit import check, course, fields
 from regkit.course.lessons import t02_warping_pulls as lesson
 
-course.begin(seconds={"fast": 7, "full": 7})
+course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
 
 # %% [markdown]
 # ## All arrows to the right

@@ -22,7 +22,7 @@
 #
 # **Before you start.** Tutorial 02: warping pulls. Mean, variance and correlation; PyTorch's `backward()`.
 #
-# **CPU.** Measured on two cores: about 9 s of computing in either mode. Nothing is trained here.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 9 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ from regkit.course.lessons.t03_similarity_landscapes import (
     sweep,
 )
 
-course.begin(seconds={"fast": 9, "full": 9})
+course.begin(seconds={"fast": 9, "full": 9}, minutes=75)
 
 # %% [markdown]
 # ## Two discs that do not touch

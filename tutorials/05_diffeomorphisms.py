@@ -20,7 +20,7 @@
 #
 # **Before you start.** Composition (tutorial 02); optimising a field, folds (tutorial 04).
 #
-# **CPU.** Measured on two cores: about 16 s in fast mode, 21 s in full mode.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 16 s in fast mode, 21 s in full mode.
 
 # %%
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ from regkit import check, course, fields, figures, metrics, optimise
 from regkit.course.lessons import sweeps
 from regkit.course.lessons import t05_diffeomorphisms as lesson
 
-course.begin(seconds={"fast": 16, "full": 21})
+course.begin(seconds={"fast": 16, "full": 21}, minutes=60)
 
 # %% [markdown]
 # ## A wind that blows in circles

@@ -21,7 +21,7 @@
 #
 # **Before you start.** Optimising a field (tutorial 04) and a velocity (tutorial 05).
 #
-# **CPU.** Measured on two cores: about 60 s in fast mode, 135 s in full mode.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 60 s in fast mode, 135 s in full mode.
 
 # %%
 import copy
@@ -35,7 +35,7 @@ from regkit import check, course, fields, figures, losses, metrics, optimise, tr
 from regkit.course.lessons import t06_learning_to_register as lesson
 from regkit.course.lessons import timelapse
 
-course.begin(seconds={"fast": 60, "full": 135})
+course.begin(seconds={"fast": 60, "full": 135}, minutes=60)
 
 # %% [markdown]
 # ## A thousand pairs instead of one

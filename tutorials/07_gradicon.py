@@ -21,7 +21,7 @@
 #
 # **Before you start.** Composition (tutorial 02), folds (04), inverses (05), training a network (06).
 #
-# **CPU.** Measured on two cores: about 50 s in fast mode, 130 s in full mode.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 50 s in fast mode, 150 s in full mode.
 
 # %%
 import math
@@ -35,7 +35,7 @@ from regkit.course import papers, studies
 from regkit.course.lessons import t07_gradicon as lesson
 from regkit.data import benchmarks, vessels
 
-course.begin(seconds={"fast": 50, "full": 150})
+course.begin(seconds={"fast": 50, "full": 150}, minutes=75)
 
 # %% [markdown]
 # ## Two round trips

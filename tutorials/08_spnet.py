@@ -23,7 +23,7 @@
 # **Before you start.** Velocities and squarings (05), training a network (06), inverse consistency (07). The method:
 # *SPnet*, Zhang, Ning, Zhou and Liao 2023.
 #
-# **CPU.** Measured on two cores: about 35 s in fast mode, 100 s in full mode.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 35 s in fast mode, 100 s in full mode.
 
 # %%
 import matplotlib.pyplot as plt
@@ -39,7 +39,7 @@ from regkit.data import benchmarks
 from regkit.models import SPNet
 from regkit.tools import compare
 
-course.begin(seconds={"fast": 35, "full": 100})
+course.begin(seconds={"fast": 35, "full": 100}, minutes=75)
 
 # %% [markdown]
 # ## There, and back?

@@ -22,7 +22,7 @@
 # **Before you start.** Composition (02), inverses (05), training a network (06). The method: *SITReg*, Honkamaa and
 # Marttinen 2023.
 #
-# **CPU.** Measured on two cores: about 40 s in fast mode, 100 s in full mode.
+# **Time.** You: about 90 minutes. A CPU (measured on two cores): about 40 s in fast mode, 105 s in full mode.
 
 # %%
 import copy
@@ -40,7 +40,7 @@ from regkit.course.lessons import t09_sitreg as lesson
 from regkit.data import benchmarks
 from regkit.models import SITReg, layers, sitreg
 
-course.begin(seconds={"fast": 40, "full": 105})
+course.begin(seconds={"fast": 40, "full": 105}, minutes=90)
 
 # %% [markdown]
 # ## Ask twice

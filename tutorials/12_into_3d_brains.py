@@ -21,7 +21,7 @@
 #
 # **Before you start.** The four systems of tutorial 01 (voxels, mm, RAS), velocities (05), training (06), SPnet (08).
 #
-# **CPU.** Measured on two cores: about 50 s in fast mode, 120 s in full mode.
+# **Time.** You: about 90 minutes. A CPU (measured on two cores): about 50 s in fast mode, 120 s in full mode.
 
 # %%
 import math
@@ -48,7 +48,7 @@ from regkit.tools.methods import measured
 from regkit.types import Pair, Registration
 from regkit.widgets import live
 
-course.begin(seconds={"fast": 50, "full": 120})
+course.begin(seconds={"fast": 50, "full": 120}, minutes=90)
 folder = Path(tempfile.mkdtemp())  # all files of this notebook
 
 # %% [markdown]

@@ -21,7 +21,7 @@
 #
 # **Before you start.** Voxels and mm (01), pull and push (02), affine first (04), orientation (12), what to measure (13).
 #
-# **CPU.** Measured on two cores: about 30 s in fast mode, 40 s in full mode.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 30 s in fast mode, 40 s in full mode.
 
 # %%
 import json
@@ -51,7 +51,7 @@ from regkit.tools.report import framed
 from regkit.types import Pair
 from regkit.widgets import slice_viewer
 
-course.begin(seconds={"fast": 30, "full": 40})
+course.begin(seconds={"fast": 30, "full": 40}, minutes=75)
 
 # %% [markdown]
 # ## Two files

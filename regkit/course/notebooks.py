@@ -2,8 +2,9 @@
 
 A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in),
 `solution` and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no
-instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). Both begin with
-the same two cells, made here, so that each notebook opens in Colab by itself. `lab` opens a working copy of the
+instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). After the title
+both have two cells made here: links to what is before, after and beside it, and, folded, what installs regkit in Colab.
+`lab` opens a working copy of the
 learner's notebooks: those of a clone, or those that an installed regkit has (regkit/course/tutorials, put there by
 setup.py). A function under `@check.<name>` has blanks for the learner, and the solution of
 `regkit.course.check.hands` for the instructor.
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,9 +29,10 @@ from typing import Any, Literal
 import torch
 from tqdm.auto import tqdm
 
+from regkit import training
 from regkit._core import __version__
 from regkit._core.files import PACKAGE, printable, write_atomically
-from regkit.training import mode
+from regkit.training import Mode
 from regkit.types import DISTRIBUTION, InputError, MissingFileError, needing
 
 __all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "TAG", "Edition", "begin", "build", "edition", "editions", "folder", "lab"]
@@ -39,8 +42,19 @@ Edition = Literal["learner", "instructor"]
 HIDDEN: dict[Edition, set[str]] = {"learner": {"solution", "instructor"}, "instructor": {"exercise"}}
 TAG = f"v{__version__}"
 
+PAPERS = {  # the papers of a tutorial's method, by its number
+    "06": {
+        "Balakrishnan et al. 2019": "https://doi.org/10.1109/TMI.2019.2897538",
+        "Dalca et al. 2019": "https://doi.org/10.1016/j.media.2019.07.006",
+    },
+    "07": {"Tian et al. 2023": "https://doi.org/10.1109/CVPR52729.2023.01734"},
+    "08": {"Zhang et al. 2023": "https://doi.org/10.1016/j.compmedimag.2023.102184"},
+    "09": {"Honkamaa and Marttinen 2024": "https://doi.org/10.59275/j.melba.2024-276b"},
+    "10": {"Cheng et al. 2025": "https://doi.org/10.48550/arXiv.2503.19592"},
+}
 BADGE = "[Open in Colab](https://colab.research.google.com/github/{repository}/blob/{tag}/tutorials/{name}.ipynb)"
-BOOTSTRAP = """# Where regkit is missing (Colab), install it as it was when this notebook was made.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in JupyterLab, in Colab
+BOOTSTRAP = """# @title Where regkit is missing (Colab), this installs it as it was when this notebook was made
 import importlib.util
 import subprocess
 import sys
@@ -102,7 +116,7 @@ def edition(source: Path, which: Edition) -> str:
     texts = [_solved(cell.source) if which == "instructor" else cell.source for cell in shown]
     cells = [_cell(cell.cell_type, text, cell.metadata) for cell, text in zip(shown, texts, strict=True)]
     content = {
-        "cells": list(_with_ids([*_opening(source.stem), *cells])),
+        "cells": list(_with_ids([*cells[:1], *_opening(source, which), *cells[1:]])),
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -167,9 +181,24 @@ def editions(source: Path) -> dict[Edition, Path]:
     }
 
 
-def _opening(name: str) -> list[dict[str, Any]]:
+def title(source: Path) -> str:
+    """What a tutorial's first heading says; its file's name where there is none."""
+    found = re.search(r"^# # (.+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else source.stem
+
+
+def _opening(source: Path, which: Edition) -> list[dict[str, Any]]:
+    """The cells after the title: a line of links, and what installs regkit."""
+    order, inside = sources(source.parent), which == "instructor"
+    place = order.index(source)
+    links = [f"← [{title(one)}]({one.stem}.ipynb)" for one in order[:place][-1:]]
+    links += [f"[{title(one)}]({one.stem}.ipynb) →" for one in order[place + 1 : place + 2]]
+    links += [f"[glossary]({'../' if inside else ''}README.md#Glossary)"]
+    links += [f"paper: [{words}]({address})" for words, address in PAPERS.get(source.name[:2], {}).items()]
+    name = f"instructor/{source.stem}" if inside else source.stem
     words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}
-    return [_cell("markdown", BADGE.format(**words), {}), _cell("code", BOOTSTRAP.format(**words), {})]
+    links += [BADGE.format(**words)]
+    return [_cell("markdown", " | ".join(links), {}), _cell("code", BOOTSTRAP.format(**words), FOLDED)]
 
 
 def _solved(text: str) -> str:
@@ -181,8 +210,8 @@ def _solved(text: str) -> str:
 
 
 def _cell(kind: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    tags = list(metadata.get("tags", []))
-    cell: dict[str, Any] = {"cell_type": kind, "metadata": {"tags": tags} if tags else {}}
+    kept = {key: metadata[key] for key in ("tags", *FOLDED) if metadata.get(key)}
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": kept}
     cell |= {"execution_count": None, "outputs": []} if kind == "code" else {}
     return cell | {"source": text.splitlines(keepends=True)}
 
@@ -196,19 +225,29 @@ def _with_ids(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------------------------- opened, and published
-def begin(*, seconds: Mapping[str, int], seed: int = 0) -> None:
+def begin(*, seconds: Mapping[str, int], seed: int = 0, minutes: int | None = None, mode: Mode | None = None) -> None:
     """A tutorial's first line: seed everything, and say versions, device, mode and how long the cells will take.
 
     Computes on one thread from here on: small networks are fastest so, above all where others compute too.
 
-    seconds: what the whole notebook takes on two CPU cores, measured, for each mode ("fast", "full").
+    seconds: what the whole notebook takes on two CPU cores, measured, for each mode ("fast", "full"). minutes: about
+    what a reader takes. mode: the mode from here on; None leaves REGKIT_MODE as it is.
+
+    Raises:
+        ValueError: the mode, or REGKIT_MODE, is neither "fast" nor "full".
     """
+    now = training.mode(mode)
+    os.environ["REGKIT_MODE"] = now
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     versions = f"regkit {__version__} · torch {torch.__version__} · Python {platform.python_version()}"
     print(printable(f"{versions} · {device}"))
-    print(f"REGKIT_MODE={mode()}: all cells together take about {seconds[mode()]} s of computing on two cores.")
+    print(f"REGKIT_MODE={now}: all cells together take about {seconds[now]} s of computing on two cores.")
+    if minutes:
+        print(f"You will take about {minutes} minutes.")
+    other = "full" if now == "fast" else "fast"
+    print(f'For {other} mode ({seconds[other]} s), write begin(mode="{other}", ...) above and run this cell again.')
 
 
 def working_copy(target: Path) -> list[Path]:
@@ -252,18 +291,21 @@ def lab(target: Path | str = "regkit-course", *, browser: bool = True, port: int
 
 
 def _without_pop_ups(folder: Path) -> dict[str, str]:
-    """Settings for JupyterLab in an empty folder, and the variable that names it: no news, no search for updates."""
-    page = folder / "labconfig" / "page_config.json"
-    page.parent.mkdir()
-    page.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
+    """Settings for JupyterLab in an empty folder, and the variable that names it: no news; the glossary as it reads."""
+    own = folder / "labconfig"
+    own.mkdir()
+    news, viewers = "@jupyterlab/apputils-extension:announcements", {"markdown": "Markdown Preview"}
+    (own / "page_config.json").write_text(json.dumps({"disabledExtensions": {news: True}}))
+    settings = {"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": viewers}}
+    (own / "default_setting_overrides.json").write_text(json.dumps(settings))
     paths = [str(folder), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def publish(tutorials: Path, target: Path) -> list[Path]:
-    """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel; and an index.
+    """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel.
 
-    Returns the pages, the index last.
+    Beside them come the glossary, the course's other texts (`*.md`), and an index. Returns the pages, the index last.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
@@ -272,18 +314,23 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
         import nbformat
         from nbclient import NotebookClient
 
-        from regkit.course.pages import to_html
+        from regkit.course import pages
 
     target.mkdir(parents=True, exist_ok=True)
-    pages = []
+    for pictures in ("gallery", "glossary"):
+        if (tutorials / pictures).is_dir():
+            ignored = shutil.ignore_patterns("*.py")
+            shutil.copytree(tutorials / pictures, target / pictures, ignore=ignored, dirs_exist_ok=True)
+    written, notebooks = [], {}
     for source in tqdm(sources(tutorials), unit="page"):
         notebook = nbformat.read(editions(source)["learner"], as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if not cell.metadata.keys() & FOLDED.keys()]
         client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tutorials)}})
         client.execute(env={**os.environ, "REGKIT_STATIC": "1"})
-        pages.append(target / f"{source.stem}.html")
-        pages[-1].write_text(to_html(notebook), encoding="utf-8")
-    links = "".join(f'<li><a href="{page.name}">{page.stem.replace("_", " ")}</a></li>' for page in pages)
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>regkit</title><h1>regkit</h1>'
-    pages.append(target / "index.html")
-    pages[-1].write_text(f"{head}<ol>{links}</ol></html>", encoding="utf-8")
-    return pages
+        notebooks[source.stem] = notebook
+        written.append(target / f"{source.stem}.html")
+        written[-1].write_text(pages.to_html(notebook, title(source)), encoding="utf-8")
+    for name, text in pages.texts(tutorials, notebooks).items():
+        written.append(target / f"{name}.html")
+        written[-1].write_text(pages.text_to_html(text), encoding="utf-8")
+    return written

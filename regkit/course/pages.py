@@ -1,22 +1,53 @@
-"""A notebook as an HTML page that needs no network: formulas as MathML, no scripts from elsewhere.
+"""Notebooks and texts as HTML pages that need no network: formulas as MathML, no scripts from elsewhere.
 
 It stands by itself because nbconvert is heavy, and only `python -m regkit pages` needs it.
 """
 
+import base64
 import copy
+import io
+import re
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat.v4 import new_markdown_cell, new_notebook
+from PIL import Image
+
+from regkit.widgets.static import webp
 
 _TEMPLATE = """{%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
 
+_STYLE = """<style>
+.regkit-contents { font: 14px/1.5 sans-serif; margin: 1em auto; max-width: 56em; padding: 0 1em }
+.regkit-contents ul { list-style: none; padding-left: 0 }
+.regkit-contents li { margin: 0.4em 0; line-height: 1.3 }
+.regkit-contents a:is(:hover, :focus) { text-decoration: underline }
+main { margin: 0 auto; max-width: 80em }
+.jp-RenderedHTMLCommon img { max-width: 100% }
+@media (min-width: 1100px) {
+  .regkit-contents { position: fixed; top: 0; bottom: 0; width: 15em; margin: 0; padding: 1em; overflow-y: auto }
+  main { margin-left: 17em }
+}
+</style>"""
+_WELCOME = """# regkit: image registration to touch
+
+A course that goes from a triangle and a circle to the head in a scanner, with five published methods of deep-learning
+image registration. On these pages every cell was run; sliders and choices still move, without Python.
+
+![a brain on its way onto another: the warped image, its grid, what is left](gallery/time.gif)
+
+"""
+_MOVED = {"README.md#Glossary": "glossary.html", "README.md": "index.html"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -30,6 +61,10 @@ class _Renderer(IPythonRenderer):
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """A picture, or its words where it lies on the network."""
         return escape(text) if url.startswith("http") else super().image(text, url, title)
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A link; one to another notebook or text of the course leads to its page."""
+        return super().link(text, re.sub(r"^([\w-]+)\.(ipynb|md)", r"\1.html", _MOVED.get(url, url)), title)
 
     def inline_math(self, body: str) -> str:
         """A formula within a sentence."""
@@ -45,12 +80,48 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
 
 
-def to_html(notebook: Any) -> str:
-    """A notebook (nbformat 4), with its outputs, as a page; live widgets (progress bars) have no place on it."""
+def to_html(notebook: Any, title: str) -> str:
+    """A notebook (nbformat 4), with its outputs, as a page; live widgets (progress bars) have no place on it.
+
+    It has a table of its sections, and ends with the links that stand after its title.
+    """
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)  # nbconvert would fetch a script for them
+    notebook.metadata["title"] = title
+    notebook.cells += [new_markdown_cell(links.source) for links in notebook.cells[1:2]]
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
     page, _ = _Exporter(raw_template=_TEMPLATE).from_notebook_node(notebook)
-    return page
+    page = re.sub(r"data:image/png;base64,([\w+/=\n]+)", _as_webp, page)
+    sections = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', page, re.DOTALL)
+    entries = "".join(f'<li><a href="#{place}">{words}</a></li>' for place, words in sections)
+    home = '<a href="index.html">regkit</a> · <a href="glossary.html">glossary</a> · <a href="claims.html">ledger</a>'
+    contents = f'<nav class="regkit-contents" aria-label="contents">{home}<ul>{entries}</ul></nav>'
+    return page.replace("</head>", f"{_STYLE}</head>", 1).replace("<main>", f"{contents}<main>", 1)
+
+
+def _as_webp(found: re.Match[str]) -> str:
+    """A figure's PNG as a WebP without loss, which is smaller."""
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    return f"data:image/webp;base64,{webp(np.asarray(picture.convert('RGBA')))}"
+
+
+def text_to_html(text: str) -> str:
+    """Markdown as a page; its first heading is the title."""
+    return to_html(new_notebook(cells=[new_markdown_cell(text)]), text.split("\n", 1)[0].lstrip("# "))
+
+
+def texts(tutorials: Path, notebooks: Mapping[str, Any]) -> dict[str, str]:
+    """The pages that are text, by name: the glossary, other texts of the course; last the index, with all goals."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(tutorials.glob("*.md"))}
+    readme = found.pop("README", "")
+    if "## Glossary" in readme:
+        found["glossary"] = readme[readme.index("## Glossary") + 1 :]
+    parts = []
+    for name, notebook in notebooks.items():
+        head = notebook.cells[0].source
+        goals = re.search(r"\*\*Goals\.\*\* (.+?)(\n\n|$)", head, re.DOTALL)
+        parts.append(f"## [{head.splitlines()[0].lstrip('# ')}]({name}.ipynb)\n\n{goals[1] if goals else ''}\n\n")
+    others = [f"[{text.splitlines()[0].lstrip('# ')}]({name}.md)" for name, text in found.items()]
+    return {**found, "index": _WELCOME + "".join(parts) + " | ".join(others)}

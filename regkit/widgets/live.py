@@ -1,12 +1,14 @@
 """A scene in a notebook, alone (`View`) or behind tabs (`Tabs`).
 
 A `View` puts controls around a scene (scene.py): a change of one draws the picture anew, in place. In a page without a
-kernel a view shows its last picture (PNG). An exception in a callback is shown in red and kept in `view.errors`.
+kernel a view shows its last picture (PNG); Colab would show that instead of the view, so it gets none. An exception in
+a callback is shown in red and kept in `view.errors`.
 Works with ipywidgets 7.7 and 8; every control has a description and is moved by the keyboard.
 """
 
 import base64
 import html
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -53,18 +55,15 @@ def _widget(control: Control) -> ipywidgets.Widget:
 def _bundle(widget: ipywidgets.Widget, picture: bytes, words: str) -> dict[str, Any]:
     """The widget for a notebook, a picture for a page, words for a terminal."""
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {
-        "text/plain": words,
-        "image/png": base64.b64encode(picture).decode(),
-        _VIEW: view,
-    }
+    still = {} if "google.colab" in sys.modules else {"image/png": base64.b64encode(picture).decode()}
+    return {"text/plain": words, **still, _VIEW: view}
 
 
 def show(bundle: dict[str, Any]) -> None:
     """Show a widget in a notebook; before it its picture, which JupyterLab shows instead while no kernel has it."""
     from IPython.display import display
 
-    if _VIEW in bundle:
+    if _VIEW in bundle and "image/png" in bundle:
         last = _LAST.format(words=html.escape(bundle["text/plain"]), picture=bundle["image/png"])
         display({"text/html": last, "text/plain": ""}, raw=True)
     display(bundle, raw=True)

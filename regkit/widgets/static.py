@@ -24,7 +24,7 @@ from regkit.figures.pixels import Picture
 from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle, first_values
 
 FRAMES = 400  # of a scene, at most
-PIXELS = 150_000_000  # of all frames of a scene, at most
+BYTES, TABS = 600_000, 900_000  # of all pictures of a scene, of tabs together, in base64: most pages stay below 3 MB
 MOST, LEAST = 21, 5  # values of a slider
 PAGE = (Path(__file__).parent / "page.html").read_text("utf-8").rstrip()  # ID and SCENE stand for what differs
 
@@ -34,16 +34,17 @@ def wanted() -> bool:
     return os.environ.get("REGKIT_STATIC") == "1"
 
 
-def moving_html(scene: Scene, state: State | None = None) -> str:
-    """A scene as HTML and a few lines of script, all frames inside. state: where its controls start."""
+def moving_html(scene: Scene, state: State | None = None, room: int = BYTES) -> str:
+    """A scene as HTML and a few lines of script, all frames inside. state: where its controls start. room: in bytes."""
     start = {**first_values(scene.controls), **(state or {})}
-    content = json.dumps(_content(scene, start), ensure_ascii=False).replace("</", "<\\/")
+    content = json.dumps(_content(scene, start, room), ensure_ascii=False).replace("</", "<\\/")
     return PAGE.replace("ID", f"regkit-{uuid4().hex[:12]}").replace("SCENE", content)
 
 
 def tabs_html(scenes: Mapping[str, tuple[Scene, State]]) -> str:
     """Several scenes in their states, one below the other, under their titles."""
-    return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene)}" for title, scene in scenes.items())
+    room = min(BYTES, TABS // len(scenes))
+    return "".join(f"<h4>{escape(title)}</h4>{moving_html(*scene, room)}" for title, scene in scenes.items())
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,9 @@ def _thinned(control: Slider | Stops, start: Any, most: int) -> list[Any]:
     return sorted({*values, start})
 
 
-def _content(scene: Scene, start: State) -> dict[str, Any]:
+def _content(scene: Scene, start: State, room: int) -> dict[str, Any]:
     """What the script needs: controls, what is hidden where, frames by the controls' positions, pictures, the note."""
-    frames = min(FRAMES, max(PIXELS // (scene.render(start).size // 3), 1))
-    offered = plan(scene, start, frames)
+    offered, pictures, drawn = _drawn(scene, start, room)
     values = {name: grid for name, grid in {**offered.choices, **offered.sliders}.items() if len(grid) > 1}
     names = [name for name in scene.controls if name in values]
     hidden = {
@@ -140,22 +140,49 @@ def _content(scene: Scene, start: State) -> dict[str, Any]:
         ]
         for state, _ in offered.combinations(scene, start)
     }
-    pictures: dict[str, int] = {}
-    told: dict[str, tuple[int, str]] = {}
-    for state in offered.states(scene, start):
-        gone = scene.hidden(state)
-        key = ",".join("-" if name in gone else str(values[name].index(state[name])) for name in names)
-        if key not in told:
-            told[key] = pictures.setdefault(webp(scene.render(state)), len(pictures)), scene.describe(state)
+    told = {
+        ",".join("-" if name in scene.hidden(state) else str(values[name].index(state[name])) for name in names): frame
+        for state, *frame in drawn
+    }
     controls = [_control(scene.controls[name], values[name], start[name], name in offered.choices) for name in names]
     return {
         "controls": controls,
         "hidden": hidden,
         "frames": told,
-        "pictures": list(pictures),
+        "pictures": pictures,
         "alone": offered.alone,
         "note": _note(scene, names, offered),
     }
+
+
+def _drawn(scene: Scene, start: State, room: int) -> tuple[Plan, list[str], list[tuple[State, int, str]]]:
+    """The richest plan whose pictures fit into a page; the pictures; each state with its picture's place and words."""
+    first = scene.render(start)
+    frames = max(min(FRAMES, 8 * room // len(webp(first))), 1)
+    while True:
+        offered = plan(scene, start, frames)
+        pictures: dict[str, int] = {}
+        drawn = []
+        for state in offered.states(scene, start):
+            picture = scene.render(state)
+            first = first if pictures else picture
+            text = _smallest(first, picture) if pictures else webp(picture)
+            drawn.append((state, pictures.setdefault(text, len(pictures)), scene.describe(state)))
+        size = sum(len(picture) for picture in pictures)
+        if size <= room or frames < 2:
+            return offered, list(pictures), drawn
+        frames = min(frames, len(drawn)) * room // size
+
+
+def _smallest(first: Picture, picture: Picture) -> str:
+    """A picture as WebP; or what, laid over the first one, makes it: transparent where both are the same."""
+    if first.shape != picture.shape:
+        return webp(picture)
+    changed = (first != picture).any(axis=2, keepdims=True)
+    laid_over = np.concatenate([picture * changed, changed.astype(np.uint8) * 255], axis=2)
+    share = float(changed.mean())  # to write a picture takes long: both ways only where neither is clearly better
+    candidates = [laid_over] * (share < 1 / 3) + [picture] * (share > 1 / 20)
+    return min(map(webp, candidates), key=len)
 
 
 def _control(control: Control, values: Sequence[Any], start: Any, chosen: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,7 @@ import torch
 from helpers.tutorials import ROOT, SOURCES
 
 from regkit import __main__ as command_line
-from regkit import __version__
+from regkit import __version__, training
 from regkit.course import notebooks
 from regkit.images import Grid, Scan, write_image
 from regkit.types import DISTRIBUTION
@@ -61,8 +62,25 @@ def test_each_edition_shows_what_is_meant_for_its_reader(tutorials):
     assert (
         "answer = ..." not in instructor and "answer = shared + 1" in instructor and "They will answer 1." in instructor
     )
-    assert f"github/OWNER/NAME/blob/{notebooks.TAG}/tutorials/00_first_light.ipynb" in learner[0]
-    assert f"{DISTRIBUTION}[notebooks,itk] @ git+https://github.com/OWNER/NAME@{notebooks.TAG}" in learner[1]
+    for cells, name in ((learner, "00_first_light"), (instructor, "instructor/00_first_light")):
+        assert cells[0] == "# A title" and f"OWNER/NAME/blob/{notebooks.TAG}/tutorials/{name}.ipynb" in cells[1]
+        assert f"{DISTRIBUTION}[notebooks,itk] @ git+https://github.com/OWNER/NAME@{notebooks.TAG}" in cells[2]
+    first = json.loads((tutorials / "00_first_light.ipynb").read_text())["cells"][2]
+    assert first["metadata"] == {"jupyter": {"source_hidden": True}, "cellView": "form"}
+
+
+def test_a_notebooks_links_lead_on_and_back_and_to_the_papers_that_the_readme_cites(tutorials):
+    for name in ("06_b", "07_c"):
+        (tutorials / f"{name}.py").write_text(SCRIPT.replace("A title", name))
+    notebooks.build(tutorials)
+    first, second, last = (texts(path)[1].split(" | ") for path in sorted(tutorials.glob("*.ipynb")))
+    assert first[0] == "[06_b](06_b.ipynb) →" and last[0] == "← [06_b](06_b.ipynb)"
+    assert second[:3] == ["← [A title](00_first_light.ipynb)", "[07_c](07_c.ipynb) →", "[glossary](README.md#Glossary)"]
+    assert [part.split(":")[0] for part in second].count("paper") == 2
+    assert texts(tutorials / "instructor/07_c.ipynb")[1].split(" | ")[1] == "[glossary](../README.md#Glossary)"
+    readme = (ROOT / "README.md").read_text()
+    addresses = {one for papers in notebooks.PAPERS.values() for one in papers.values()}
+    assert addresses == set(re.findall(r"^\[\w+\]: (https://doi\.org/\S+)$", readme, re.MULTILINE))
 
 
 def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tutorials):
@@ -75,7 +93,7 @@ def test_building_twice_changes_nothing_and_an_edit_keeps_the_other_cells_ids(tu
     before = ids()
     (tutorials / "00_first_light.py").write_text(SCRIPT.replace("# # A title", "# # Another title"))
     assert len(notebooks.build(tutorials)) == 2
-    assert [a == b for a, b in zip(before, ids(), strict=True)] == [index != 2 for index in range(len(before))]
+    assert [a == b for a, b in zip(before, ids(), strict=True)] == [index != 0 for index in range(len(before))]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -87,7 +105,7 @@ def test_committed_notebooks_are_what_their_script_makes(source):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_tutorial_has_every_part_that_the_course_promises(source):
     text = source.read_text(encoding="utf-8")
-    for part in ("Goals", "Before you start", "CPU", "Predict", "Break it", "Exercise", "Take away", "Next"):
+    for part in ("Goals", "Before you start", "Time", "Predict", "Break it", "Exercise", "Take away", "Next"):
         assert part in text, f"{source.name} lacks the part {part!r}"
     assert "check." in text and "assert " in text and "begin(" in text
 
@@ -104,11 +122,15 @@ def test_a_claim_that_fails_says_what_was_claimed_and_the_number_that_it_met(sou
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_courses_table_states_each_tutorials_times(source):
-    fast, full = re.search(r"begin\(seconds={\"fast\": (\d+), \"full\": (\d+)}", source.read_text()).groups()
+def test_the_courses_table_and_the_head_state_each_tutorials_times(source):
+    text = source.read_text(encoding="utf-8")
+    times = re.search(r"begin\(seconds={\"fast\": (\d+), \"full\": (\d+)}, minutes=(\d+)\)", text)
+    fast, full, minutes = times.groups()
+    (head,) = re.findall(r"^# \*\*Time\.\*\* (.*)$", text, re.MULTILINE)
+    assert re.findall(r"(\d+) (?:minutes|s)\b", head) == [minutes, fast, *([full] if full != fast else [])]
     table = (ROOT / "tutorials" / "README.md").read_text()
     (row,) = [line for line in table.splitlines() if line.startswith(f"| {source.stem[:2]} | [")]
-    assert f"({source.stem}.ipynb)" in row and f"| {fast} / {full} |" in row
+    assert f"({source.stem}.ipynb)" in row and f"| {minutes} | {fast} / {full} |" in row
 
 
 def test_the_glossarys_pictures_are_there():
@@ -122,7 +144,7 @@ def test_the_command_line_makes_the_notebooks_and_a_forks_stay_a_forks(tutorials
     assert capsys.readouterr().out.count("made 00_first_light.ipynb") == 2
     assert command_line.main(["notebooks", "--repository", "fork/of-it"]) == command_line.main(["notebooks"]) == 0
     assert capsys.readouterr().out.count("made") == 2 and notebooks.repository() == "fork/of-it"
-    assert "github/fork/of-it/blob" in texts(tutorials / "00_first_light.ipynb")[0]
+    assert "github/fork/of-it/blob" in texts(tutorials / "00_first_light.ipynb")[1]
     assert command_line.main(["notebooks", "--repository", "https://fork"]) == 1
     assert "OWNER/NAME" in capsys.readouterr().err
 
@@ -191,7 +213,7 @@ def test_the_first_cell_knows_another_regkit_and_says_what_to_do_where_it_cannot
 
     asked = []
     notebooks.build(tutorials)
-    cell = compile(texts(tutorials / "00_first_light.ipynb")[1], "cell", "exec")
+    cell = compile(texts(tutorials / "00_first_light.ipynb")[2], "cell", "exec")
     exec(cell)  # ours is here
     (tmp_path / "regkit").mkdir()
     place = ModuleSpec("regkit", None, is_package=True)
@@ -211,11 +233,17 @@ def test_the_tutorials_are_found_beside_the_package_and_missed_with_a_clear_erro
         notebooks.folder()
 
 
-def test_begin_says_versions_mode_and_time(capsys, monkeypatch):
+def test_begin_says_versions_mode_and_time_and_sets_the_mode(capsys, monkeypatch):
     monkeypatch.setenv("REGKIT_MODE", "fast")
-    notebooks.begin(seconds={"fast": 12, "full": 120})
+    notebooks.begin(seconds={"fast": 12, "full": 120}, minutes=45)
     said = capsys.readouterr().out
-    assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said
+    assert "regkit" in said and "REGKIT_MODE=fast" in said and "about 12 s" in said and "about 45 min" in said
+    assert 'mode="full"' in said and "(120 s)" in said
+    notebooks.begin(seconds={"fast": 12, "full": 120}, mode="full")
+    assert "REGKIT_MODE=full" in capsys.readouterr().out and training.mode() == "full"
+    with pytest.raises(ValueError, match="slow"):
+        notebooks.begin(seconds={"fast": 12, "full": 120}, mode="slow")
+    assert training.mode() == "full"
     assert torch.get_num_threads() == 1
 
 
@@ -241,6 +269,32 @@ def test_readme_has_two_lines_that_the_ci_and_conda_agree_with():
     for line in lines:
         assert "-c .ci/constraints.txt" in line
     assert "--constraint .ci/constraints.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_the_workflows_are_yaml_run_scripts_that_exist_and_test_every_python_that_is_promised():
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the dev extra")
+    flows = {path.stem: yaml.safe_load(path.read_text()) for path in ROOT.glob(".github/workflows/*.yml")}
+    assert set(flows) == {"tests", "notebooks", "pages", "release"}
+    jobs = {name: flow["jobs"][name] for name, flow in flows.items()}
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    scripts = {run.split()[0] for steps in runs.values() for run in steps if run.startswith(".ci/")}
+    assert scripts == {".ci/run", ".ci/versions", ".ci/release"}
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
+    assert all(".ci/run" in runs[name] for name in ("tests", "notebooks", "release"))
+    matrix, classifiers = jobs["tests"]["strategy"]["matrix"], (ROOT / "pyproject.toml").read_text()
+    assert {*re.findall(r"Python :: (3\.\d+)", classifiers)} <= {*matrix["python"]}
+    assert {"newest", "oldest"} <= {*matrix["versions"], *(one["versions"] for one in matrix["include"])}
+
+
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_the_ci_tests_other_versions_too(which, tmp_path):
+    for name in (".ci/versions", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([sys.executable, tmp_path / ".ci/versions", which], check=True)
+    lines = (tmp_path / ".ci/constraints.txt").read_text().splitlines()
+    assert ("torch==2.10.*" in lines and "ipywidgets==7.7.*" in lines) is (which == "oldest")
+    assert which == "oldest" or not lines
 
 
 def test_names_and_versions_agree_everywhere():

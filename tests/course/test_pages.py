@@ -11,6 +11,11 @@ from regkit.course import notebooks
 
 TUTORIAL = """# %% [markdown]
 # # A title
+#
+# **Goals.** To move an image.
+#
+# ## A section
+#
 # The map $\\\\varphi(x) = x + u(x)$ costs five dollars ($5), and
 #
 # $$\\\\frac{1}{N} \\\\sum_x |J| < 1$$
@@ -31,18 +36,46 @@ watch
 # %%
 history = train(model, pairs, Recipe(steps=6), callback=watch)
 print("a < b & $c$")
+# %%
+from PIL import Image
+Image.new("RGB", (9, 7))
 """
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def site(tmp_path_factory):
     tutorials = tmp_path_factory.mktemp("course") / "tutorials"
-    tutorials.mkdir()
+    (tutorials / "glossary").mkdir(parents=True)
+    (tutorials / "glossary" / "warp.png").write_bytes(b"\x89PNG")
+    (tutorials / "README.md").write_text("# The course\n\n## Glossary\n\nwarp ![it pulls](glossary/warp.png)\n")
+    (tutorials / "claims.md").write_text("# What the papers claim\n\n[back](00_first_light.ipynb)\n")
     (tutorials / "00_first_light.py").write_text(TUTORIAL.replace("\\\\", "\\"))
+    (tutorials / "01_more.py").write_text("# %% [markdown]\n# # More\n")
     notebooks.build(tutorials)
-    written, index = notebooks.publish(tutorials, tutorials.parent / "pages")
-    assert written.name in index.read_text()
-    return written.read_text()
+    written = notebooks.publish(tutorials, tutorials.parent / "pages")
+    names = ["00_first_light.html", "01_more.html", "claims.html", "glossary.html", "index.html"]
+    assert [path.name for path in written] == names and (written[0].parent / "glossary" / "warp.png").is_file()
+    return {path.stem: path.read_text(encoding="utf-8") for path in written}
+
+
+@pytest.fixture(scope="module")
+def page(site):
+    return site["00_first_light"]
+
+
+def test_pages_have_titles_contents_and_lead_to_one_another(site, page):
+    titles = {name: re.search("<title>(.*?)</title>", text)[1] for name, text in site.items()}
+    assert titles["00_first_light"] == "A title" and titles["claims"] == "What the papers claim"
+    assert titles["glossary"] == "Glossary" and page.count('<a href="01_more.html">More</a> →') == 2
+    assert '<a href="glossary.html">glossary</a>' in page and "find_spec" not in page
+    assert '<a href="#A-section">A section</a>' in page and 'id="A-section"' in page
+    assert "To move an image." in site["index"] and 'href="00_first_light.html">A title' in site["index"]
+    assert 'href="00_first_light.html"' in site["claims"] and 'src="glossary/warp.png"' in site["glossary"]
+
+
+def test_a_page_is_small_and_its_figures_are_webp(site, page):
+    assert page.count('src="data:image/webp;base64,') == 1 and "data:image/png" not in page
+    assert max(len(text.encode()) for text in site.values()) < 1_000_000
 
 
 def test_formulas_are_mathml_and_dollars_elsewhere_stay(page):

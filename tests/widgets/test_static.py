@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,7 +27,10 @@ def content(page):
 
 
 def decoded(found, frame):
-    return np.array(Image.open(io.BytesIO(base64.b64decode(found["pictures"][frame[0]]))))
+    first, own = (
+        Image.open(io.BytesIO(base64.b64decode(found["pictures"][at]))).convert("RGBA") for at in (0, frame[0])
+    )
+    return np.array((Image.alpha_composite(first, own) if first.size == own.size else own).convert("RGB"))
 
 
 def keys(found):
@@ -50,6 +55,19 @@ def test_nothing_changes_unless_it_is_asked_for(view, monkeypatch):
     assert "text/html" not in view._repr_mimebundle_()
     monkeypatch.setenv("REGKIT_STATIC", "1")
     assert set(view._repr_mimebundle_()) == {"text/plain", "text/html"}
+
+
+@pytest.mark.parametrize("colab", [False, True])
+def test_colab_gets_the_widget_alone_and_other_front_ends_its_picture_too(view, colab, monkeypatch):
+    shown = []
+    monkeypatch.delenv("REGKIT_STATIC", raising=False)
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    if colab:
+        monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    view._ipython_display_()
+    (own,) = [bundle for bundle in shown if "application/vnd.jupyter.widget-view+json" in bundle]
+    assert ("image/png" in own) is not colab and len(shown) == (1 if colab else 2)
+    assert any("regkit-last" in bundle.get("text/html", "") for bundle in shown) is not colab
 
 
 def test_every_mode_is_there_and_its_slider_runs_from_end_to_end(view):
@@ -79,6 +97,18 @@ def test_sliders_and_choices_combine_and_every_combination_has_its_frame():
     assert push is None and "in fewer steps" in found["note"]
 
 
+def test_a_frame_that_hardly_changes_is_what_changes_and_takes_little_room():
+    view = widgets.jacobian_inspector(FIELD)
+    found = content(static.moving_html(view.scene, view.state))
+    row = next(index for index, control in enumerate(found["controls"]) if control["words"].startswith("row"))
+    key = [str(control["start"]) for control in found["controls"]]
+    key[row] = "0"
+    picture, _ = found["frames"][",".join(key)]
+    expected = view.render({"row": int(found["controls"][row]["values"][0])})
+    assert np.array_equal(decoded(found, [picture]), expected)
+    assert len(found["pictures"][picture]) < len(static.webp(expected)) / 2
+
+
 def test_a_page_starts_where_the_view_stands():
     stops = {str(weight): FIELD * weight for weight in (0.0, 0.5, 1.0)}
     view = sweeps.sweep(PAIR.moving, PAIR.fixed, stops, words="weight", start="0.5")
@@ -88,6 +118,15 @@ def test_a_page_starts_where_the_view_stands():
     found = content(static.moving_html(view.scene, view.state))
     assert [control["start"] for control in found["controls"]] == [2, 0]
     assert np.array_equal(decoded(found, found["frames"]["2,0"]), view.render({}))
+
+
+def test_a_scene_has_so_many_frames_as_fit_into_its_page():
+    scene = widgets.jacobian_inspector(FIELD).scene
+    whole = content(static.moving_html(scene))
+    most = sum(map(len, whole["pictures"])) // 3
+    found = content(static.moving_html(scene, room=most))
+    assert sum(map(len, found["pictures"])) <= most and 3 <= len(found["frames"]) < len(whole["frames"])
+    assert set(keys(found)) <= found["frames"].keys() or found["alone"]
 
 
 def test_what_a_page_leaves_out_it_says(monkeypatch):
