@@ -19,11 +19,19 @@ nb_run.NotebookClient = partial(nb_run.NotebookClient, startup_timeout=3600)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Under -n, a file's tests go to one process, and those of all files that `test_whole_parity` needs to the same."""
-    together = {*(f"test_{reader}" for reader in READERS), "test_whole_parity"}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("parity" if item.path.stem in together else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    together = {*(f"test_{reader}.py" for reader in READERS), "test_whole_parity.py"}
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.split("::")[0]
+            return "parity" if path.rpartition("/")[2] in together else path
+
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -213,7 +213,7 @@ def test_bad_images_are_named(name):
         ("SITReg", {"limit": "tight"}, "limit"),
         ("SITReg", {"channels": (4, 6), "update_channels": (4, 6), "affine": "halfway"}, "affine_voxels=35"),
         ("SACBNet", {"clusters": {5: 3}}, "one for each of the levels"),
-        ("SACBNet", {"clusters": 0}, "clusters must be 1 or more"),
+        ("SACBNet", {"clusters": 0}, "clusters must be at least 1"),
         ("SACBNet", {}, "more than 16 voxels"),
         ("SMGICNet", {"channels": 5}, "even number"),
         ("SMGICNet", {"variant": "other"}, "variant must be one of"),
