@@ -123,7 +123,8 @@ def push_by_hand(image, u):
     pushed = torch.full_like(image, torch.nan)  # NaN: nothing has arrived here
     for row in range(height):
         for column in range(width):
-            # the voxel (row, column) is carried to: numbers, rounded; u[0, ...].item() is a number
+            # where the voxel (row, column) goes along axis 0 and axis 1, rounded to whole numbers
+            # u[0, row, column].item() is its arrow along axis 0
             down = ...
             right = ...
             if 0 <= down < height and 0 <= right < width:

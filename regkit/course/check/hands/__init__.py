@@ -38,6 +38,20 @@ from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict,
 Function = Callable[..., Any]
 Calls = Callable[[], Sequence[tuple[Any, ...]]]  # makes the arguments of some calls
 
+STEP = {  # mistakes of any loop with `loss` and `optimiser`
+    "gradients added": (
+        "        optimiser.zero_grad()\n",
+        "",
+        "PyTorch adds each step's gradients to the old ones. Set them to zero in each step.",
+    ),
+    "nothing learnt": (
+        "        optimiser.step()\n",
+        "",
+        "the loss stays as it is. Is there a backward() and a step(), and is zero_grad() before both, not between?",
+    ),
+    "uphill": ("loss.backward()", "(-loss).backward()", "the loss rises: the gradient's sign is turned around."),
+}
+
 
 @dataclass(frozen=True)
 class Helped(Verdict):

@@ -3,7 +3,7 @@
 import torch
 
 from regkit import fields
-from regkit.course.check.hands import by_hand
+from regkit.course.check.hands import STEP, by_hand
 
 __all__ = ["affine_by_hand", "field_by_hand", "jacobian_by_hand", "roughness_by_hand", "total_by_hand"]
 
@@ -27,17 +27,7 @@ def _images():
             "fields.warp(fixed",
             "this warps the fixed image. The moving image is to be warped onto it.",
         ),
-        "gradients added": (
-            "        optimiser.zero_grad()\n",
-            "",
-            "PyTorch adds each step's gradients to the old ones. Set them to zero in each step.",
-        ),
-        "nothing learnt": (
-            "        optimiser.step()\n",
-            "",
-            "the loss stays as it is. Is there a backward() and a step(), and is zero_grad() before both, not between?",
-        ),
-        "uphill": ("loss.backward()", "(-loss).backward()", "the loss rises: the gradient's sign is turned around."),
+        **STEP,
     },
     otherwise="warp `moving` by the displacement of `matrix`; the loss is the mean of (warped - fixed) squared; then "
     "zero_grad, backward and step, in this order.",

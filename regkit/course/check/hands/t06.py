@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from regkit import fields, losses
-from regkit.course.check.hands import by_hand
+from regkit.course.check.hands import STEP, by_hand
 from regkit.types import Registration
 
 __all__ = ["dice_by_hand", "registration_loss_by_hand", "train_by_hand"]
@@ -87,17 +87,7 @@ registration_loss_by_hand = by_hand(
             "registration_loss(found, fixed, moving)",
             "here the fixed images are warped: the loss takes moving first, then fixed.",
         ),
-        "gradients added": (
-            "        optimiser.zero_grad()\n",
-            "",
-            "PyTorch adds each step's gradients to the old ones. Set them to zero in each step.",
-        ),
-        "nothing learnt": (
-            "        optimiser.step()\n",
-            "",
-            "the loss stays as it is. Is there a backward() and a step(), and is zero_grad() before both, not between?",
-        ),
-        "uphill": ("loss.backward()", "(-loss).backward()", "the loss rises: the gradient's sign is turned around."),
+        **STEP,
     },
     otherwise="Adam takes network.parameters(); in each step ask network(moving, fixed), take registration_loss, then "
     "zero_grad, backward and step, in this order.",
