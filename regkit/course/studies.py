@@ -273,6 +273,7 @@ VARIANTS: dict[str, dict[str, Choice]] = {
         "no block": {"blocks": "none"},
         "block on level 5": {"blocks": "5"},
         "blocks on levels 5, 4": {"blocks": "54"},
+        "blocks on levels 5, 4, 3": {"blocks": "543"},
         "1 cluster": {"clusters": 1},
         "5 clusters": {"clusters": 5},
         "9 clusters": {"clusters": 9},
