@@ -29,6 +29,8 @@ from regkit.types import InputError
 
 YES, NO, UNTOLD, UNJUDGED = VERDICTS = ("yes", "no", "not told apart", "cannot be judged")
 
+_ANY = -1  # in place of a seed
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -53,7 +55,9 @@ class Effect:
             before = (before - before.mean()) / before.std()
             differences = (differences - differences.mean(1, keepdims=True)) * before
         smallest = SMALLEST["ratio" if self.factor else _column(self.measure)].value
-        return Comparison(self.words, judgement.estimate(differences, fixed=fixed), smallest, self.no_less)
+        found = judgement.estimate(differences, fixed=fixed)
+        dots = tuple(differences.mean(0 if fixed else 1).tolist()) if differences.size else ()
+        return Comparison(self.words, found, smallest, self.no_less, dots)
 
     @property
     def words(self) -> str:
@@ -68,26 +72,28 @@ class Effect:
 
     def differences(self) -> tuple[NDArray[np.float64], bool]:
         """(seeds, pairs), of the seeds that both sides have; whether neither side has any."""
-        sides = [reached(side, self.measure) if isinstance(side, str) else {} for side in (self.more, self.less)]
-        bounds = [each for each in (self.more, self.less) if not isinstance(each, str)]
-        trained = [side for side in sides if side and -1 not in side]
-        seeds = sorted(set.intersection(*map(set, trained))) if trained else [-1]
-        if any(not side for side, name in zip(sides, (self.more, self.less), strict=True) if isinstance(name, str)):
+        sides = [
+            {_ANY: np.array(side)} if isinstance(side, float) else reached(side, self.measure)
+            for side in (self.more, self.less)
+        ]
+        trained = [set(side) for side in sides if _ANY not in side]
+        seeds = sorted(set.intersection(*trained)) if trained else [_ANY]
+        if not seeds:
             return np.empty((0, 0)), False
-        rows = [[side.get(seed, side.get(-1, bounds and bounds[0])) for seed in seeds] for side in sides]
-        more, less = (np.array(np.broadcast_arrays(*row), dtype=float) for row in rows)
+        both = [np.broadcast_arrays(*(side.get(seed, side.get(_ANY)) for side in sides)) for seed in seeds]
+        more, less = np.array(both, dtype=float).swapaxes(0, 1)
         if self.factor:
             more, less = np.log10(more), np.log10(less * self.factor)
         return np.atleast_2d(more - less), not trained
 
 
 def reached(side: str, measure: str) -> dict[int, NDArray[np.float64]]:
-    """What each seed reached on the pairs; by -1 what was not trained here."""
+    """What each seed reached on the pairs; for `_ANY` seed what was not trained here."""
     name, variant = side.split(": ", 1)
     if name not in studies.STUDIES:
         rows = [row for row in _stored(name) if row.method == variant]
         found = np.array([row.values.get(_column(measure), math.nan) for row in rows])
-        return {-1: found} if len(found) and np.isfinite(found).all() else {}
+        return {_ANY: found} if len(found) and np.isfinite(found).all() else {}
     return {
         record["recipe"]["seed"]: np.array(record["pairs"][measure])
         for record in _records(name, variant)
@@ -99,7 +105,7 @@ def before_registration(side: str) -> NDArray[np.float64]:
     """Dice of the pairs that a side is judged on, before registration."""
     name = side.split(": ", 1)[0]
     benchmark = "brains_unaligned" if studies.STUDIES[name].data.count("aligned=False") else "brains"
-    return reached(f"{benchmark}: none", "dice")[-1]
+    return reached(f"{benchmark}: none", "dice")[_ANY]
 
 
 def _column(measure: str) -> str:

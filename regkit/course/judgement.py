@@ -107,13 +107,15 @@ class Comparison:
     """One effect that a claim speaks of, positive where it is as claimed: its words, its estimate, what matters.
 
     Without `no_less` the claim is that there is an effect: yes where it is above 0 and as large as matters, no where it
-    is below that. With it, that nothing is lost: the opposite of an effect with the other sign.
+    is below that. With it, that nothing is lost: the opposite of an effect with the other sign. dots: the mean of each
+    seed, or each pair where there is one training.
     """
 
     words: str
     estimate: Estimate
     smallest: float
     no_less: bool = False
+    dots: tuple[float, ...] = ()
 
     @property
     def chances(self) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from regkit.course.evidence import NO, UNTOLD, VERDICTS, YES, Finding, number
 from regkit.course.judgement import SMALLEST
 from regkit.tools import compare
 
+_MATTERS = "; ".join(f"{name} {each.value:.2g} ({each.why})" for name, each in SMALLEST.items())
 _PREFACE = f"""Small networks, small images, open data: `regkit.data.benchmarks` has the pairs, `regkit.course.studies`
 the recipes. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are other, their
 networks larger, their trainings longer. What is compared is the direction of each effect.
@@ -21,7 +22,7 @@ seeds, on the same held-out pairs. Its mean over seeds and pairs has a 95 % inte
 pairs in brackets; 3D rows are of one training each, and true of those weights only). *Yes*: the mean is as large as
 matters, and above 0. *No*: it is below what matters. *Not told apart*: neither can be said. A claim that nothing is
 lost is turned round; a claim of several parts is as uncertain as its weakest. All is corrected for the number of rows
-(Holm). Laws and counts are exact. What matters: {"; ".join(f"{name} {each.value:.2g} ({each.why})" for name, each in SMALLEST.items())}.
+(Holm). Laws and counts are exact. What matters: {_MATTERS}.
 """
 
 
@@ -65,7 +66,7 @@ def draw(findings: Sequence[Finding]) -> bytes:
     rows = [(place, finding, each) for place, finding in enumerate(findings, 1) for each in finding.comparisons]
     figure = Figure(figsize=(11, 1 + 0.17 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colours = dict(zip(VERDICTS, ("#0072b2", "#d55e00", "#7a7a7a", "#000000"), strict=True))
+    colours = dict(zip(VERDICTS, ("#0072b2", "#d55e00", "#cc79a7", "#000000"), strict=True))
     for row, (_, finding, each) in enumerate(rows):
         low, high = (max(-1e3, min(1e3, bound / each.smallest)) for bound in each.estimate.interval)
         mean, colour = each.estimate.mean / each.smallest, colours[finding.verdict]
