@@ -38,6 +38,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,10 +135,11 @@ def _outputs(calls: Calls, answer: Any) -> list[Tensor]:
         if _has_dots(function):
             raise Unanswered("There is still a ... in it.") from None
         raise
-    if any(is_blank(value) for value in given):
-        raise Unanswered("It returns nothing yet.")
     parts = [part for value in given for part in (value if isinstance(value, tuple) else (value,))]
-    return [torch.as_tensor(part, dtype=torch.float64).detach() for part in parts]
+    if any(is_blank(part) for part in parts):
+        raise Unanswered("It returns nothing yet." if len(parts) == 1 else "A part of what it returns is still blank.")
+    arrays = [part.copy() if isinstance(part, np.ndarray) else part for part in parts]  # torch takes no flipped one
+    return [torch.as_tensor(array, dtype=torch.float64).detach() for array in arrays]
 
 
 def _called(function: Function, arguments: tuple[Any, ...]) -> list[Any]:
