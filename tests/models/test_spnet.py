@@ -160,18 +160,6 @@ def test_without_a_velocity_the_objective_asks_for_inverse_consistency(integrate
     assert ("inverse_consistency" in model.objective(registration, *images)) != integrate
 
 
-@pytest.mark.parametrize("geometry", ["aligned", "released"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_swapping_the_images_swaps_the_results(shape, geometry):
-    model = strong(SPNet(len(shape), geometry=geometry))
-    moving, fixed = small_pair(shape)
-    with torch.no_grad():
-        one, other = model(moving, fixed), model(fixed, moving)
-    assert one.displacement.abs().max() > 0.3
-    assert torch.allclose(one.displacement, other.inverse, atol=1e-6)
-    assert torch.allclose(one.velocity, -other.velocity, atol=1e-6)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_identical_images_stay_where_they_are_and_give_no_gradient(shape):
     model = strong(SPNet(len(shape)))
@@ -182,34 +170,11 @@ def test_identical_images_stay_where_they_are_and_give_no_gradient(shape):
     assert all(parameter.grad.abs().max() < 1e-6 for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_both_directions_are_exponentials_of_opposite_velocities(shape):
-    model = strong(SPNet(len(shape)))
-    with torch.no_grad():
-        registration = model(*small_pair(shape))
-    assert torch.equal(registration.displacement, fields.exponential(registration.velocity))
-    assert torch.equal(registration.inverse, fields.exponential(-registration.velocity))
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_a_fresh_network_hardly_moves(dim):
     shape = SHAPES[dim - 2]
     with torch.no_grad():
         assert SPNet(dim)(*small_pair(shape)).displacement.abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("dim", [2, 3])
-def test_the_inverse_consistency_error_is_small_and_falls_with_more_squarings(dim):
-    torch.manual_seed(dim)
-    shape = (48, 56) if dim == 2 else (36, 40, 44)
-    velocity = fields.resize(torch.randn(1, dim, *(size // 10 for size in shape)), shape)
-    velocity = velocity * 5 / velocity.abs().max()
-
-    def error(steps):
-        forward, backward = (fields.exponential(sign * velocity, steps=steps) for sign in (1, -1))
-        return float(fields.compose(backward, forward).abs().mean())
-
-    assert error(7) < error(5) < error(3) and error(7) < 0.02
 
 
 def test_head_biases_change_nothing_while_the_directions_are_averaged():
