@@ -54,8 +54,6 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- dice
-
-
 @dims
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
 def test_wide_unsigned_labels_are_measured_as_any_others(dim: int, dtype: torch.dtype) -> None:
@@ -165,8 +163,6 @@ def test_a_batch_is_the_mean_over_the_pairs_that_have_the_structure(dim: int) ->
 
 
 # ---------------------------------------------------------------------------------------------- surfaces
-
-
 @dims
 @pytest.mark.parametrize("seed", [0, 1])
 def test_surface_distances_are_those_of_monai(dim: int, seed: int) -> None:
@@ -223,8 +219,6 @@ def test_surface_distances_are_zero_for_equal_symmetric_and_scale_with_spacing(d
 
 
 # ---------------------------------------------------------------------------------------------- landmarks
-
-
 @dims
 def test_landmark_error_of_the_true_field_is_zero(dim: int) -> None:
     """An affine field is read exactly between voxels, so the truth is known for any point."""
@@ -252,8 +246,6 @@ def test_landmark_error_is_in_millimetres_along_each_axis() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- folds
-
-
 DEFINITIONS = ("central", "forward", "averaged", "flips")
 
 
@@ -334,8 +326,6 @@ def test_jacobian_statistics(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- consistency
-
-
 @dims
 def test_inverse_consistency_of_known_maps(dim: int) -> None:
     u = smooth(dim, 2.0)
@@ -404,8 +394,6 @@ def test_cycle_consistency_runs_the_model_in_both_orders(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- summary
-
-
 @dims
 def test_evaluate_reports_what_can_be_measured(dim: int) -> None:
     fixed_labels = structures(dim)
@@ -427,8 +415,6 @@ def test_evaluate_reports_what_can_be_measured(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- bad input
-
-
 LABELS = torch.ones(1, 1, 5, 6, dtype=torch.long)
 FIELD = torch.zeros(1, 2, 5, 6)
 POINTS = torch.ones(1, 3, 2)

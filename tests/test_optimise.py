@@ -159,8 +159,6 @@ def test_bad_options_are_refused(options, words):
 
 
 # ---------------------------------------------------------------------------------------------- refinement
-
-
 def moved(shape):
     return data.synthetic_pair(len(shape), 2, size=shape, motion=0.2)
 

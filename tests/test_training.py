@@ -75,8 +75,6 @@ RECIPE = Recipe(steps=7, learning_rate=1e-2, batch=3, seed=4, schedule="cosine",
 
 
 # ---------------------------------------------------------------------------------------------- the loop
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 def test_the_loss_falls(dim):
     history = quiet(tiny(dim, noise=False), Recipe(steps=60, learning_rate=2e-2, batch=4), PAIRS[dim])
@@ -201,8 +199,6 @@ def test_the_schedule_and_the_clip_reach_the_optimiser():
 
 
 # ---------------------------------------------------------------------------------------------- stop and go on
-
-
 @pytest.fixture(scope="module")
 def whole() -> tuple[Tiny, History]:
     model = tiny()
@@ -537,8 +533,6 @@ def test_training_works_outside_the_main_thread(whole):
 
 
 # ---------------------------------------------------------------------------------------------- non-finite numbers
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_term_that_is_not_finite_is_named_and_the_model_unharmed(value):
     model, sound = tiny(), tiny()
@@ -566,7 +560,6 @@ def test_a_gradient_that_is_not_finite_is_refused():
 
 
 # ---------------------------------------------------------------------------------------------- processes
-
 PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
@@ -636,8 +629,6 @@ def test_a_process_that_does_not_answer_is_told(monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- recipes and histories
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
