@@ -335,10 +335,12 @@ class Figure:
 
     @functools.cached_property
     def passes(self) -> dict[str, Pass]:
-        """Of each variant, as it was trained from the first seed; the reference first."""
-        one = studies.STUDIES[self.study].held_out[self.pair]
-        names = studies.VARIANTS[self.study]
-        return {name: run(studies.load(self.study, name).model, one, self.anatomy) for name in names}
+        """Of each variant whose weights are stored, those of the first seed; the reference first."""
+        one, found = studies.STUDIES[self.study], {}
+        for name, choice in studies.VARIANTS[self.study].items():
+            if one.path(choice).exists():
+                found[name] = run(studies.load(self.study, name).model, one.held_out[self.pair], self.anatomy)
+        return found
 
     @property
     def reference(self) -> Pass:
@@ -348,10 +350,11 @@ class Figure:
     def reached(self) -> dict[tuple[str, str], Any]:
         """Of each variant and measure: (seeds, pairs), or (seeds, 1), the mean, where records have no more."""
         found = {}
-        for name, measure in itertools.product(studies.VARIANTS[self.study], self.anatomy.measures):
-            values = studies.values(self.study, name, measure)
-            means = [[record["metrics"][measure]] for record in studies.records(self.study, name)]
-            found[name, measure] = values if values.size else np.array(means)
+        for name, measure in itertools.product(self.passes, self.anatomy.measures):
+            found[name, measure] = studies.values(self.study, name, measure)
+            if not found[name, measure].size:
+                records = studies.records(self.study, name)
+                found[name, measure] = np.array([[record["metrics"][measure]] for record in records])
         return found
 
     def status(self, variant: str) -> list[list[str]]:
