@@ -37,7 +37,6 @@ from regkit.types import (
     spatial,
 )
 
-Similarity = Callable[[Image, Image], Tensor]
 
 Output = Literal["displacement", "velocity"]
 
