@@ -73,8 +73,6 @@ def linear_image(shape: tuple[int, ...], slopes: tuple[float, ...]) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- group laws
-
-
 @each_shape
 def test_zero_is_the_identity(shape):
     u = smooth(shape, 0)
@@ -177,8 +175,6 @@ def test_exponential_without_steps_is_the_velocity_and_takes_another_composition
 
 
 # ---------------------------------------------------------------------------------------------- axis, sign, direction
-
-
 @pytest.mark.parametrize(("shape", "axis"), [(s, a) for s in [(5, 7), (5, 7, 9)] for a in range(len(s))])
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 def test_warp_pulls_along_its_axis(shape, axis, mode):
@@ -234,8 +230,6 @@ def test_affine_quarter_turn_is_exact(shape):
 
 
 # ---------------------------------------------------------------------------------------------- Jacobians
-
-
 @each_shape
 def test_jacobian_of_a_linear_map_is_exact(shape):
     matrix = matrices(len(shape), 17, 0.3)
@@ -275,8 +269,6 @@ def test_algebra_agrees_with_torch(dim):
 
 
 # ---------------------------------------------------------------------------------------------- labels, modes, borders
-
-
 @each_shape
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool])
 def test_labels_keep_type_and_invent_nothing(shape, dtype):
@@ -357,8 +349,6 @@ def test_a_batch_of_one_broadcasts(shape):
 
 
 # ---------------------------------------------------------------------------------------------- sizes and units
-
-
 @each_shape
 def test_resizing_is_exact_on_linear_things(shape):
     finer = tuple(2 * n + 1 for n in shape)
@@ -423,8 +413,6 @@ def test_warp_agrees_with_the_sampler_in_its_own_units(shape):
 
 
 # ---------------------------------------------------------------------------------------------- gradients
-
-
 def tiny(shape: tuple[int, ...], seed: int, channels: int | None = None) -> Tensor:
     values = torch.rand(2, channels or len(shape), *shape, generator=generator(seed), dtype=torch.float64) - 0.5
     return values.requires_grad_()
@@ -480,8 +468,6 @@ def test_gradient_of_a_sum_reads_the_same_in_slabs(shape, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- the inverse's solvers
-
-
 @each_shape
 @each_method
 def test_small_smooth_steps_invert_in_seven_evaluations(shape, method):
@@ -536,8 +522,6 @@ def test_the_last_evaluation_counts():
 
 
 # ---------------------------------------------------------------------------------------------- what the gradient keeps
-
-
 @each_shape
 def test_what_is_kept_for_the_gradient(shape):
     u, v = (smooth(shape, seed).float().requires_grad_() for seed in (56, 57))
@@ -549,8 +533,6 @@ def test_what_is_kept_for_the_gradient(shape):
 
 
 # ---------------------------------------------------------------------------------------------- checks
-
-
 @pytest.mark.parametrize(("operation", "most"), [("warp", 2), ("compose", 2), ("exponential", 1), ("invert", 1)])
 def test_values_are_checked_once_at_the_door(operation, most, monkeypatch):
     """Squarings and solvers trust their own results."""
@@ -563,8 +545,6 @@ def test_values_are_checked_once_at_the_door(operation, most, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- precision
-
-
 @each_shape
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_images_keep_precise_positions(shape, dtype):

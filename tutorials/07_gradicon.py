@@ -32,10 +32,26 @@ import torch
 import regkit
 from regkit import check, course, fields, losses, metrics, training
 from regkit.course import papers, studies
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t07_gradicon as lesson
 from regkit.data import benchmarks, vessels
 
 course.begin(seconds={"fast": 50, "full": 150}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Three U-Nets, one for each size, from left to right.
+# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
+# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("gradicon")
+method_figure
 
 # %% [markdown]
 # ## Two round trips
@@ -823,7 +839,7 @@ assert three < off["NCC"] + 0.05 and one_only < 0.7 * untouched.mean(), (
 # nothing is seen, and there the field is a guess.
 
 # %% tags=["instructor"]
-errors = [error for view in (dial, trip_viewer, viewer) for error in view.errors]
+errors = [error for view in (dial, trip_viewer, viewer, method_figure) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]

@@ -35,12 +35,27 @@ from torch import nn
 import regkit
 from regkit import check, course, fields, figures, metrics, training, types
 from regkit.course import papers, studies
-from regkit.course.lessons import sweeps
+from regkit.course.lessons import architecture, sweeps
 from regkit.course.lessons import t09_sitreg as lesson
 from regkit.data import benchmarks
 from regkit.models import SITReg, layers, sitreg
 
 course.begin(seconds={"fast": 40, "full": 105}, minutes=90)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right; A and B move towards each other, and meet.
+# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
+# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("sitreg")
+method_figure
 
 # %% [markdown]
 # ## Ask twice
@@ -959,7 +974,7 @@ in_brains
 # the same direction.
 
 # %% tags=["instructor"]
-widgets = (fold_o_meter, inverter, meeting, comparison, in_brains)
+widgets = (fold_o_meter, inverter, meeting, comparison, in_brains, method_figure)
 errors = [error for view in widgets for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 

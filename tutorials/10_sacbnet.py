@@ -35,12 +35,27 @@ import torch.nn.functional as F
 import regkit
 from regkit import check, course, fields, figures, losses, metrics, training, types, widgets
 from regkit.course import papers, studies
-from regkit.course.lessons import ablations
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t10_sacbnet as lesson
 from regkit.data import benchmarks
 from regkit.models import SACBNet, layers, sacbnet
 
 course.begin(seconds={"fast": 30, "full": 70}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right; nothing is regressed but at the last.
+# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
+# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("sacbnet")
+method_figure
 
 # %% [markdown]
 # ## What a network sorts
@@ -822,17 +837,11 @@ assert abs(kernels) < 0.02 and kernels < 0.75 * blocks, (
 # earn their keep; the paper's numbers neither show it nor refute it, as the control is missing. (In the paper N from 5
 # to 11 moves the Dice by .0008 on IXI.)
 #
-# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1 or *mean* = channels, one at a
-# time: what was trained is shown beside the reference. Combinations that nobody has trained say so; the button trains
-# them (some minutes on a laptop).
+# The figure from the top shows all of it: switch off *no block*, then *1 cluster*, and compare the dots and the boxes that
+# fade.
 
 # %%
-panel = ablations.AblationPanel(
-    studies.STUDIES["sacbnet"],
-    benchmarks.BENCHMARKS["brains"].held_out[SHOWN],
-    names=["blocks", "clusters", "mean"],
-)
-panel
+method_figure
 
 # %% [markdown] tags=["instructor"]
 # For the discussion: what would convince us of the clusters? (The control on the paper's own data; more seeds; a task
@@ -840,7 +849,7 @@ panel
 # network with a reach that can be proven, which is not little.
 
 # %% tags=["instructor"]
-views = (map_of_brains, microscope, stepper, map_of_shapes, panel)
+views = (map_of_brains, microscope, stepper, map_of_shapes, method_figure)
 errors = [error for view in views for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 

@@ -35,13 +35,28 @@ import torch.nn.functional as F
 import regkit
 from regkit import check, course, fields, losses, metrics, training, types
 from regkit.course import papers, studies
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t11_smgicnet as lesson
-from regkit.course.lessons.ablations import AblationPanel
 from regkit.data import benchmarks, brains
 from regkit.models import SMGICNet
 from regkit.models.smgicnet import networks as smgicnet_networks
 
 course.begin(seconds={"fast": 35, "full": 75}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Four levels, from left to right; each has a network of its own.
+# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
+# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("smgicnet")
+method_figure
 
 # %% [markdown]
 # ## No affine first
@@ -524,13 +539,10 @@ assert abs(costs) < 0.05 and lost > 0.03, (
 )
 
 # %%
-switches = ["levels", "symmetric", "attention", "gradient_inverse"]
-panel = AblationPanel(studies.STUDIES["smgicnet"], pair, switches)
-panel
+method_figure
 
 # %% [markdown]
-# Four switches. Whatever was trained is shown beside the reference; for the other combinations, *train this one* does
-# it now (about a minute).
+# The figure from the top, with all of these trainings: which boxes fade, and which terms of the loss?
 #
 # ## Break it
 #
@@ -709,7 +721,7 @@ my_way_back = against_the_wind
 check.way_back(my_way_back)
 
 # %% tags=["instructor"]
-errors = [error for view in (stack, panel, turning, shifting) for error in view.errors]
+errors = [error for view in (stack, method_figure, turning, shifting) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]

@@ -579,7 +579,7 @@ assert numbers["folds_percent"] < 0.01, (
 viewer = widgets.slice_viewer(
     pair, registration, panels=("warped", "checkerboard", "directions", "jacobian"), upright=True
 )
-viewer
+widgets.with_volumes(viewer, pair, registration)
 
 # %% [markdown]
 # One voxel, three planes through it, four quantities. Up is up; the first plane is seen from the right (the front is at the
@@ -589,6 +589,8 @@ viewer
 # * *extreme of* $|J|$, *go to the extreme*: its least value. Did what lies there grow or shrink? (The caption knows.)
 # * The colours of $u$ show only what lies **in** the plane. Find a place that looks still in one plane and moves in
 #   another.
+# * With the extra `viewer` (`pip install "regkit-registration[viewer]"`, then restart the kernel) the same stands below
+#   as volumes: turn the rendering, and raise $|J| - 1$ (green grew, violet shrank).
 #
 # ## Break it
 #

@@ -49,7 +49,7 @@ from regkit.tools.methods import make_method
 from regkit.tools.register import register_scans
 from regkit.tools.report import framed
 from regkit.types import Pair
-from regkit.widgets import slice_viewer
+from regkit.widgets import slice_viewer, with_volumes
 
 course.begin(seconds={"fast": 30, "full": 40}, minutes=75)
 
@@ -352,7 +352,7 @@ looked_at = slice_viewer(
     pair, result.found, panels=("fixed", "warped", "difference", "jacobian"), upright=True
 )
 looked_at.set(planes="across axis 2", axis_2=middle)
-looked_at
+with_volumes(looked_at, (result.near, result.here), result.found)
 
 # %% [markdown]
 # ## The same without Python

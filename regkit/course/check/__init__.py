@@ -45,6 +45,7 @@ from regkit.course.check.hands.t11 import *
 from regkit.course.check.hands.t12 import *
 from regkit.course.check.hands.t13 import *
 from regkit.course.check.hands.t14 import *
+from regkit.course.check.recap import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *
