@@ -37,6 +37,37 @@ from regkit.course.lessons import sweeps
 course.begin(seconds={"fast": 16, "full": 36}, minutes=60)
 
 # %% [markdown]
+# ### Three questions on what was before
+#
+# 1. One scan is T1, the other T2. Which loss has its minimum at the truth over shifts and angles?
+#    * a: MSE.
+#    * b: Mutual information.
+#    * c: NCC.
+# 2. The capture range of a loss is
+#    * a: its value at the truth.
+#    * b: the width of its window.
+#    * c: the range from which every step downhill leads to the truth.
+# 3. Two discs do not overlap. What is the slope of the MSE over a shift?
+#    * a: Zero.
+#    * b: It points to the goal.
+#    * c: It is zero at every scale, however much one blurs.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bca"
+
+# %%
+check.recap_04(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *fall* from most, *fall, then rise* is right. Folds: det(∂u)
+# without the identity first; `jacobian_by_hand(u) <= 0` is right.
+
+# %% [markdown]
 # ## Two scans of one thing
 #
 # Here are three shapes, scanned twice. In the second scan they are turned by 20 degrees, shifted and *bent*. They are
@@ -280,6 +311,8 @@ assert torch.isclose(roughness(by_hand), charged, rtol=1e-4), (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 35 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## The price of smoothness
 #
 # We take one weight after the other, with the same pair and the same number of steps. We store the fields. Then you

@@ -34,6 +34,37 @@ from regkit.course.lessons import t05_diffeomorphisms as lesson
 course.begin(seconds={"fast": 16, "full": 21}, minutes=60)
 
 # %% [markdown]
+# ### Three questions on what was before
+#
+# 1. The weight λ goes from large to zero. What does the error of the *field* do?
+#    * a: It falls, then rises.
+#    * b: It falls.
+#    * c: It does what Dice does.
+# 2. With λ = 0,
+#    * a: the field cannot bend.
+#    * b: the pictures agree least.
+#    * c: the field folds, and noise is matched with noise.
+# 3. Why does one optimise an affine map first?
+#    * a: It removes the folds.
+#    * b: The whole image contributes to its six numbers.
+#    * c: A vector per voxel needs the whole image, too.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "acb"
+
+# %%
+check.recap_05(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *nowhere* from most, *many voxels* is right. Squarings: (4,
+# 256) or (2, 2) first; (2, 8) is right.
+
+# %% [markdown]
 # ## A wind that blows in circles
 #
 # A **velocity** $v(x)$ says how fast the wind carries a particle at $x$, in voxels per unit of time. Our wind is a swirl:
@@ -235,6 +266,8 @@ assert slope < 2**7, f"far below 128, here {slope:.1f}: is velocity another one?
 # %% [markdown]
 # Compositions of *exact* maps keep this. Ours are interpolated at each composition, and keep it nearly. A map that is
 # smooth and one to one, and has a smooth inverse, is a **diffeomorphism**.
+#
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
 #
 # ## There and back
 #

@@ -38,6 +38,37 @@ from regkit.course.lessons import timelapse
 course.begin(seconds={"fast": 60, "full": 135}, minutes=60)
 
 # %% [markdown]
+# ### Three questions on what was before
+#
+# 1. What is the inverse of exp(v)?
+#    * a: -u.
+#    * b: exp(-v).
+#    * c: exp(v), squared once more.
+# 2. Which is true?
+#    * a: The exponential of a smooth velocity hardly folds.
+#    * b: A displacement field hardly folds, whatever its slope.
+#    * c: The exponential of a rough velocity never folds.
+# 3. Seven squarings are as many small steps as
+#    * a: 7.
+#    * b: 49.
+#    * c: 128.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bac"
+
+# %%
+check.recap_06(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *noise* from most, *fainter* is right. The two starts: "the
+# network's, it is nearer" first; count the folds.
+
+# %% [markdown]
 # ## A thousand pairs instead of one
 #
 # We have triangles and circles of many sizes, at many places and at every angle. The network learns from 1024 pairs. We
@@ -249,6 +280,8 @@ assert learnt > needed > nothing or not complete, (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## A race
 #
 # Three methods register one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which
