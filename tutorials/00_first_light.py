@@ -404,9 +404,7 @@ figures.show_pair(PAIRS["brains"])
 
 # %%
 with torch.no_grad():
-    found = {
-        name: network(each.moving, each.fixed).displacement for name, each in PAIRS.items()
-    }
+    found = {name: network(each.moving, each.fixed).displacement for name, each in PAIRS.items()}
 table = league.enter("00", "network, trained on single shapes", found)
 table
 

@@ -424,13 +424,15 @@ degrees = [float(angle) for angle in range(-60, 61)]
 only = {"adaptive NCC": losses.adaptive_ncc}
 values = sweep(brain, brain, degrees=degrees, similarities=only)["adaptive NCC"]
 rising = [  # where the loss falls although we go away from the truth
-    angle for angle, here, after in zip(degrees, values, values[1:]) if angle >= 0 and after < here
+    degrees[k] for k in range(60, 120) if values[k + 1] < values[k]
 ]
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="compressed")
 axes.plot(degrees, values, color="black")
 for angle in rising:
     axes.axvspan(angle, angle + 1, color="#f0b8a8")
-axes.set(xlabel="angle (degrees)", ylabel="adaptive NCC", title="red: away from the truth, downhill")
+axes.set(
+    xlabel="angle (degrees)", ylabel="adaptive NCC", title="red: away from the truth, downhill"
+)
 axes.set(ylim=(0, max(values)))
 assert len(rising) >= 3, (
     f"on one side it falls outwards in three steps at least, here in {len(rising)}: run this cell again"
@@ -515,7 +517,9 @@ landscape_viewer(t1, {"T2": t2, "T1": t1})
 turned = sweep(t1, t2, degrees=angles)
 best = {name: abs(angles[int(np.argmin(values))]) for name, values in turned.items()}
 print({name: f"{angle:g}° off" for name, angle in best.items()})
-assert best["MI"] == best["LNCC"] == 0 and min(best["MSE"], best["NCC"], best["adaptive NCC"]) > 4, (
+assert (
+    best["MI"] == best["LNCC"] == 0 and min(best["MSE"], best["NCC"], best["adaptive NCC"]) > 4
+), (
     "MI and LNCC find the angle, the other three are more than 4° off, here (degrees) "
     f"{best}: run this section's cells again"
 )
