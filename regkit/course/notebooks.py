@@ -37,7 +37,20 @@ from regkit.course.papers import further_reading
 from regkit.training import Mode
 from regkit.types import DISTRIBUTION, InputError, MissingFileError, needing
 
-__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "TAG", "Edition", "begin", "build", "edition", "editions", "folder", "lab"]
+__all__ = [
+    "BADGE",
+    "BOOTSTRAP",
+    "HIDDEN",
+    "TAG",
+    "Edition",
+    "begin",
+    "build",
+    "edition",
+    "editions",
+    "folder",
+    "kept",
+    "lab",
+]
 __all__ += ["publish", "repository", "set_repository", "sources", "working_copy"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
@@ -253,6 +266,23 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0, minutes: int | None = No
         print(f"You will take about {minutes} minutes.")
     other = "full" if now == "fast" else "fast"
     print(f'For {other} mode ({seconds[other]} s), write begin(mode="{other}", ...) above and run this cell again.')
+
+
+def kept(name: str, *, again: bool) -> Path | None:
+    """Where a training keeps its state beside the notebook, for `training.train(checkpoint=...)`, in this mode.
+
+    again: from the start; what an earlier run kept is removed. Else the training goes on from it, and one that had come
+    to its end gives its network and history at once. None where nothing can be written, which is said.
+    """
+    path = Path(f"my_{name}_{training.mode()}.ckpt")
+    if not os.access(Path(), os.W_OK):
+        print("Nothing can be written beside this notebook: after a restart the training begins anew.")
+        return None
+    if again:
+        path.unlink(missing_ok=True)
+    else:
+        print(f"going on from {path}" if path.exists() else f"there is no {path} yet: the training begins anew")
+    return path
 
 
 def working_copy(target: Path) -> list[Path]:
