@@ -311,6 +311,7 @@ Displacement = Annotated[Tensor, check_displacement]  # (B, dim, *space), voxels
 
 _PLACES = "(batch, dim, *any) in voxels, two or three components and one place at least"
 Coordinates = Annotated[Tensor, _check_form(_PLACES, range(3, 9), 1, (2, 3), floating=True)]  # absolute positions
+Similarity = Callable[[Tensor, Tensor], Tensor]  # of two images: the smaller, the more alike; a function or a module
 
 Points = Annotated[Tensor, _check_form("(batch, N, dim) with N > 0", (3,), 2, (2, 3))]  # voxels
 

@@ -62,7 +62,7 @@ NAMES = {
     "tissues": "tools.compare",
     "variants": "course.studies",
     "vessels": "data.vessels",
-    "views.ablations": "course.lessons.ablations",
+    "views.ablations": "course.lessons.architecture",
     "views.cells": "course.lessons.t10_sacbnet",
     "views.claims_board": "course.lessons.t13_trust_but_verify",
     "views.clustering": "course.lessons.t10_sacbnet",

@@ -44,6 +44,7 @@ from regkit.training import Callback, History, Recipe, Source
 from regkit.types import MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
+_LATER = [("similarity", None), ("encoder", "plain")]  # arguments that came after the first records, and would change their names
 measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
@@ -107,7 +108,7 @@ class Study:
         bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
         bound.apply_defaults()
         name = getattr(self.model, "__name__", repr(self.model))
-        arguments = {key: value for key, value in sorted(bound.arguments.items())}
+        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in _LATER}
         return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
 
     def path(self, choice: Choice) -> Path:
@@ -115,7 +116,7 @@ class Study:
         description = self.description(choice)
         content = json.dumps(description, sort_keys=True, default=repr)
         usual = self.description({})["arguments"]
-        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual[key]]
+        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual.get(key)]
         words = re.sub(r"[^\w.]+", "-", "-".join(different)).strip("-") or "reference"
         checksum = hashlib.sha256(content.encode()).hexdigest()[:12]
         return self.folder / f"{description['model'].lower()}-{words}-seed{self.recipe.seed}-{checksum}.safetensors"

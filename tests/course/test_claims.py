@@ -44,7 +44,7 @@ def test_an_effect_is_of_the_seeds_that_both_sides_have(made_up):
 def test_a_slope_is_what_a_line_through_the_pairs_has(made_up):
     found = effect("slope of dice | spnet: reference > spnet: SS").compare()
     before = np.array([0.2, 0.4, 0.6])
-    assert found.estimate.mean == pytest.approx(-np.polyfit(before / before.std(), [0.3, 0.2, 0.1], 1)[0]) > 0
+    assert found.estimate.mean == pytest.approx(-np.polyfit(before / before.std(), [0.3, 0.2, 0.1], 1)[0])
     assert "slope of Dice: spnet, reference - SS" in found.words and len(found.dots) == 2
 
 
