@@ -44,7 +44,10 @@ from regkit.training import Callback, History, Recipe, Source
 from regkit.types import MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
-_LATER = [("similarity", None), ("encoder", "plain")]  # arguments that came after the first records, and would change their names
+_LATER = [
+    ("similarity", None),
+    ("encoder", "plain"),
+]  # arguments that came after the first records, and would change their names
 measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
