@@ -759,6 +759,9 @@ assert further > home, (
 # the price of a black picture. They thin the outlines; without a penalty the network erases them. (The paper finds both
 # effects, too: Fig. 3, curves without numbers.) And mind the deviation of GradICON's MSE: one seed finds
 # the large motions early in these 400 steps, another late. One training is no proof.
+# <!-- claim: GradICON: regularises = yes -->
+# <!-- claim: GradICON: faster = not told apart -->
+# <!-- claim: GradICON: both best = not told apart -->
 #
 # The paper's numbers are of lungs. Its two rows differ in the similarity as well (LNCC and the adaptive one), so that the
 # difference is not the regulariser's alone:
@@ -837,6 +840,9 @@ assert three < off["NCC"] + 0.05 and one_only < 0.7 * untouched.mean(), (
 # three a little better than two, as in the paper. The similarity makes little difference *here*; the paper found one,
 # above all in the folds, on the pairs that its networks were trained on. Look at the picture again: between vessels
 # nothing is seen, and there the field is a guess.
+# <!-- claim: GradICON: vessels = yes -->
+# <!-- claim: GradICON: adaptive folds = not told apart -->
+# <!-- claim: GradICON: adaptive mean = not told apart -->
 
 # %% tags=["instructor"]
 errors = [error for view in (dial, trip_viewer, viewer, method_figure) for error in view.errors]
@@ -849,6 +855,7 @@ assert errors == [], f"no view had an error, here {errors}: run the view's cell 
 # > * A fold costs ICON less the finer it is: its weight must grow with the resolution, and holds the network back. To
 # >   GradICON every fold costs the same.
 # > * A **shift** of the round trip is free under GradICON. It is no inverse by construction: measure the round trip.
+# > <!-- claim: GradICON: translation = yes -->
 # > * Maps are **functions**; a coarse-to-fine network is a chain of them, and the loss is asked once, at its end.
 # > * Penalising is not guaranteeing: **count the folds**.
 # > * Thin structures far apart? A **multi-scale** similarity leads from afar, and hands over to the fine scales.

@@ -860,6 +860,8 @@ check.one_law_less(my_update)
 # %% [markdown]
 # (A *sum* of the two steps would not do. Each is below the bound, and their sum only below twice the bound: some pair of
 # steps folds it.)
+# <!-- claim: SITReg: bound = yes -->
+# <!-- claim: SITReg: limit = no -->
 
 # %% [markdown]
 # ## Can a law be learnt? Five variants, trained on brains
@@ -925,6 +927,9 @@ print({name: str(studies.results("sitreg", name)["dice"]) for name in overlap})
 # is interpolation, some hundredths of a voxel. Training brought the two answers within a voxel of each other: nearly
 # symmetric. *Nearly* is what losses give, on the data they have seen. The law by construction is exact, on every pair,
 # and here it costs no overlap. (All five saw both directions of each pair in their loss: none saw less than another.)
+# <!-- claim: SITReg: symmetry = yes -->
+# <!-- claim: SITReg: two-sided = yes -->
+# <!-- claim: SITReg: half way = yes -->
 #
 # The paper's numbers, on whole brains in 3D. *Cycle* is our round trip by two answers, squared. And what a velocity costs
 # between the two passes:
@@ -942,6 +947,7 @@ assert times == 5, (
 )
 
 # %% [markdown]
+# <!-- claim: SITReg: memory = yes -->
 # And **no limit**? It keeps every law here. Did it learn to stay below the bound? (Level 4 is the coarsest, one arrow
 # for 16 × 16 voxels, and comes first; level 0 has an arrow for each voxel.)
 
