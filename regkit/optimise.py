@@ -28,6 +28,7 @@ from regkit.types import (
     Matrix,
     Positive,
     Registration,
+    Similarity,
     Whole,
     at_least_float32,
     check_pair,
@@ -36,7 +37,6 @@ from regkit.types import (
     guard,
     spatial,
 )
-
 
 Output = Literal["displacement", "velocity"]
 
