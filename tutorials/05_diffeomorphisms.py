@@ -28,10 +28,42 @@ import torch
 
 import regkit
 from regkit import check, course, fields, figures, metrics, optimise
+from regkit.course import league
 from regkit.course.lessons import sweeps
 from regkit.course.lessons import t05_diffeomorphisms as lesson
 
 course.begin(seconds={"fast": 16, "full": 21}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. The weight λ goes from large to zero. What does the error of the *field* do?
+#    * a: It falls, then rises.
+#    * b: It falls.
+#    * c: It does what Dice does.
+# 2. With λ = 0,
+#    * a: the field cannot bend.
+#    * b: the pictures agree least.
+#    * c: the field folds, and noise is matched with noise.
+# 3. Why does one optimise an affine map first?
+#    * a: It removes the folds.
+#    * b: The whole image contributes to its six numbers.
+#    * c: A vector per voxel needs the whole image, too.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "acb"
+
+# %%
+check.recap_05(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *nowhere* from most, *many voxels* is right. Squarings: (4,
+# 256) or (2, 2) first; (2, 8) is right.
 
 # %% [markdown]
 # ## A wind that blows in circles
@@ -114,8 +146,8 @@ assert wound_up.min() <= 0, (
 # ### Predict
 #
 # The displacement $u$ at $t = 1$ carries $x$ to $x + u(x)$, up to ten voxels far. To come back, many people use $-u$.
-# You go along $-u$, and from there along $u$. Take the worst voxel: how far from home do you end? Say `"nowhere"`
-# (exactly home), `"within one voxel"` or `"many voxels"`.
+# You go along $-u$, and from there along $u$. Take the worst voxel: how far from home do you end? Say `"exactly home"`,
+# `"within one voxel"` or `"many voxels"`.
 
 # %% tags=["exercise"]
 my_prediction = ...
@@ -124,7 +156,7 @@ my_prediction = ...
 my_prediction = "many voxels"
 
 # %% [markdown] tags=["instructor"]
-# Most say *nowhere*: minus undoes plus. Let two of them act it out: one walks three steps as the arrow under his feet
+# Most say *exactly home*: minus undoes plus. Let two of them act it out: one walks three steps as the arrow under his feet
 # says, then reads the arrow where he *now* stands and walks against it. It is another arrow.
 
 # %% [markdown]
@@ -235,6 +267,8 @@ assert slope < 2**7, f"far below 128, here {slope:.1f}: is velocity another one?
 # %% [markdown]
 # Compositions of *exact* maps keep this. Ours are interpolated at each composition, and keep it nearly. A map that is
 # smooth and one to one, and has a smooth inverse, is a **diffeomorphism**.
+#
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
 #
 # ## There and back
 #
@@ -537,6 +571,36 @@ errors = [error for view in (scrubber, inspector) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
+# ## One pair through the course
+#
+# The affine map of tutorial 04 first, then a velocity in place of the displacement. The pairs, the weight and the number of
+# steps are the same. What do you expect for Dice, and for the folds?
+
+# %%
+PAIRS, found = league.pairs(), {}
+for name, each in PAIRS.items():
+    first = optimise.optimise_affine(each.moving, each.fixed)
+    found[name] = optimise.optimise_field(
+        each.moving, each.fixed, affine=first, output="velocity", weight=0.03, steps=STEPS
+    )
+figures.show_registration(PAIRS["brains"], found["brains"])
+
+# %%
+table = league.enter(
+    "05",
+    "affine, then a velocity, λ = 0.03",
+    {name: one.displacement for name, one in found.items()},
+)
+nothing, fitted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert fitted[0] > nothing[0] + 0.3 and fitted[2] < 0.05 and fitted[5] < 0.05, (
+    "the brains gain 0.3 of Dice, and next to nothing folds, here "
+    f"{nothing[0]:.2f} to {fitted[0]:.2f}, folds (percent) {fitted[2]:.3f} and {fitted[5]:.3f}: run this section again"
+)
+table
+
+# %% [markdown]
+# With enough smoothness, both descriptions register alike. The velocity also gives the way back, `found["brains"].inverse`.
+#
 # ## Take away
 #
 # > * A **velocity** is a wind. Its **exponential** is where it carries each particle in a unit of time. The picture goes

@@ -34,6 +34,7 @@ from regkit.course.check.hands.t00 import *
 from regkit.course.check.hands.t01 import *
 from regkit.course.check.hands.t02 import *
 from regkit.course.check.hands.t03 import *
+from regkit.course.check.hands.t03_information import *
 from regkit.course.check.hands.t04 import *
 from regkit.course.check.hands.t05 import *
 from regkit.course.check.hands.t06 import *
@@ -45,6 +46,7 @@ from regkit.course.check.hands.t11 import *
 from regkit.course.check.hands.t12 import *
 from regkit.course.check.hands.t13 import *
 from regkit.course.check.hands.t14 import *
+from regkit.course.check.recap import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *

@@ -81,7 +81,7 @@ def test_a_sweep_shows_where_warped_and_fixed_differ():
     assert "warped · |warped - fixed| · x + u(x)" in view.caption.value
     side = pixels.integer_scale(SHAPE, 256)
     second = slice(SHAPE[1] * side + 6, 2 * SHAPE[1] * side + 6)  # after the first panel and a gap
-    nothing, some = (view.render({"stop": stop, "mark": False})[: SHAPE[0] * side, second] for stop in "01")
+    nothing, some = (view.render({"stop": stop, "mark": False})[24 : 24 + SHAPE[0] * side, second] for stop in "01")
     brightest = np.unravel_index(some[..., 0].argmax(), some.shape[:2])
     assert nothing.max() == 0 and tuple(place // side for place in brightest) == (14, 11)
 
