@@ -29,7 +29,6 @@ from regkit.models.official import load_official, rename
 from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
 __all__ = ["describe", "load", "load_official", "rename", "restate", "save"]
-
 FORMAT = 1
 Model = TypeVar("Model", bound=nn.Module)
 

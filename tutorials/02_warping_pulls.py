@@ -316,6 +316,8 @@ for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
     shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
     panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
 figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
+
+# %%
 assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"], (
     "linear keeps less than 60 % of the detail, cubic less than 90 %, nearest more, here "
     f"{kept}: run this cell again"
@@ -410,6 +412,7 @@ once = regkit.warp(brain, regkit.compose(u, v))
 added = regkit.warp(brain, u + v)
 other_order = regkit.warp(brain, regkit.compose(v, u))
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 for panel, image, title in (
     (axes[0], twice, "two warps (the reference)"),
@@ -537,6 +540,7 @@ for panel, image, places, title in (
         note = {"facecolor": "#222222", "edgecolor": "none", "alpha": 0.7, "pad": 1.5}
         panel.text(column + 2.5, row, str(number), color="#ffb000", va="center", bbox=note)
 
+# %%
 places = carried.movedim(-1, 1)[..., None]  # (1, 2, 3, 1), as `sample` wants them
 there = fields.sample(pair.moving, places).flatten()
 here = pair.fixed[0, 0][points[0, :, 0].long(), points[0, :, 1].long()]

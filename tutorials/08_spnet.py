@@ -45,9 +45,10 @@ course.begin(seconds={"fast": 35, "full": 100}, minutes=75)
 # %% [markdown]
 # ## The whole of it
 #
-# What this notebook takes apart: the trained network at work, on one held-out pair. Four levels, from left to right; both orders of the images go down each column.
-# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
-# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+# What this notebook takes apart: the trained network at work, on one held-out pair. Four levels, from left to right;
+# both orders of the images go down each column. Rows are its parts in the order of `forward`; under a box stands what
+# flows there, channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is
+# silent, or regkit's choice.
 #
 # *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
 # boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
@@ -811,6 +812,31 @@ first = {name: compare.evaluate(MODELS[name], [pair])["dice"] for name in ("refe
 worth = first["reference"] - first["w/o MIE"]
 assert abs(worth - 0.035) < 0.005, (
     f"on the first pair MIE is worth 0.035, here {worth:.3f}: change the sentence below the table"
+)
+
+# %% [markdown]
+# ## Make it yours
+#
+# SPnet in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. `encoder` is
+# `"plain"`, `"resnet"` or `"inception"` (the paper's Table 5, which only names them: what they look like is regkit's
+# choice). (`regkit.save` keeps no function: it refuses, and says what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = SPNet(3, similarity=my_similarity, encoder="resnet", image_encoding=False)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
 )
 
 # %% [markdown]

@@ -45,9 +45,10 @@ course.begin(seconds={"fast": 30, "full": 70}, minutes=75)
 # %% [markdown]
 # ## The whole of it
 #
-# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right; nothing is regressed but at the last.
-# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
-# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right;
+# nothing is regressed but at the last. Rows are its parts in the order of `forward`; under a box stands what flows
+# there, channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is silent,
+# or regkit's choice.
 #
 # *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
 # boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
@@ -848,6 +849,30 @@ method_figure
 views = (map_of_brains, microscope, stepper, map_of_shapes, method_figure)
 errors = [error for view in views for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
+
+# %% [markdown]
+# ## Make it yours
+#
+# SACB-Net in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. The encoder's
+# widths are multiples of `width`. (`regkit.save` keeps no function: it refuses, and says what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = SACBNet(3, similarity=my_similarity, width=2, clusters=5)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
+)
 
 # %% [markdown]
 # ## Take away

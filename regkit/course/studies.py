@@ -33,7 +33,7 @@ from torch import nn
 
 from regkit import checkpoints, training, types
 from regkit._core.files import sweep, write_atomically
-from regkit._core.records import check_form, sealed, unsealed
+from regkit._core.records import LATER, check_form, sealed, unsealed
 from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
@@ -44,7 +44,6 @@ from regkit.training import Callback, History, Recipe, Source
 from regkit.types import MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
-_LATER = [("similarity", None), ("encoder", "plain")]  # arguments that came after the first records, and would change their names
 measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
@@ -108,7 +107,7 @@ class Study:
         bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
         bound.apply_defaults()
         name = getattr(self.model, "__name__", repr(self.model))
-        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in _LATER}
+        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in LATER.items()}
         return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
 
     def path(self, choice: Choice) -> Path:

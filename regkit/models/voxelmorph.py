@@ -17,7 +17,6 @@ from regkit.models.layers import Network, check_inputs, configured, conv, crop, 
 from regkit.types import Amount, Count, Dim, Image, InputError, Registration, Similarity, at_least_float32, spatial
 
 
-
 @configured
 class VoxelMorph(Network[Registration]):
     """VoxelMorph (Balakrishnan et al., IEEE TMI 2019; as a diffeomorphism: Dalca et al., Medical Image Analysis 2019).
