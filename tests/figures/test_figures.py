@@ -301,7 +301,8 @@ def test_figures_number_their_axes_and_fix_their_ranges():
     pair, displacement = example()
     for figure, panels in (
         (figures.show_pair(pair, item=1), 3),
-        (figures.show_registration(pair, Registration(displacement), item=1), 8),
+        (figures.show_registration(pair, Registration(displacement), item=1), 4),
+        (figures.show_registration(pair, Registration(displacement), item=1, panels=8), 8),
     ):
         shown = [axes for axes in figure.axes if axes.get_title() and axes.get_xlabel()]
         assert len(shown) == panels
@@ -314,7 +315,7 @@ def test_figures_number_their_axes_and_fix_their_ranges():
 
 def test_the_same_pair_before_and_after_has_one_range():
     pair, displacement = example()
-    figure = figures.show_registration(pair, Registration(displacement.zero_()), item=0)
+    figure = figures.show_registration(pair, Registration(displacement.zero_()), item=0, panels=8)
     before, after = (axes.images[0].get_array() for axes in figure.axes if "- fixed" in axes.get_title())
     assert np.array_equal(before, after)
 
