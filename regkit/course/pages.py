@@ -132,7 +132,8 @@ def _with_names(text: str, written: Callable[[str], str] = str) -> str:
     """Text with the names of `regkit.types`, such as Displacement, for what they stand for."""
     for name, value in vars(types).items():
         if get_origin(value) is Annotated:
-            text = text.replace(written(repr(value)), name)
+            rule = written(repr(value).removeprefix("typing."))  # which it lacks within others, such as Optional
+            text = re.sub(rf"(typing\.)?{re.escape(rule)}", name, text)
     return text
 
 
