@@ -204,6 +204,7 @@ def turn_and_scale(degrees, scale):
     return fields.affine_displacement(matrix[None], (64, 64))
 
 
+# %%
 out, back = turn_and_scale(20.0, 1.6), turn_and_scale(-20.0, 1 / 1.6)
 pushed = push_by_hand(letter[0, 0], out[0])
 pulled = pull_by_hand(letter[0, 0], back[0])
@@ -304,6 +305,7 @@ def detail(image):
     return image.diff(dim=-1)[inside[..., 1:]].var().item()
 
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 axes[0].imshow(brain[0, 0], cmap="gray", vmin=0, vmax=1)
 axes[0].set(title="before", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
@@ -407,6 +409,7 @@ assert apart < 1e-4, (
     f"compose by hand is regkit's, here {apart:.1e} voxels apart: run this cell again"
 )
 
+# %%
 twice = regkit.warp(regkit.warp(brain, u), v)
 once = regkit.warp(brain, regkit.compose(u, v))
 added = regkit.warp(brain, u + v)
