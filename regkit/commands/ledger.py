@@ -28,8 +28,8 @@ def run(chosen: argparse.Namespace) -> int:
     print(ledger.counted(findings))
     plot = out.parent / "gallery" / "forest.svg"
     plot.parent.mkdir(exist_ok=True)
-    pages = {out: ledger.table(findings), out.with_name("forest.md"): ledger.forest(findings)}
+    pages = {out: ledger.table(findings).encode(), out.with_name("forest.md"): ledger.forest(findings).encode()}
     for path, content in {**pages, plot: ledger.draw(findings)}.items():
-        write_atomically(path, content if isinstance(content, bytes) else content.encode())
+        write_atomically(path, content)
         print(f"wrote {path}")
     return 0

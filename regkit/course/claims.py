@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from regkit.course.evidence import Law, read
 from regkit.course.studies import STUDIES, load
-from regkit.fields import compose, exponential, invert
+from regkit.fields import compose, exponential, identity, invert, sample
 from regkit.losses import gradicon, icon
 from regkit.metrics import folds
 from regkit.models import SACBNet, SITReg, SPNet, VoxelMorph
@@ -86,13 +86,10 @@ def _kept(compute: Callable[[], Tensor], *inputs: Tensor, least: int = 0) -> int
 
 
 def _squared(velocity: Displacement) -> Displacement:
-    """The standard scaling and squaring, as autograd keeps it: the sampling grid and the result of each of seven."""
-    size = torch.tensor(velocity.shape[2:]).view(1, -1, 1, 1) - 1
-    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in velocity.shape[2:]), indexing="ij"))[None]
-    u = velocity / 2**7
+    """The standard scaling and squaring, as autograd keeps it: the positions and the result of each of seven."""
+    places, u = identity(velocity.shape[2:]), velocity / 2**7
     for _ in range(7):
-        places = (2 * (grid + u) / size - 1).movedim(1, -1).flip(-1)
-        u = u + nn.functional.grid_sample(u, places, padding_mode="border", align_corners=True)
+        u = u + sample(u, places + u)
     return u
 
 
@@ -114,7 +111,7 @@ def _training_memory(model: type[nn.Module], **arguments: Any) -> int:
 
     def loss() -> Tensor:
         terms = network.objective(network(*pair), *pair)
-        return sum(terms.values())  # type: ignore[no-any-return]
+        return sum(terms.values())
 
     return _kept(loss)
 

@@ -80,7 +80,7 @@ class Effect:
         seeds = sorted(set.intersection(*trained)) if trained else [_ANY]
         if not seeds:
             return np.empty((0, 0)), False
-        both = [np.broadcast_arrays(*(side.get(seed, side.get(_ANY)) for side in sides)) for seed in seeds]
+        both = [np.broadcast_arrays(*(side[seed] if seed in side else side[_ANY] for side in sides)) for seed in seeds]
         more, less = np.array(both, dtype=float).swapaxes(0, 1)
         if self.factor:
             more, less = np.log10(more), np.log10(less * self.factor)

@@ -60,7 +60,7 @@ class Estimate:
     freedom: float
     seeds: int
     pairs: int
-    deviations: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    deviations: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     @property
     def interval(self) -> tuple[float, float]:

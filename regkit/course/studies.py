@@ -168,9 +168,8 @@ class Study:
         path.parent.mkdir(parents=True, exist_ok=True)
         loss = dict(zip(["loss"], trained.history.loss[-1:], strict=False))
         checkpoints.save(trained.model, path, metrics=loss)
-        reached, pairs = (
-            judge(trained.model, self.held_out) if self.held_out else {} for judge in (evaluate, evaluate_each)
-        )
+        reached = evaluate(trained.model, self.held_out) if self.held_out else {}
+        pairs = evaluate_each(trained.model, self.held_out) if self.held_out else {}
         reached = {name: value for name, value in reached.items() if math.isfinite(value)}
         checkpoints.restate(path, reached | loss)
         history = _rounded(asdict(trained.history))
