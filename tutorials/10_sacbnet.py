@@ -35,12 +35,27 @@ import torch.nn.functional as F
 import regkit
 from regkit import check, course, fields, figures, losses, metrics, training, types, widgets
 from regkit.course import papers, studies
-from regkit.course.lessons import ablations
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t10_sacbnet as lesson
 from regkit.data import benchmarks
 from regkit.models import SACBNet, layers, sacbnet
 
 course.begin(seconds={"fast": 30, "full": 70}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right; nothing is regressed but at the last.
+# Rows are its parts in the order of `forward`; under a box stands what flows there, channels·space. Colours say whose a
+# part is: the paper's, the authors' program's where the paper is silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("sacbnet")
+method_figure
 
 # %% [markdown]
 # ## What a network sorts
@@ -117,22 +132,35 @@ my_prediction = "hardly changes"
 #
 # Where in the image are places of one kind? Describe each place by the **mean of its neighbourhood** (equation 3), and
 # let **k-means** find groups of similar descriptions: assign each place to the nearest of $N$ centroids, move each
-# centroid to the mean of its members, and again, until nothing changes.
+# centroid to the mean of its members, and again, until nothing changes. Write both. (The line above a function says at
+# once what is right; as long as it is not, the notebook goes on with the solution.)
 
 
 # %%
-def cluster_by_hand(points, count, iterations=50):
-    """points: (features, places). Which cluster each place belongs to, and the clusters' means."""
-    start = np.random.default_rng(0).choice(points.shape[1], count, replace=False)
-    centroids = points[:, start].T
+@check.local_means
+def local_means(features):
+    """The mean of each place's 3 x 3 neighbourhood, zeros outside. features: (B, C, H, W); returns the same size."""
+    padded = ...  # F.pad(features, [left, right, above, below]) adds zeros
+    return ...  # F.avg_pool2d(image, size, stride=...) takes the means of windows
+
+
+# %%
+@check.cluster_by_hand
+def cluster_by_hand(points, centroids, iterations=50):
+    """The cluster of each place, (places,), and the centroids, (N, features). points: (features, places)."""
     for _ in range(iterations):
-        index = torch.cdist(points.T, centroids).argmin(1)
-        centroids = torch.stack([points[:, index == n].mean(1) for n in range(count)])
+        index = (
+            ...
+        )  # the number of the nearest centroid; torch.cdist(points.T, centroids) has all distances
+        centroids = torch.stack([... for n in range(len(centroids))])  # the mean of cluster n
     return index, centroids
 
 
-def local_means(features):
-    return F.avg_pool2d(F.pad(features, [1, 1, 1, 1]), 3, stride=1)
+# %%
+def some_of(points, count):
+    """Where k-means starts: `count` of the places, (count, features)."""
+    chosen = np.random.default_rng(0).choice(points.shape[1], count, replace=False)
+    return points[:, chosen].T
 
 
 # %% [markdown]
@@ -143,7 +171,8 @@ figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="compressed")
 axes[0].imshow(fixed[0, 0], cmap="gray", vmin=0, vmax=1)
 axes[0].set(title="fixed", ylabel="axis 0 (voxels)")
 for panel, count in zip(axes[1:], (2, 4, 7), strict=True):
-    index, centroids = cluster_by_hand(local_means(fixed).flatten(2)[0], count)
+    greys = local_means(fixed).flatten(2)[0]
+    index, centroids = cluster_by_hand(greys, some_of(greys, count))
     rank = centroids[:, 0].argsort().argsort()  # dark to bright
     panel.imshow(rank[index].view(64, 56), cmap="viridis", vmin=0, vmax=count - 1)
     panel.set(title=f"{count} clusters of grey values")
@@ -163,7 +192,7 @@ with torch.no_grad():
     p = block.project(level_2)  # a convolution, normalised
     points = local_means(p).flatten(2)[0]
 
-index, centroids = cluster_by_hand(points, 7)
+index, centroids = cluster_by_hand(points, some_of(points, 7))
 by_regkit = sacbnet.k_means(points, 7, tolerance=0)
 differ = int((index != by_regkit.index).sum())
 apart = (centroids - by_regkit.centroids).abs().max()
@@ -189,6 +218,8 @@ print("voxels in each cluster:", index.bincount().tolist())
 OFFSETS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]  # of the nine taps, rows first
 
 
+# %%
+@check.adapt_by_hand
 def adapt_by_hand(p, W, a, b, index):
     """p: (1, in, H, W), W: (out, in, 9), a: (N, 9), b: (N, out), index: (H, W)."""
     height, width = index.shape
@@ -196,7 +227,8 @@ def adapt_by_hand(p, W, a, b, index):
     y = b[index].permute(2, 0, 1)[None]
     for k, (i, j) in enumerate(OFFSETS):
         neighbour = padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width]  # p(x + k)
-        y = y + a[index, k] * torch.einsum("oc,bchw->bohw", W[:, :, k], neighbour)
+        term = ...  # W_k times the neighbour: torch.einsum("oc,bchw->bohw", matrix, features)
+        y = ...  # a[index, k] is a_{n(x), k} at each place, (H, W)
     return y
 
 
@@ -272,15 +304,18 @@ assert all(0.005 < change < 0.2 for change in moved.values()), (
 
 
 # %%
+@check.match_by_hand
 def match_by_hand(moving, fixed):
     """(B, C, H, W) each: the displacement (B, 2, H, W), less than one voxel along each axis."""
     height, width = fixed.shape[2:]
     padded = F.pad(moving, [1, 1, 1, 1])  # zeros outside
     views = [padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width] for i, j in OFFSETS]
-    scores = torch.stack([(fixed * view).sum(1) for view in views], 1)  # (B, 9, H, W)
-    return torch.einsum("bkhw,kd->bdhw", scores.softmax(1), torch.tensor(OFFSETS).float())
+    scores = torch.stack([... for view in views], 1)  # of `fixed` with each view; (B, 9, H, W)
+    weights = ...
+    return torch.einsum("bkhw,kd->bdhw", weights, ...)  # the offsets as a tensor of floats, (9, 2)
 
 
+# %%
 match = found.matches[2]  # level 3
 by_hand = match_by_hand(match.moving, match.fixed)
 by_regkit = sacbnet.soft_argmax(sacbnet.scores(match.moving, match.fixed))
@@ -343,6 +378,7 @@ for factor in (0, 0.25, 0.5, 1, 2, 4, 100):
     sharper = comparing_by(lambda m, f, factor=factor: factor * network.scores(m, f))
     sharpened[factor] = register(sharper)
 
+# %%
 overlaps = {factor: dice(each) for factor, each in sharpened.items()}
 folded = {factor: metrics.folds(each.displacement).percent for factor, each in sharpened.items()}
 names = [f"{factor:g}" for factor in overlaps]
@@ -378,18 +414,32 @@ assert folded[100] > 1 > folded[1], (
 # moving features by what was found so far, matches the rest, and composes (equation 11):
 # $\varphi_i = \text{up}(\varphi_{i+1}) \circ \Delta\varphi_i$. Doubled from level to level, that is less than 2, 6,
 # 14, 30 voxels. Level 1 does not match; there a few convolutions regress what is left.
+#
+# Write what a level does after it has matched. `fields.compose(f, g, padding="zeros")` is $f \circ g$, and
+# `fields.upsample(u, alignment="corners")` the same displacement on the next finer grid.
+
+
+# %%
+@check.compose_level
+def compose_level(reached, increment):
+    """φ of this level, and the same on the next finer grid. Both: (B, 2, H, W), voxels of this level."""
+    composed = fields.compose(
+        ..., ..., padding="zeros"
+    )  # reached: up(φ) of the coarser level; increment: Δφ
+    return ..., ...
+
 
 # %%
 reached = torch.zeros(32, 2, 4, 4)
 for match, by_network in zip(found.matches, found.levels, strict=False):
     increment = match_by_hand(match.moving, match.fixed)
-    composed = fields.compose(reached, increment, padding="zeros")
+    composed, reached = compose_level(reached, increment)
     apart = (composed - by_network).abs().max()
     assert apart < 1e-3, (
         f"each level by hand is the network's, here {apart:.1e} voxels apart: was match_by_hand changed?"
     )
-    reached = fields.upsample(composed, alignment="corners")  # twice the size, twice as long
 
+# %%
 largest = [2 * level.abs().max().item() for level in found.levels[:4]]
 bounds = [lesson.reach(level) for level in sacbnet.LEVELS]
 figure, axes = plt.subplots(figsize=(7, 2.6), layout="compressed")
@@ -436,6 +486,7 @@ without = dice(register(studies.load("sacbnet", "no block").model))
 print(f"you said: {my_prediction}")
 print({f"N = {count}": f"{value:.3f}" for count, value in by_count.items()})
 
+# %%
 figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="compressed")
 axes.plot(
     counts,
@@ -490,18 +541,21 @@ for level, match in zip(sacbnet.LEVELS, found.matches, strict=True):
 # ## Break it
 #
 # *"A scalar product depends on how strong the features are. Every textbook compares directions: normalise first."* The
-# scores become cosines:
+# scores become cosines, and a *temperature* $T$ is left, by which they are divided:
 
 
 # %%
-def cosine_scores(moving, fixed, temperature=1.0):
-    directions = F.normalize(moving, dim=1), F.normalize(fixed, dim=1)
-    return sacbnet.scores(*directions) / temperature
+@check.cosine_scores
+def cosine_scores(moving, fixed, scores, temperature=1.0):
+    """Cosines over a temperature. moving, fixed: features, (B, C, H, W); scores: makes scalar products of two such."""
+    directions = ...  # both, each vector over its length: F.normalize
+    return ...
 
 
+# %%
 tried = {}
 for temperature in (1.0, 0.2, 0.05):
-    by_cosine = comparing_by(lambda m, f, temperature=temperature: cosine_scores(m, f, temperature))
+    by_cosine = comparing_by(lambda m, f, t=temperature: cosine_scores(m, f, sacbnet.scores, t))
     cosine = register(by_cosine)
     tried[temperature] = dice(cosine)
     mean = cosine.matches[2].increment.norm(dim=1).mean()
@@ -712,6 +766,7 @@ for name, reached in results.items():
         f"{name:24s} {spread:>22s} {overlap.mean - reference.mean:+16.4f} {folds:9.3f} {weights[name]:9,}"
     )
 
+# %%
 figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="compressed")
 for row, name in enumerate(names):
     for record in studies.records("sacbnet", name):
@@ -729,6 +784,7 @@ axes.invert_yaxis()
 axes.grid(alpha=0.3)
 
 
+# %%
 def lead_over(name):
     """Reference minus this variant, seed by seed."""
     both = (studies.records("sacbnet", each) for each in ("reference", name))
@@ -743,6 +799,8 @@ assert min(block_brings) > 0.01, (
     "run this cell again"
 )
 blocks, kernels = np.mean(block_brings), np.mean(clusters_bring)
+
+# %%
 places = {
     level: match.clusters.index[0].numel()
     for level, match in zip(sacbnet.LEVELS, found.matches, strict=True)
@@ -779,17 +837,11 @@ assert abs(kernels) < 0.02 and kernels < 0.75 * blocks, (
 # earn their keep; the paper's numbers neither show it nor refute it, as the control is missing. (In the paper N from 5
 # to 11 moves the Dice by .0008 on IXI.)
 #
-# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1 or *mean* = channels, one at a
-# time: what was trained is shown beside the reference. Combinations that nobody has trained say so; the button trains
-# them (some minutes on a laptop).
+# The figure from the top shows all of it: switch off *no block*, then *1 cluster*, and compare the dots and the boxes that
+# fade.
 
 # %%
-panel = ablations.AblationPanel(
-    studies.STUDIES["sacbnet"],
-    benchmarks.BENCHMARKS["brains"].held_out[SHOWN],
-    names=["blocks", "clusters", "mean"],
-)
-panel
+method_figure
 
 # %% [markdown] tags=["instructor"]
 # For the discussion: what would convince us of the clusters? (The control on the paper's own data; more seeds; a task
@@ -797,7 +849,7 @@ panel
 # network with a reach that can be proven, which is not little.
 
 # %% tags=["instructor"]
-views = (map_of_brains, microscope, stepper, map_of_shapes, panel)
+views = (map_of_brains, microscope, stepper, map_of_shapes, method_figure)
 errors = [error for view in views for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 

@@ -113,7 +113,17 @@ my_prediction = "200"
 #
 # ## Overlap
 #
-# **Dice** of a structure: twice the voxels that both have, divided by the voxels of both together. By hand:
+# **Dice** of a structure: twice the voxels that both have, divided by the voxels of both together. Write it. (The line
+# above a function says at once what is right; as long as it is not, the notebook goes on with the solution.)
+
+
+# %%
+@check.structure_dice
+def structure_dice(first, second, label):
+    """2 |A ∩ B| / (|A| + |B|) of one structure. first, second: labels of one shape; label: the structure's."""
+    a, b = ...  # True where each of them has this label
+    both = ...  # how many voxels have it in both, a number
+    return ...
 
 
 # %%
@@ -121,12 +131,12 @@ def dice_by_hand(first, second):
     """2 |A ∩ B| / (|A| + |B|) of each structure; 0 is the outside."""
     scores = {}
     for label in set(first.unique().tolist()) | set(second.unique().tolist()):
-        a, b = first == label, second == label
-        scores[label] = 2 * (a & b).sum().item() / (a.sum() + b.sum()).item()
+        scores[label] = structure_dice(first, second, label)
     del scores[0]
     return scores
 
 
+# %%
 pair, u = pairs[3], u_A[[3]]
 warped_labels = fields.warp_labels(pair.moving_labels, u)
 by_hand = dice_by_hand(warped_labels, pair.fixed_labels)
@@ -190,20 +200,36 @@ answers = {"moved": moved, "an island": island}
 SPACING = (1.5, 1.5)  # mm
 
 
-def surface(mask):
-    """The places (N, 2), mm, of voxels with a neighbour outside; none touches the border here."""
+# %% [markdown]
+# First the surface of a mask: the voxels inside that have a neighbour outside. `mask.roll(1, axis)` is the mask moved by
+# one voxel along an axis.
+
+
+# %%
+@check.surface_by_hand
+def surface(mask, spacing):
+    """The places (N, 2), mm, of voxels with a neighbour outside; none touches the border. mask: (H, W); spacing: mm."""
     inside = mask.clone()
     for axis in (0, 1):
-        inside &= mask.roll(1, axis) & mask.roll(-1, axis)
-    return (mask & ~inside).nonzero() * torch.tensor(SPACING)
+        inside = ...  # still True only where both neighbours along this axis are in the mask
+    rim = ...  # in the mask, and not inside
+    return ...  # rim.nonzero() has its rows and columns
 
 
-def surface_distances_by_hand(first, second):
-    """HD95 and ASSD, mm."""
-    between = torch.cdist(surface(first), surface(second))
-    there, back = between.amin(1), between.amin(0)  # to the nearest voxel of the other surface
-    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    return hd95, torch.cat([there, back]).mean().item()
+# %% [markdown]
+# Then the distances. **HD95**: 95 % of each surface lie within this distance of the other; the larger of both ways.
+# **ASSD**: the average over all places of both surfaces.
+
+
+# %%
+@check.distances_by_hand
+def distances_by_hand(first, second):
+    """HD95 and ASSD, mm. first, second: the places of two surfaces, (N, 2) and (M, 2), mm."""
+    between = torch.cdist(first, second)  # (N, M)
+    there, back = ...  # of each place to the nearest one of the other surface: (N,) and (M,)
+    hd95 = ...  # np.percentile(distances, 95)
+    assd = ...
+    return hd95, assd
 
 
 # %%
@@ -212,7 +238,7 @@ figure.suptitle("orange: the truth; blue: an answer")
 for panel, (name, mask) in zip(panels, answers.items(), strict=True):
     labels = [each[None, None].long() for each in (mask, disc)]
     (found,) = metrics.surface_distances(*labels, spacing=SPACING).values()
-    hd95, assd = surface_distances_by_hand(mask, disc)
+    hd95, assd = distances_by_hand(surface(mask, SPACING), surface(disc, SPACING))
     apart = max(abs(hd95 - found.hd95), abs(assd - found.assd))
     assert apart < 1e-5, (
         f"HD95 and ASSD by hand are regkit's, here {apart:.1e} mm apart: was the function changed?"
@@ -229,29 +255,43 @@ for panel, (name, mask) in zip(panels, answers.items(), strict=True):
     panel.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)", ylim=(47, 0))
 
 # %% [markdown]
-# **HD95**: 95 % of each surface lie within this distance of the other. **ASSD**: the average distance. Both are
-# in millimetres; regkit insists on `spacing` for that, and programs that do not give voxels, which look just as
+# Both are in millimetres; regkit insists on `spacing` for that, and programs that do not give voxels, which look just as
 # plausible. And a structure that is missing altogether is infinitely far away: what a table does with it (leave out? a
 # penalty?) changes its mean.
 #
 # ## Folds
 #
 # A map folds where $|J| \le 0$. But $J$ holds derivatives, and a field on voxels has only differences. The papers'
-# programs take them in different ways, and each prints "folds, %". Two of them by hand, in 2D:
+# programs take them in different ways, and each prints "folds, %". Two of them by hand, in 2D. SM-GICNet takes the
+# differences in each cell between four voxels, from its first corner. Write that:
+
+
+# %%
+@check.folds_percent
+def folds_percent(phi):
+    """Percent of the cells where |J| <= 0. phi: where each voxel is carried, x + u(x), (2, H, W)."""
+    d0 = phi.diff(dim=1)[:, :, :-1]  # ∂φ/∂x0 by the step to the next row: (2, H-1, W-1)
+    d1 = ...  # ∂φ/∂x1, by the step to the next column: (2, H-1, W-1)
+    determinant = ...  # d0[0] is ∂φ0/∂x0, d0[1] is ∂φ1/∂x0
+    return ...
+
+
+# %% [markdown]
+# VoxelMorph and SACB-Net take them at each voxel, from both of its neighbours:
 
 
 # %%
 def folds_by_hand(displacement, way):
     """Percent of the places where |J| <= 0, of one displacement (1, 2, H, W)."""
     phi = (displacement + fields.identity(displacement.shape[2:]))[0].double()  # x + u(x)
-    if way == "central":  # at each voxel, from both neighbours; VoxelMorph, SACB-Net
-        d0, d1 = (torch.gradient(phi, dim=axis)[0] for axis in (1, 2))
-    else:  # in each cell between four voxels, from its first corner; SM-GICNet
-        d0, d1 = phi.diff(dim=1)[:, :, :-1], phi.diff(dim=2)[:, :-1]
+    if way == "forward":
+        return folds_percent(phi)
+    d0, d1 = (torch.gradient(phi, dim=axis)[0] for axis in (1, 2))  # central differences
     determinant = d0[0] * d1[1] - d0[1] * d1[0]
     return 100 * (determinant <= 0).double().mean().item()
 
 
+# %%
 zigzag = torch.zeros(1, 2, 64, 56)
 zigzag[:, 1, :, ::2] = 1.2  # every other column jumps to the right, over its neighbour
 cases = {"network A": u, "zigzag": zigzag, "network A + zigzag": u + zigzag}
@@ -339,21 +379,35 @@ assert won >= 24, f"A wins on at least 24 of 32 pairs, here on {won}: run all ce
 # Rank the differences by size, add the ranks of those that fell: a small sum is surprising. *How* surprising can be
 # counted: there are $2^{32}$ ways to give 32 differences signs. How many of them have a sum as small? (And twice that
 # many, since we would have been as surprised by B.)
+#
+# Write the ranks, the sum of those that fell, and the *effect size* (rank-biserial): the ranks that rose minus those that
+# fell, as a share of all.
+
+
+# %%
+@check.ranks_by_hand
+def ranks_by_hand(gains):
+    """The ranks by size, 1 for the smallest; the sum of those that fell; and the effect size, from -1 to 1."""
+    ranks = ...  # x.argsort().argsort() has the rank of each number of x, from 0 on
+    fallen = ...
+    effect = ...
+    return ranks, fallen, effect
 
 
 # %%
 def signed_rank_by_hand(gains):
     """p of the two-sided test, exactly; and the effect size from -1 to 1 (rank-biserial)."""
-    ranks = np.abs(gains).argsort().argsort() + 1  # 1: the smallest difference
-    total, fallen = ranks.sum(), ranks[gains < 0].sum()
+    ranks, fallen, effect = ranks_by_hand(gains)
+    total = ranks.sum()
     ways = np.zeros(total + 1)  # ways[s]: how many choices of signs have the sum s
     ways[0] = 1
     for rank in ranks:
         ways[rank:] += ways[:-rank].copy()  # this one may fall as well
     as_small = ways[: min(fallen, total - fallen) + 1].sum()
-    return min(1, 2 * as_small / 2 ** len(ranks)), (total - 2 * fallen) / total
+    return min(1, 2 * as_small / 2 ** len(ranks)), effect
 
 
+# %%
 rows = [Row("A", number, {"dice": value}) for number, value in enumerate(dice_A)]
 rows += [Row("B", number, {"dice": value}) for number, value in enumerate(dice_B)]
 p, effect = signed_rank_by_hand(gains)
@@ -415,15 +469,18 @@ for count in (4, 5, 6, 10):
 
 
 # %%
+@check.holm_by_hand
 def holm(p_values):
-    """Corrected p: each times the number of those not smaller, never below a smaller one's."""
-    order = np.argsort(p_values)
-    scaled = np.array(p_values)[order] * np.arange(len(p_values), 0, -1)
+    """Corrected p, in the order given: each times the number of those not smaller, never below a smaller one's."""
+    order = ...  # which p comes first, second ...: np.argsort
+    scaled = ...  # the sorted p times n, n - 1, ... 1
+    rising = ...  # np.maximum.accumulate keeps each from ending below a smaller one's; at most 1
     corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    corrected[...] = rising  # at which places?
     return corrected
 
 
+# %%
 luck = np.random.default_rng(0)
 found = {"as they are": 0, "Holm": 0}
 STUDIES = training.steps(fast=100, full=1000)
@@ -640,6 +697,7 @@ tried = np.array(tried)  # (settings, pairs): gain over A
 winner = tried[:, chosen_on].mean(1).argmax()
 on_these, elsewhere = tried[winner, chosen_on], tried[winner, others_are]
 
+# %%
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="compressed")
 axes.plot(
     tried[:, chosen_on].mean(1), tried[:, others_are].mean(1), "o", color="#0072b2", alpha=0.5

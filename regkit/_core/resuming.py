@@ -193,7 +193,7 @@ def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]
     described = {f"recipe.{name}": repr(value) for name, value in asdict(recipe).items()}
     described["model"] = type(model).__name__
     for name, value in vars(model).get("configuration", {}).items():
-        described[f"model.{name}"] = json.dumps(value, default=repr)
+        described[f"model.{name}"] = json.dumps(value, default=lambda each: getattr(each, "__qualname__", str(each)))
     for name, value in model.state_dict().items():
         described[f"shape of {name}"] = str(tuple(value.shape))
     for name, parameter in model.named_parameters():
@@ -203,7 +203,7 @@ def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]
 
 def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: int) -> None:
     """Raise unless the descriptions agree; a constant learning rate lets `steps` grow."""
-    different = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    different = {name for name in before.keys() | now.keys() if before.get(name, "null") != now.get(name, "null")}
     if before.get("recipe.schedule") == repr("constant") and int(now["recipe.steps"]) >= done:
         different -= {"recipe.steps"}
     if different:
