@@ -319,6 +319,8 @@ for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
     shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
     panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
 figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
+
+# %%
 assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"], (
     "linear keeps less than 60 % of the detail, cubic less than 90 %, nearest more, here "
     f"{kept}: run this cell again"
@@ -414,6 +416,7 @@ once = regkit.warp(brain, regkit.compose(u, v))
 added = regkit.warp(brain, u + v)
 other_order = regkit.warp(brain, regkit.compose(v, u))
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 for panel, image, title in (
     (axes[0], twice, "two warps (the reference)"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regkit._core.files import read_tensors, write_atomically
-from regkit._core.records import check_form, digest, parsed
+from regkit._core.records import LATER, check_form, digest, parsed
 from regkit.types import InputError
 
 if TYPE_CHECKING:
@@ -193,7 +193,10 @@ def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]
     described = {f"recipe.{name}": repr(value) for name, value in asdict(recipe).items()}
     described["model"] = type(model).__name__
     for name, value in vars(model).get("configuration", {}).items():
-        described[f"model.{name}"] = json.dumps(value, default=lambda each: getattr(each, "__qualname__", str(each)))
+        if (name, value) not in LATER.items():
+            described[f"model.{name}"] = json.dumps(
+                value, default=lambda each: getattr(each, "__qualname__", repr(each))
+            )
     for name, value in model.state_dict().items():
         described[f"shape of {name}"] = str(tuple(value.shape))
     for name, parameter in model.named_parameters():
@@ -203,7 +206,7 @@ def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]
 
 def _check_same(path: Path, before: dict[str, str], now: dict[str, str], done: int) -> None:
     """Raise unless the descriptions agree; a constant learning rate lets `steps` grow."""
-    different = {name for name in before.keys() | now.keys() if before.get(name, "null") != now.get(name, "null")}
+    different = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     if before.get("recipe.schedule") == repr("constant") and int(now["recipe.steps"]) >= done:
         different -= {"recipe.steps"}
     if different:

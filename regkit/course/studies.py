@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import logging
 import math
 import re
 import shlex
@@ -33,7 +34,7 @@ from torch import nn
 
 from regkit import checkpoints, training, types
 from regkit._core.files import sweep, write_atomically
-from regkit._core.records import check_form, sealed, unsealed
+from regkit._core.records import LATER, check_form, sealed, unsealed
 from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
@@ -44,10 +45,6 @@ from regkit.training import Callback, History, Recipe, Source
 from regkit.types import MissingFileError, Pair, choose
 
 Choice = Mapping[str, Any]  # the values of switches by name
-_LATER = [
-    ("similarity", None),
-    ("encoder", "plain"),
-]  # arguments that came after the first records, and would change their names
 measure, register, stack = compare.measure_variant, compare.register, types.stack  # by these names in version 0.1.0
 
 
@@ -111,7 +108,7 @@ class Study:
         bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
         bound.apply_defaults()
         name = getattr(self.model, "__name__", repr(self.model))
-        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in _LATER}
+        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in LATER.items()}
         return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
 
     def path(self, choice: Choice) -> Path:
@@ -332,7 +329,7 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
 
 
 def train(study: str | None = None, variant: str | None = None, seeds: Sequence[int] | None = None) -> None:
-    """Train what is missing of a study (all, if none is named) and a variant (all), and print what each reached.
+    """Train what is missing of a study (all, if none is named) and a variant (all), and log what each reached.
 
     Raises:
         ValueError: there is no such study or variant; lists those that there are.
@@ -342,7 +339,7 @@ def train(study: str | None = None, variant: str | None = None, seeds: Sequence[
         for seed, each in itertools.product(seeds or SEEDS, chosen):
             reached = run(name, each, seed)["metrics"]
             numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in reached.items())
-            print(f"{name} / {each} / seed {seed}: {numbers}", flush=True)
+            logging.getLogger(__name__).info(f"{name} / {each} / seed {seed}: {numbers}")
 
 
 def records(study: str, variant: str = "reference") -> list[dict[str, Any]]:
