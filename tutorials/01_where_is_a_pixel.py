@@ -34,10 +34,42 @@ import torch
 import torch.nn.functional as F
 from nibabel.affines import apply_affine
 
-from regkit import check, course, fields
+from regkit import check, course, fields, figures, types
+from regkit.course import league
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
 course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. In `warped[x] = moving[x + u(x)]`, what does a voxel do?
+#    * a: It sends its value to x + u(x).
+#    * b: It reads the moving image at x + u(x).
+#    * c: It adds u(x) to its value.
+# 2. What says whether a network has learned to register?
+#    * a: The loss of its training.
+#    * b: A good warped picture.
+#    * c: Its result on pairs that were held out.
+# 3. A fold is a voxel where
+#    * a: |J| is zero or negative.
+#    * b: Dice is 1.
+#    * c: |J| is 1.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bca"
+
+# %%
+check.recap_01(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: `(3, 0)` from many, `(0, 3)` is right. The exercise: `4 *
+# place + 2` first, `4 * place + 1.5` is right.
 
 # %% [markdown]
 # ## A real scan, and one point in it
@@ -216,6 +248,8 @@ print(f"mm: {mm.round(1)} towards right, anterior, superior")
 # them agree. regkit keeps everything in voxels, with the axes in order. Only one of its files (`sampler.py`) calls
 # `grid_sample`, and each conversion has a name: `places.to_normalized` for positions, `fields.voxels_to_normalized` for
 # differences of positions, which come below.
+#
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
 #
 # ## One point in four systems
 #
@@ -498,6 +532,40 @@ if callable(my_to_full):
 # at -0.5. Those who answer $63/15$ have understood corners, but not that pooling keeps edges. A good question for the room:
 # for which factor is the colleague's line right? (Only for 1. With striding, `image[::4]`, it is different: there
 # `4 * place` is exact.)
+
+# %% [markdown]
+# ## One pair through the course
+#
+# A place is all that a first registration needs. Take the middle of each image, as `middle` finds it, and move one onto the
+# other. Then every voxel has the same displacement. Here it is for the two pairs of the course, the brains and the shapes.
+
+# %%
+PAIRS = league.pairs()
+
+
+def centred(pair):
+    """The displacement that brings both middles to one place, (1, 2, 64, 64), voxels."""
+    shift = middle(pair.moving) - middle(pair.fixed)
+    return shift.view(1, 2, 1, 1).expand(1, 2, 64, 64)
+
+
+found = {name: centred(pair) for name, pair in PAIRS.items()}
+figures.show_registration(PAIRS["brains"], types.Registration(found["brains"]))
+
+# %%
+table = league.enter("01", "a shift: middle onto middle", found)
+table
+
+# %% [markdown]
+# `u` leads from the fixed to the moving image, so it is *moving minus fixed*. A shift is far from enough: the brains are
+# also turned, of other size, and of other shape. (The table keeps a row for each tutorial that you have run.)
+
+# %%
+nothing, shifted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert shifted[1] < nothing[1] - 0.3 and shifted[4] < nothing[4] - 0.3, (
+    "the shift brings both fields nearer to the truth by more than 0.3 voxels, here from "
+    f"{nothing[1]:.2f} to {shifted[1]:.2f} and from {nothing[4]:.2f} to {shifted[4]:.2f}: was `middle` changed?"
+)
 
 # %% [markdown]
 # ## Take away

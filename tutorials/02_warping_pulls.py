@@ -30,10 +30,42 @@ import numpy as np
 import torch
 
 import regkit
-from regkit import check, course, fields
+from regkit import check, course, fields, figures
+from regkit.course import league
 from regkit.course.lessons import t02_warping_pulls as lesson
 
 course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. `grid_sample` of torch takes (x, y). Along which axis does x run?
+#    * a: Along the last one, the columns.
+#    * b: Along the first one, the rows.
+#    * c: Along the last one, counted in voxels.
+# 2. Where is the half-pixel error largest?
+#    * a: In the middle.
+#    * b: At the border.
+#    * c: It is the same everywhere.
+# 3. From RAS to LPS,
+#    * a: the mm stay as they are.
+#    * b: the third number changes its sign.
+#    * c: the first two numbers change their sign.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "abc"
+
+# %%
+check.recap_02(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *right* from most, *left* is right. The landmark: $q + u(q)$
+# first, then $q - u(q)$; the inverse is right.
 
 # %% [markdown]
 # ## All arrows to the right
@@ -172,6 +204,7 @@ def turn_and_scale(degrees, scale):
     return fields.affine_displacement(matrix[None], (64, 64))
 
 
+# %%
 out, back = turn_and_scale(20.0, 1.6), turn_and_scale(-20.0, 1 / 1.6)
 pushed = push_by_hand(letter[0, 0], out[0])
 pulled = pull_by_hand(letter[0, 0], back[0])
@@ -252,6 +285,8 @@ assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum(), (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## Between the voxels
 #
 # $x + u(x)$ rarely hits a voxel's centre, so the value in between has to be made up: **nearest** takes the closest
@@ -270,6 +305,7 @@ def detail(image):
     return image.diff(dim=-1)[inside[..., 1:]].var().item()
 
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 axes[0].imshow(brain[0, 0], cmap="gray", vmin=0, vmax=1)
 axes[0].set(title="before", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
@@ -282,6 +318,8 @@ for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
     shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
     panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
 figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
+
+# %%
 assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"], (
     "linear keeps less than 60 % of the detail, cubic less than 90 %, nearest more, here "
     f"{kept}: run this cell again"
@@ -371,11 +409,13 @@ assert apart < 1e-4, (
     f"compose by hand is regkit's, here {apart:.1e} voxels apart: run this cell again"
 )
 
+# %%
 twice = regkit.warp(regkit.warp(brain, u), v)
 once = regkit.warp(brain, regkit.compose(u, v))
 added = regkit.warp(brain, u + v)
 other_order = regkit.warp(brain, regkit.compose(v, u))
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 for panel, image, title in (
     (axes[0], twice, "two warps (the reference)"),
@@ -440,7 +480,7 @@ assert there == [[0, 1, 3], [0, 1, 2, 3], [0, 1, 3]], (
 
 # %% [markdown]
 # **Symptom:** thin rims of a structure that does not exist.
-# **Mend:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
+# **Fix:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
 # label, 1 inside and 0 outside (**one-hot**), warp the masks linearly, and give each voxel the label whose mask is
 # largest there. Write the last step:
 
@@ -503,6 +543,7 @@ for panel, image, places, title in (
         note = {"facecolor": "#222222", "edgecolor": "none", "alpha": 0.7, "pad": 1.5}
         panel.text(column + 2.5, row, str(number), color="#ffb000", va="center", bbox=note)
 
+# %%
 places = carried.movedim(-1, 1)[..., None]  # (1, 2, 3, 1), as `sample` wants them
 there = fields.sample(pair.moving, places).flatten()
 here = pair.fixed[0, 0][points[0, :, 0].long(), points[0, :, 1].long()]
@@ -514,7 +555,27 @@ assert apart < 1e-5, (
 )
 
 # %% [markdown]
-# That the intensities agree is no luck; it is the definition of the warp, read at three places.
+# The intensities agree by the definition of the warp, read at three places. Is this luck, since a flat part has one value
+# at many places? Test it at places where the fixed image has an edge: there a wrong arrow would read another value.
+
+# %%
+steep = sum(torch.gradient(pair.fixed[0, 0])[axis].square() for axis in (0, 1))
+edges = steep.flatten().topk(60).indices  # the 60 steepest voxels
+edges = torch.stack([edges // 64, edges % 64], 1).float()
+value = pair.fixed[0, 0][edges[:, 0].long(), edges[:, 1].long()]
+arrows = carry_by_hand(edges, pair.displacement) - edges
+off = {}
+for sign in (1, -1):
+    read = fields.sample(pair.moving, (edges + sign * arrows).T[None, ..., None]).flatten()
+    off[sign] = (read - value).abs().mean().item()
+print(f"at edges p + u(p) is {off[1]:.4f} off in intensity, p - u(p) is {off[-1]:.4f} off")
+assert off[1] < 1e-4 and off[-1] > 0.03, (
+    "at edges the right arrow reads the same value, the wrong one is more than 0.03 off, here "
+    f"{off[1]:.1e} and {off[-1]:.3f}: was carry_by_hand changed?"
+)
+
+# %% [markdown]
+# It is no luck.
 #
 # ## Exercise 1: a full circle
 #
@@ -609,6 +670,42 @@ assert off < 0.02 and missed > 1, (
 # is no inverse is the subject of tutorial 05.
 
 # %% [markdown]
+# ## One pair through the course
+#
+# Landmarks register, too. Suppose that an expert has marked the middle of each structure in both images of the course's two
+# pairs. Which affine map carries the points of the fixed image to those of the moving image? `torch.linalg.lstsq` finds the
+# one with the least squared error.
+
+# %%
+PAIRS = league.pairs()
+
+
+def through_landmarks(pair):
+    """The displacement of the affine map that fits the landmarks best, (1, 2, 64, 64), voxels."""
+    in_moving, in_fixed = league.landmarks(pair)  # (N, 2) each
+    known = torch.cat([in_fixed, torch.ones(len(in_fixed), 1)], 1)  # (N, 3)
+    matrix = torch.linalg.lstsq(known, in_moving).solution.T  # (2, 3)
+    grid = fields.identity((64, 64))
+    moved = torch.einsum("ij,bjhw->bihw", matrix[:, :2], grid) + matrix[:, 2].view(1, 2, 1, 1)
+    return moved - grid
+
+
+found = {name: through_landmarks(each) for name, each in PAIRS.items()}
+figures.show_registration(PAIRS["brains"], regkit.Registration(found["brains"]))
+
+# %%
+table = league.enter("02", "landmarks, an affine map", found)
+nothing, fitted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert fitted[0] > nothing[0] + 0.15 and fitted[3] > nothing[3] + 0.15, (
+    "landmarks gain 0.15 of Dice for both pairs, here from "
+    f"{nothing[0]:.2f} to {fitted[0]:.2f} and from {nothing[3]:.2f} to {fitted[3]:.2f}: run this section's cells again"
+)
+table
+
+# %% [markdown]
+# Points of the fixed image go forwards, into the moving image, so the fitted map *is* $x + u(x)$. The map is good where an
+# affine map can be. But somebody has to mark the points. Can the images do without?
+#
 # ## Take away
 #
 # > * **Warping pulls:** `warped[x] = moving[x + u(x)]`. Arrows to the right, image to the left.

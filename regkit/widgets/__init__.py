@@ -8,6 +8,7 @@ from regkit.types import needing
 
 with needing("notebooks", "regkit.widgets"):
     from regkit.widgets.live import Tabs, View
+    from regkit.widgets.niivue import volume_viewer, with_volumes
     from regkit.widgets.scene import Button, Choice, Control, Player, Scene, Slider, State, Stops, Toggle
     from regkit.widgets.slices import FIRST, MOVING, level_scrubber, slice_viewer, time_scrubber
     from regkit.widgets.volumes import compare, explore, field_viewer, jacobian_inspector
@@ -33,4 +34,6 @@ __all__ = [
     "level_scrubber",
     "slice_viewer",
     "time_scrubber",
+    "volume_viewer",
+    "with_volumes",
 ]
