@@ -504,7 +504,7 @@ class Dots:
         axes.set_ylim(len(self.names) - 0.5, -0.5)
         axes.set_xscale("log" if measure == "exchange_error" else "linear")
         axes.grid(visible=False, axis="y")
-        text = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center"}
+        text: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center"}
         axes.text(1.03, -1, "paper" if column else "", color=of_chart(ORIGINS["paper"]), **text)
         for row, name in enumerate(self.names):
             values = figure.reached[name, measure]
@@ -515,7 +515,7 @@ class Dots:
             axes.plot(own, places + 0 * own, "o", color=of_chart(ORIGINS["authors' program"]), markersize=3.5)
             if column and name in printed.rows:
                 axes.text(1.03, row, f"{printed.value(name, column):g}", **text)
-        band = {"width": 15, "alpha": 0.18, "transform": axes.get_yaxis_transform()}
+        band: dict[str, Any] = {"width": 15, "alpha": 0.18, "transform": axes.get_yaxis_transform()}
         self.bands = [self.chart.line("#0072b2", **band) for _ in range(2)]
 
     def at(self, variant: str) -> Picture:
