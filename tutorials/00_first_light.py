@@ -67,7 +67,7 @@ lesson.show_reasons()
 # ## Two images, one question
 #
 # On the left you see the **moving** image, in the middle the **fixed** image. Registration asks: *where in the moving image
-# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis; we always say voxel.) The
+# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis. We always say voxel.) The
 # right panel shows where the two images differ.
 
 # %%
@@ -244,7 +244,7 @@ def overlap(first, second):
 # %% [markdown]
 # A second number looks at the field. $J$ is the matrix of the derivatives of $x + u(x)$, and $|J|$ is its **determinant**:
 # the factor by which the map changes area at this place, with a sign. A **fold** is a voxel where $|J|$ is zero or negative.
-# There the map is flattened or turned over, which no tissue can be.
+# There the map is flattened or turned over. Tissue cannot do that.
 
 # %%
 test = held_out[list(range(64))]

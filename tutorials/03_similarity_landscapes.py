@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 03 · Similarity landscapes
 #
-# *A registration goes downhill on a loss, without a map. Whether it arrives depends less on how it walks than on the shape
-# of the landscape.*
+# *A registration goes downhill on a loss. Does it arrive? This depends on the shape of the landscape, more than on the
+# optimiser.*
 #
 # **Goals.** After this notebook you can write five losses from scratch: the mean squared error (MSE), the normalised
 # cross-correlation (NCC), the local NCC (LNCC), the adaptive NCC and the mutual information (MI). For each you can say which

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 05 · Diffeomorphisms
 #
-# *Do not write down where every voxel goes. Write down the wind, and let it blow.*
+# *Do not store where every voxel goes. Store a wind, and let it blow.*
 #
 # **Goals.** After this notebook you can integrate a velocity into a displacement by scaling and squaring. You can say why
 # the result hardly folds, you can undo it, and you can explain why $-u$ is not the inverse of $u$.
@@ -320,7 +320,7 @@ assert errors["by hand"] > 1 > 0.3 > errors["regkit"], (
 
 # %% [markdown]
 # The plain iteration is sure to converge only where neighbours' displacements differ by less than their distance. At
-# $t = 1$ they differ by more, and the guesses never come to rest. `regkit.invert` solves the same equation with Newton's
+# $t = 1$ they differ by more, and the guesses do not converge. `regkit.invert` solves the same equation with Newton's
 # method there. Now all three candidates, at $t = 1$:
 
 # %%
@@ -336,7 +336,7 @@ inspector
 # $\psi$ is the candidate. The first panel is the grid of $\varphi \circ \psi$: it is straight if $\psi$ is the inverse.
 # The next two show $E(x)$: first its direction and length, then its length alone. The last panel is $|J|$ of the round
 # trip. Now choose the other two candidates. (The colours keep their scale. GradICON, in the line below, is the subject
-# of tutorial 07.)
+# of tutorial 07. *More controls* has the order of the two maps, the cross hairs, and the voxel that they mark.)
 
 # %%
 left_over = {name: round_trip_by_hand(u, inverse) for name, inverse in inverses.items()}
@@ -405,10 +405,11 @@ assert times > 5, (
 #
 # In tutorial 04 the unknown was a displacement, and with a small weight it folded. Now the unknown is $v$, and we warp
 # the image by $\exp(v)$. The gradients flow through the seven compositions. We try both, with the same images, weight
-# and steps. (These are the shapes of tutorial 04. They are bent but not turned, so no affine step is needed.)
+# and steps. (These are the shapes of tutorial 04. They are bent, by up to three voxels, but not turned. So no affine step is
+# needed.)
 
 # %%
-drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.15)
+drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.3)
 generator = torch.Generator().manual_seed(0)
 noisy = [
     image + 0.04 * torch.randn(image.shape, generator=generator)
@@ -454,8 +455,8 @@ for name, displacement in candidates.items():
 crumpled, good = (
     wrong[f"velocity, λ = {weight}"] / wrong["doing nothing"] for weight in (0.001, 0.1)
 )
-assert crumpled > 0.9 and good < 0.7, (
-    "with λ = 0.001 the field is at least 90 % as wrong as doing nothing, with 0.1 less than 70 %, here "
+assert crumpled > 0.75 and good < crumpled - 0.1, (
+    "with λ = 0.001 the field is at least 75 % as wrong as doing nothing, with 0.1 it is 10 % less, here "
     f"{100 * crumpled:.0f} and {100 * good:.0f} %: run this cell and the one above again"
 )
 folded = metrics.folds(smooth.displacement).count
@@ -464,7 +465,7 @@ assert folded == 0, (
 )
 
 # %% [markdown]
-# *No fold, and yet nearly as wrong as doing nothing.* We chose such a small weight only to make the displacement fold.
+# *No fold, and yet almost as wrong as doing nothing.* We chose such a small weight only to make the displacement fold.
 # A velocity prevents folds. It does not separate signal from noise. The smoothness does, here too. First you see
 # $\lambda = 0.001$, a crumpled map without a fold, then $\lambda = 0.1$, a good one:
 

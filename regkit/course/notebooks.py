@@ -340,7 +340,8 @@ def _without_pop_ups(folder: Path) -> dict[str, str]:
 def publish(tutorials: Path, target: Path) -> list[Path]:
     """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel.
 
-    Beside them come the glossary, the course's other texts (`*.md`), and an index. Returns the pages, the index last.
+    Beside them come the glossary, the course's other texts (`*.md`), the library's reference (api/), and an index.
+    Returns the pages, the index last.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
@@ -368,4 +369,5 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
     for name, text in pages.texts(tutorials, notebooks).items():
         written.append(target / f"{name}.html")
         written[-1].write_text(pages.text_to_html(text), encoding="utf-8")
+    pages.reference(target / "api")
     return written

@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import logging
 import math
 import re
 import shlex
@@ -328,7 +329,7 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
 
 
 def train(study: str | None = None, variant: str | None = None, seeds: Sequence[int] | None = None) -> None:
-    """Train what is missing of a study (all, if none is named) and a variant (all), and print what each reached.
+    """Train what is missing of a study (all, if none is named) and a variant (all), and log what each reached.
 
     Raises:
         ValueError: there is no such study or variant; lists those that there are.
@@ -338,7 +339,7 @@ def train(study: str | None = None, variant: str | None = None, seeds: Sequence[
         for seed, each in itertools.product(seeds or SEEDS, chosen):
             reached = run(name, each, seed)["metrics"]
             numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in reached.items())
-            print(f"{name} / {each} / seed {seed}: {numbers}", flush=True)
+            logging.getLogger(__name__).info(f"{name} / {each} / seed {seed}: {numbers}")
 
 
 def records(study: str, variant: str = "reference") -> list[dict[str, Any]]:

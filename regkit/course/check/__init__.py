@@ -34,7 +34,6 @@ from regkit.course.check.hands.t00 import *
 from regkit.course.check.hands.t01 import *
 from regkit.course.check.hands.t02 import *
 from regkit.course.check.hands.t03 import *
-from regkit.course.check.hands.t03_information import *
 from regkit.course.check.hands.t04 import *
 from regkit.course.check.hands.t05 import *
 from regkit.course.check.hands.t06 import *

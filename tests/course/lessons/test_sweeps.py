@@ -31,7 +31,11 @@ def weight_slider():
 
 def inspector():
     _, bump = example()
-    return t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+    view = t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+    shown = {name for name, each in view.controls.items() if each.layout.display != "none"}
+    assert shown == {"inverse", "more"}  # it opens with one, and the way to the others
+    view.set(more=True)
+    return view
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def inspector():
         (
             inspector,
             dict.fromkeys(("inverse", "order", "stretch", "axis_0", "axis_1"), "both")
-            | {"every": "picture", "crosshair": "picture", "extreme": "nothing"},
+            | {"every": "picture", "crosshair": "picture", "extreme": "nothing", "more": "nothing"},
         ),
     ],
     ids=["sweep", "composition"],
