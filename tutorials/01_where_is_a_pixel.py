@@ -22,7 +22,7 @@
 # **Before you start.** Arrays and their indices; how to multiply a matrix with a vector. Tutorial 00 helps, but is not
 # needed. In 2D a voxel is a pixel. Names in code are spelled the American way (`to_normalized`).
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 6 s in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
 
 # %%
 from importlib import resources
@@ -38,7 +38,7 @@ from regkit import check, course, fields, figures, types
 from regkit.course import league
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
-course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
+course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before

@@ -23,7 +23,7 @@
 #
 # **Before you start.** Tutorial 02: warping pulls. Mean, variance and correlation; PyTorch's `backward()`.
 #
-# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 9 s in either mode. Nothing is trained here.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 14 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -43,7 +43,7 @@ from regkit.course.lessons.t03_similarity_landscapes import (
     t1_and_t2,
 )
 
-course.begin(seconds={"fast": 9, "full": 9}, minutes=75)
+course.begin(seconds={"fast": 14, "full": 14}, minutes=75)
 
 # %% [markdown]
 # ### Three questions on what was before
