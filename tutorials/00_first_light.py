@@ -186,7 +186,8 @@ print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_ha
 # ## Watch it learn
 #
 # First a training of 1200 steps that we have **stored**. Move the slider: what has the network made of the held-out
-# triangle after 10 steps, after 100, at the end?
+# triangle after 10 steps, after 100, at the end? (The last panel, $|J|$, is explained below, under *folds*. White means
+# that a voxel keeps its size.)
 
 # %%
 stored = lesson.stored_training()  # displacements by the number of steps

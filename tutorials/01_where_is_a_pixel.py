@@ -43,6 +43,8 @@ course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
 # %% [markdown]
 # ### Three questions on what was before
 #
+# (Do you begin with this tutorial? Then skip them.)
+#
 # 1. In `warped[x] = moving[x + u(x)]`, what does a voxel do?
 #    * a: It sends its value to x + u(x).
 #    * b: It reads the moving image at x + u(x).
@@ -537,6 +539,7 @@ if callable(my_to_full):
 #
 # A place is all that a first registration needs. Take the middle of each image, as `middle` finds it, and move one onto the
 # other. Then every voxel has the same displacement. Here it is for the two pairs of the course, the brains and the shapes.
+# (`types.Registration` is a box that holds a displacement. `show_registration` draws what is in it.)
 
 # %%
 PAIRS = league.pairs()

@@ -687,6 +687,7 @@ def through_landmarks(pair):
     known = torch.cat([in_fixed, torch.ones(len(in_fixed), 1)], 1)  # (N, 3)
     matrix = torch.linalg.lstsq(known, in_moving).solution.T  # (2, 3)
     grid = fields.identity((64, 64))
+    # the matrix times each place, and the shift
     moved = torch.einsum("ij,bjhw->bihw", matrix[:, :2], grid) + matrix[:, 2].view(1, 2, 1, 1)
     return moved - grid
 

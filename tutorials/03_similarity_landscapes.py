@@ -267,7 +267,7 @@ def mix_by_hand(s, alpha=0.1, beta=1.3):
 #
 # $$I = \sum_{a, b} p(a, b) \log \frac{p(a, b)}{p(a)\,p(b)}, \qquad \text{and the loss is } -I .$$
 #
-# If the values have nothing to do with each other, $p(a, b) = p(a)\,p(b)$, and $I = 0$. (Viola and Wells 1997; Maes et al.
+# (With the natural logarithm, its unit is the *nat*.) If the values have nothing to do with each other, $p(a, b) = p(a)\,p(b)$, and $I = 0$. (Viola and Wells 1997; Maes et al.
 # 1997. regkit spreads each voxel over several bins, so that there is a gradient: Mattes et al. 2003.)
 
 
