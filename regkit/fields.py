@@ -50,6 +50,7 @@ from regkit.types import (
 
 __all__ = [
     "affine_displacement",
+    "average_pool",
     "compose",
     "difference",
     "exponential",

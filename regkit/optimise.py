@@ -37,6 +37,9 @@ from regkit.types import (
     spatial,
 )
 
+__all__ = ["MOST", "Output", "Similarity", "inverse_of", "invert_affine", "local", "local_and_global"]
+__all__ += ["local_and_mutual", "masked", "optimise_affine", "optimise_field", "refine_field", "refine_weights"]
+
 Similarity = Callable[[Image, Image], Tensor]
 
 Output = Literal["displacement", "velocity"]
