@@ -29,7 +29,6 @@ from regkit.models.official import load_official, rename
 from regkit.types import InputError, InputTypeError, MissingFileError, Registration
 
 __all__ = ["describe", "load", "load_official", "rename", "restate", "save"]
-
 FORMAT = 1
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -50,6 +49,12 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
             "a model must remember its arguments",
             f"{type(model).__name__}, which does not",
             "put @configured above its class, and save the model itself, not what wraps it",
+        )
+    if functions := [name for name, value in configuration.items() if callable(value)]:
+        raise InputTypeError(
+            "a file keeps arguments that are numbers, names and lists of them",
+            f"{type(model).__name__} with a function or module as {', '.join(functions)}",
+            "write a @configured subclass that makes it by itself, and give that the weights",
         )
     if changed := changed_settings(model):
         raise InputError(

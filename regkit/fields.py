@@ -22,31 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regkit import types
 from regkit._core import inversion, sampler
 from regkit._core.grid import double_difference, identity, ramps
 from regkit._core.jacobian import jacobian_determinant
 from regkit._core.sampler import Interpolation, Padding
-from regkit.types import (
-    Coordinates,
-    Count,
-    Displacement,
-    Image,
-    InputError,
-    Labels,
-    Matrix,
-    Points,
-    Whole,
-    at_least_float32,
-    check_displacement,
-    check_finite,
-    check_option,
-    check_same_batch,
-    check_same_grid,
-    check_values,
-    choose,
-    guard,
-    spatial,
-)
+from regkit.types import Coordinates, Displacement, Image, InputError, Labels, Matrix, Points, at_least_float32, spatial
 
 __all__ = [
     "affine_displacement",
@@ -89,15 +70,15 @@ def sample(
     Raises:
         TypeError, ValueError: wrong shapes, dtypes, devices or values.
     """
-    check_displacement(coordinates, "coordinates")
-    check_same_batch(image, coordinates, ("image", "coordinates"))
+    types.check_displacement(coordinates, "coordinates")
+    types.check_same_batch(image, coordinates, ("image", "coordinates"))
     if image.dim() != coordinates.dim() or image.device != coordinates.device:
         raise InputError(
             "image and coordinates must have the same dimension and device",
             f"shapes {tuple(image.shape)} on {image.device} and {tuple(coordinates.shape)} on {coordinates.device}",
             "bring them together first",
         )
-    check_values(image=image, coordinates=coordinates)
+    types.check_values(image=image, coordinates=coordinates)
     return sampler.sample(image, coordinates, mode=mode, padding=padding)
 
 
@@ -111,8 +92,8 @@ def warp(
     Raises:
         TypeError, ValueError: different grids or devices, integer images (use `warp_labels`), NaN.
     """
-    check_same_grid(image, displacement, ("image", "displacement"))
-    check_values(image=image, displacement=displacement)
+    types.check_same_grid(image, displacement, ("image", "displacement"))
+    types.check_values(image=image, displacement=displacement)
     return sampler.warp(image, displacement, mode=mode, padding=padding)
 
 
@@ -124,8 +105,8 @@ def warp_labels(labels: Labels, displacement: Displacement) -> Labels:
     Raises:
         TypeError, ValueError: labels that are not integers, different grids or devices, NaN.
     """
-    check_same_grid(labels, displacement, ("labels", "displacement"))
-    check_finite(displacement, "displacement")  # on a GPU too: NaN would be an index
+    types.check_same_grid(labels, displacement, ("labels", "displacement"))
+    types.check_finite(displacement, "displacement")  # on a GPU too: NaN would be an index
     displacement = at_least_float32(displacement.detach())
     index = torch.zeros((), dtype=torch.long, device=labels.device)  # of the nearest voxel: labels stay integers
     for axis, ramp in enumerate(ramps(spatial(labels), like=displacement)):
@@ -167,15 +148,15 @@ def compose(first: Displacement, then: Displacement, *, padding: Padding = "bord
     Raises:
         TypeError, ValueError: not two displacements on one grid, NaN.
     """
-    check_same_grid(first, then, ("first", "then"))
-    check_values(first=first, then=then)
+    types.check_same_grid(first, then, ("first", "then"))
+    types.check_values(first=first, then=then)
     return sampler.compose(first, then, padding=padding)
 
 
 def exponential(
     velocity: Displacement,
     *,
-    steps: Whole = 7,
+    steps: types.Whole = 7,
     composition: Callable[[Displacement, Displacement], Displacement] = sampler.compose,
 ) -> Displacement:
     """Integrate a stationary velocity over unit time by scaling and squaring.
@@ -187,7 +168,7 @@ def exponential(
     Raises:
         TypeError, ValueError: not a displacement, NaN, a negative number of steps.
     """
-    check_values(velocity=velocity)
+    types.check_values(velocity=velocity)
     return sampler.exponential(velocity, steps=steps, composition=composition)
 
 
@@ -211,7 +192,7 @@ def invert(
         TypeError, ValueError: not a displacement, NaN, options out of range.
     Source: deformation inversion layer (SITReg, section 3.3); Anderson acceleration: Walker and Ni, 2011.
     """
-    check_finite(displacement, "displacement")
+    types.check_finite(displacement, "displacement")
     if tolerance <= 0 or max_iterations < 2:
         raise InputError(
             "tolerance must be positive and max_iterations at least 2",
@@ -223,14 +204,14 @@ def invert(
 
 def difference(field: Image, axis: int) -> Tensor:
     """Central difference along a spatial axis, one-sided at both ends; same shape, change per voxel."""
-    check_option("axis", axis, range(field.dim() - 2))
+    types.check_option("axis", axis, range(field.dim() - 2))
     return double_difference(field, axis) / 2
 
 
 # ---------------------------------------------------------------------------------------------- affine maps
 
 
-def affine_displacement(matrix: Matrix, shape: Sequence[Count]) -> Displacement:
+def affine_displacement(matrix: Matrix, shape: Sequence[types.Count]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
     matrix: (B, dim, dim + 1), the columns of A and then t; voxels, axes in array order. Returns (B, dim, *shape).
@@ -241,7 +222,7 @@ def affine_displacement(matrix: Matrix, shape: Sequence[Count]) -> Displacement:
     return _affine_displacement_at(identity(shape, like=matrix), matrix, shape)
 
 
-def move_affinely(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Coordinates:
+def move_affinely(coordinates: Coordinates, matrix: Matrix, shape: Sequence[types.Count]) -> Coordinates:
     """φ(x) = A (x - c) + c + t at any positions x; matrix, centre and errors as of `affine_displacement`.
 
     coordinates: (B or 1, dim, *any), voxels. Returns (B, dim, *any), voxels.
@@ -249,7 +230,7 @@ def move_affinely(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Coun
     return coordinates + _affine_displacement_at(coordinates, matrix, shape)
 
 
-def _affine_displacement_at(coordinates: Coordinates, matrix: Matrix, shape: Sequence[Count]) -> Tensor:
+def _affine_displacement_at(coordinates: Coordinates, matrix: Matrix, shape: Sequence[types.Count]) -> Tensor:
     """(A - I) (x - c) + t, without a matrix product, which autocast would round to half precision."""
     dim = len(shape)
     if matrix.dim() != 3 or matrix.shape[1:] != (dim, dim + 1):
@@ -266,7 +247,7 @@ def _affine_displacement_at(coordinates: Coordinates, matrix: Matrix, shape: Seq
     return result
 
 
-def rigid_displacement(shape: Sequence[Count], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
+def rigid_displacement(shape: Sequence[types.Count], *, degrees: float = 0.0, right: float = 0.0) -> Displacement:
     """A turn about the middle of a 2D image, and a shift along axis 1: (1, 2, *shape), voxels.
 
     φ(x) = R (x - c) + c + (0, right). Pulled, so the content turns and shifts the other way.
@@ -285,7 +266,7 @@ def reads_inside(displacement: Displacement) -> Tensor:
 # ---------------------------------------------------------------------------------------------- sizes
 
 
-def resize(image: Image, shape: Sequence[Count]) -> Image:
+def resize(image: Image, shape: Sequence[types.Count]) -> Image:
     """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape).
 
     Raises:
@@ -300,7 +281,7 @@ def resize(image: Image, shape: Sequence[Count]) -> Image:
     return _interpolate(image, size=tuple(shape), align_corners=True)
 
 
-def resize_displacement(displacement: Displacement, shape: Sequence[Count]) -> Displacement:
+def resize_displacement(displacement: Displacement, shape: Sequence[types.Count]) -> Displacement:
     """The same map on a grid of another size: resampled, and scaled by (new - 1)/(old - 1) voxels along each axis."""
     resized = resize(at_least_float32(displacement), shape)
     return scale_components(
@@ -314,7 +295,7 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "cells": coarse voxel k covers the fine voxels 2k and 2k + 1 (exact for grids made by 2x pooling; SPnet, SM-GICNet).
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
-    align_corners = choose("alignment", alignment, {"cells": False, "corners": True})
+    align_corners = types.choose("alignment", alignment, {"cells": False, "corners": True})
     return 2 * _interpolate(at_least_float32(displacement), align_corners=align_corners)
 
 
@@ -376,4 +357,4 @@ def reverse_components(displacement: Displacement) -> Displacement:
     return displacement.flip(1)
 
 
-guard(globals())
+types.guard(globals())

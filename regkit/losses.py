@@ -15,27 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from regkit import types
 from regkit._core.grid import in_one_piece
 from regkit._core.sampler import sample
 from regkit._core.windows import BoxCorrelation, box_mean, gaussian_blur, gaussian_moments
 from regkit.fields import average_pool, identity, scale_components
-from regkit.types import (
-    Coordinates,
-    Count,
-    Displacement,
-    Image,
-    InputError,
-    Mask,
-    Positive,
-    Whole,
-    at_least_float32,
-    check_kept,
-    check_same_grid,
-    check_values,
-    choose,
-    guard,
-    spatial,
-)
+from regkit.types import Coordinates, Displacement, Image, InputError, Mask, at_least_float32, spatial
 
 __all__ = [
     "AdaptiveTerms",
@@ -60,11 +45,8 @@ __all__ = [
 ]
 
 Map = Callable[[Coordinates], Coordinates]
-
 Orders = Literal["one", "both"]
-
 Weighting = Literal["greedy", "parameter-free", "mean"]
-
 _PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differences
 
 # ---------------------------------------------------------------------------------------------- similarities
@@ -72,7 +54,7 @@ _PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differ
 
 def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, float32 at least. Raises unless they are images of one shape on one device."""
-    check_same_grid(warped, fixed, ("warped", "fixed"))
+    types.check_same_grid(warped, fixed, ("warped", "fixed"))
     if warped.shape != fixed.shape:
         raise InputError(
             "warped and fixed must have one shape",
@@ -93,10 +75,10 @@ def mse(warped: Image, fixed: Image, *, mask: Mask | None = None) -> Tensor:
     squared = (warped - fixed).square()
     if mask is None:
         return squared.mean()
-    check_same_grid(warped, mask, ("warped", "mask"))
+    types.check_same_grid(warped, mask, ("warped", "mask"))
     weights = mask.to(squared).expand_as(squared).flatten(1)
     total = weights.sum(1)
-    check_kept(total, "give every sample a voxel that weighs more than 0")
+    types.check_kept(total, "give every sample a voxel that weighs more than 0")
     return ((weights * squared.flatten(1)).sum(1) / total).mean()
 
 
@@ -119,7 +101,7 @@ def ncc(warped: Image, fixed: Image) -> Tensor:
     return _ncc_per_sample(*_comparable(warped, fixed)).mean()
 
 
-def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: Positive = 1e-5) -> Tensor:
+def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: types.Positive = 1e-5) -> Tensor:
     """Local normalised cross-correlation, squared, over box windows: -mean cross²/(v_X v_Y + ε); in [-1, 0].
 
     cross = S(XY) - S(X)S(Y)/N, v_X = S(X²) - S(X)²/N: sums S over the window around each voxel, N = window^dim. Outside
@@ -142,7 +124,7 @@ def lncc(warped: Image, fixed: Image, *, window: int = 9, epsilon: Positive = 1e
     return -BoxCorrelation.apply(warped, fixed, window, epsilon, *wanted)
 
 
-def level_window(image: Image, halvings: Whole) -> int:
+def level_window(image: Image, halvings: types.Whole) -> int:
     """The window of `lncc` at a pyramid's level: 9 at full size, 2 less for each halving, at least 3; inside the image.
 
     Raises:
@@ -182,9 +164,11 @@ def lncc_gaussian(
     ratio = ratio.square() if squared else ratio
     if mask is None:
         return 1 - ratio.mean()
-    check_same_grid(warped, mask, ("warped", "mask"))
+    types.check_same_grid(warped, mask, ("warped", "mask"))
     inside = (gaussian_blur(mask.to(ratio), sigma) > 0.999).to(ratio).expand_as(ratio)
-    check_kept(inside.sum(), "give a mask with a whole window of ones (about 2 sigma each way), or a smaller sigma")
+    types.check_kept(
+        inside.sum(), "give a mask with a whole window of ones (about 2 sigma each way), or a smaller sigma"
+    )
     return 1 - (ratio * inside).sum() / inside.sum()
 
 
@@ -241,7 +225,7 @@ def adaptive_ncc_terms(
         "greedy": (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
         "mean": (1 / (scale + 1.0)).to(terms).expand_as(coarse),
     }
-    gammas = choose("weighting", weighting, rules)
+    gammas = types.choose("weighting", weighting, rules)
     one = gammas.new_ones(len(gammas), 1)
     left = torch.cat([one, (1 - gammas).flip(1)], 1).cumprod(1).flip(1)  # Π_{j>i} (1 - γ_j)
     return AdaptiveTerms(terms, gammas, torch.cat([one, gammas], 1) * left)
@@ -330,9 +314,9 @@ def mutual_information(warped: Image, fixed: Image, *, bins: int = 32, mask: Mas
         )
     weights = torch.ones_like(warped)
     if mask is not None:
-        check_same_grid(warped, mask, ("warped", "mask"))
+        types.check_same_grid(warped, mask, ("warped", "mask"))
         weights = mask.to(warped).expand_as(warped)
-        check_kept(weights.flatten(1).sum(1), "give every sample a voxel that weighs more than 0")
+        types.check_kept(weights.flatten(1).sum(1), "give every sample a voxel that weighs more than 0")
     items = zip(warped.flatten(1), fixed.flatten(1), weights.flatten(1), strict=True)
     return -torch.stack([_information(*item, bins) for item in items]).mean()
 
@@ -354,7 +338,7 @@ def _bin_position(image: Tensor, inside: Tensor, bins: int) -> Tensor:
     return ((image - low) * scale).clamp(0, bins - 5) + 2
 
 
-def mindssc(warped: Image, fixed: Image, *, radius: Count = 2, dilation: Count = 2) -> Tensor:
+def mindssc(warped: Image, fixed: Image, *, radius: types.Count = 2, dilation: types.Count = 2) -> Tensor:
     """Mean squared difference of self-similarities, for images of two modalities: mean (m(X) - m(Y))²; in [0, 1].
 
     m: `mindssc_descriptor`, which does not see brightness, contrast, or whether dark and bright are exchanged.
@@ -364,7 +348,7 @@ def mindssc(warped: Image, fixed: Image, *, radius: Count = 2, dilation: Count =
     return (first - second).square().mean()
 
 
-def mindssc_descriptor(image: Image, *, radius: Count = 2, dilation: Count = 2) -> Tensor:
+def mindssc_descriptor(image: Image, *, radius: types.Count = 2, dilation: types.Count = 2) -> Tensor:
     """How alike the surroundings of each voxel are to one another: m_e = exp(-(D_e - min D)/V), in (0, 1].
 
     An edge e joins two neighbours of a voxel, `dilation` away along two axes: 4 edges in 2D, 12 in 3D. D_e is the mean
@@ -479,7 +463,7 @@ def bending(displacement: Displacement) -> Tensor:
 
 
 def evaluation_points(
-    shape: Sequence[Count], *, noise: float = 1.0, stride: Count = 1, like: Tensor | None = None
+    shape: Sequence[types.Count], *, noise: float = 1.0, stride: types.Count = 1, like: Tensor | None = None
 ) -> Coordinates:
     """Where GradICON's program looks at maps: every voxel (or every `stride`-th on each axis), moved at random.
 
@@ -532,8 +516,8 @@ def gradicon_of_maps(
 
 
 def _maps(displacement_AB: Displacement, displacement_BA: Displacement) -> tuple[Map, Map]:
-    check_same_grid(displacement_AB, displacement_BA, ("displacement_AB", "displacement_BA"))
-    check_values(displacement_AB=displacement_AB, displacement_BA=displacement_BA)
+    types.check_same_grid(displacement_AB, displacement_BA, ("displacement_AB", "displacement_BA"))
+    types.check_values(displacement_AB=displacement_AB, displacement_BA=displacement_BA)
     first, second = at_least_float32(displacement_AB), at_least_float32(displacement_BA)
     return lambda points: points + sample(first, points), lambda points: points + sample(second, points)
 
@@ -566,4 +550,4 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
 
 
-guard(globals())
+types.guard(globals())

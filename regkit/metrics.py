@@ -16,25 +16,11 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from regkit import types
 from regkit._core.grid import determinant
 from regkit._core.sampler import compose
 from regkit.fields import jacobian_determinant, reads_inside, voxels_to_unit, warp_labels, warp_points
-from regkit.types import (
-    Displacement,
-    Image,
-    InputError,
-    Labels,
-    Pair,
-    Points,
-    Registration,
-    at_least_float32,
-    check_finite,
-    check_same_grid,
-    check_spacing,
-    choose,
-    guard,
-    spatial,
-)
+from regkit.types import Displacement, Image, InputError, Labels, Pair, Points, Registration, at_least_float32, spatial
 
 __all__ = [
     "Folds",
@@ -54,23 +40,14 @@ __all__ = [
 ]
 
 Absent = Literal["skip", "zero"]
-
 Spacing = float | tuple[float, ...]
-
-_DENSE_LABELS = 512  # so many label numbers in a row are counted without renumbering them
-
-_CHUNK = 2**16  # voxels counted at a time: they stay in the cache
-
-_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # what torch can keep, and little else
-
-_REACH = 3.5  # smallest sides of a voxel: surfaces as near as this are found by looking at each voxel around
-
 Definition = Literal["central", "forward", "averaged", "flips"]
-
 Norm = Literal["absolute", "squared", "distance", "unit_squared"]
-
 Region = Literal["all", "inside"]
-
+_DENSE_LABELS = 512  # so many label numbers in a row are counted without renumbering them
+_CHUNK = 2**16  # voxels counted at a time: they stay in the cache
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # what torch can keep, and little else
+_REACH = 3.5  # smallest sides of a voxel: surfaces as near as this are found by looking at each voxel around
 _LOG_RANGE = (1e-9, 1e9)
 
 # where a cell's edges are, in 2D and in 3D (see _determinant)
@@ -122,7 +99,7 @@ def dice(
         TypeError, ValueError: float labels, different grids, no structure to measure.
     Source: Dice 1945; SPnet, evaluation (SACB-Net adds 1e-5 to the denominator).
     """
-    missing = choose("absent", absent, {"skip": None, "zero": 0.0})
+    missing = types.choose("absent", absent, {"skip": None, "zero": 0.0})
     items = []
     for one, other in _items(first, second):
         counts = torch.stack(_counts(one.flatten(), other.flatten()), 1).tolist()
@@ -145,7 +122,7 @@ def surface_distances(
         TypeError, ValueError: float labels, different grids, no structure to measure, non-positive spacing.
     Source: SACB-Net, Tables 1 and 2. The numbers are MONAI's; tools that weight by the surface's area differ a little.
     """
-    sizes = np.asarray(check_spacing(spacing, first.dim() - 2))
+    sizes = np.asarray(types.check_spacing(spacing, first.dim() - 2))
     items = []
     for pair in _items(first, second):
         here, there = (_surfaces(x, background=0 in (labels or ())) for x in pair)
@@ -166,7 +143,7 @@ def assd(first: Labels, second: Labels, *, spacing: Spacing, labels: Sequence[in
 
 def _items(first: Labels, second: Labels) -> Iterator[tuple[Tensor, Tensor]]:
     """The label maps (*space) of each pair."""
-    check_same_grid(first, second, ("first", "second"))
+    types.check_same_grid(first, second, ("first", "second"))
     for pair in zip(*torch.broadcast_tensors(first, second), strict=True):
         signed = [x[0].long() if x.dtype in _UNSIGNED else x[0] for x in pair]
         if any(x.dtype == torch.uint64 and (y < 0).any() for x, y in zip(pair, signed, strict=True)):
@@ -297,14 +274,14 @@ def tre(displacement: Displacement, fixed_points: Points, moving_points: Points,
     Source: GradICON, Table 2 (mean, and 25, 50 and 75 %).
     """
     field = checked(displacement, "displacement")
-    sizes = check_spacing(spacing, field.shape[1])
+    sizes = types.check_spacing(spacing, field.shape[1])
     for name, points in (("fixed_points", fixed_points), ("moving_points", moving_points)):
         if points.shape != fixed_points.shape:
             shapes = f"{tuple(fixed_points.shape)} and {tuple(points.shape)}"
             raise InputError(
                 "fixed_points and moving_points must have one shape", shapes, "list the same landmarks in both"
             )
-        check_finite(points, name)
+        types.check_finite(points, name)
     carried = warp_points(fixed_points.to(field), field)
     distances = ((carried - moving_points.to(field)) * field.new_tensor(sizes)).norm(dim=-1).flatten()
     quartiles = distances.quantile(distances.new_tensor([0.25, 0.5, 0.75])).tolist()
@@ -337,7 +314,7 @@ def _determinant(displacement: Displacement, definition: Definition) -> Tensor:
 
     A cell has several edges along an axis. Its place says which counts: the first (0), the last (1), all alike (1/2).
     """
-    places = choose("definition", definition, _PLACES)
+    places = types.choose("definition", definition, _PLACES)
     if not places:
         return jacobian_determinant(displacement)
     if min(spatial(displacement)) < 2:
@@ -410,9 +387,9 @@ def inverse_consistency(
         TypeError, ValueError: not finite displacements on one grid.
     """
     first, then = checked(displacement, "displacement"), checked(inverse, "inverse")
-    check_same_grid(first, then, ("displacement", "inverse"))
-    sizes = choose("norm", norm, _NORMS)(compose(then, first))
-    if not choose("region", region, {"all": False, "inside": True}):
+    types.check_same_grid(first, then, ("displacement", "inverse"))
+    sizes = types.choose("norm", norm, _NORMS)(compose(then, first))
+    if not types.choose("region", region, {"all": False, "inside": True}):
         return sizes.mean().item()
     return sizes[reads_inside(first).expand_as(sizes)].mean().item()
 
@@ -441,7 +418,7 @@ def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str,
     """
     found = registration if isinstance(registration, Registration) else Registration(registration)
     statistics = jacobian_statistics(found.displacement)
-    check_same_grid(pair.fixed, found.displacement, ("fixed", "displacement"))
+    types.check_same_grid(pair.fixed, found.displacement, ("fixed", "displacement"))
     result = {"folds_percent": statistics.folds_percent, "jacobian_std_log": statistics.std_log}
     if found.inverse is not None:
         result["inverse_consistency"] = inverse_consistency(found.displacement, found.inverse)
@@ -454,8 +431,8 @@ def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str,
 
 def checked(displacement: Displacement, name: str) -> Tensor:
     """A displacement that can be measured: of the right shape, finite, in float32 at least, without a gradient."""
-    check_finite(displacement, name)
+    types.check_finite(displacement, name)
     return at_least_float32(displacement.detach())
 
 
-guard(globals())
+types.guard(globals())

@@ -14,33 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from regkit import losses
+from regkit import losses, types
 from regkit._core.interrupts import Bar, until_the_end
 from regkit._core.sampler import compose, exponential, warp
 from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
 from regkit.training import Recipe, train
-from regkit.types import (
-    Amount,
-    Count,
-    Displacement,
-    Image,
-    Matrix,
-    Positive,
-    Registration,
-    Whole,
-    at_least_float32,
-    check_pair,
-    check_same_grid,
-    choose,
-    guard,
-    spatial,
-)
+from regkit.types import Displacement, Image, Matrix, Registration, Similarity, at_least_float32, spatial
 
 __all__ = ["MOST", "Output", "Similarity", "inverse_of", "invert_affine", "local", "local_and_global"]
 __all__ += ["local_and_mutual", "masked", "optimise_affine", "optimise_field", "refine_field", "refine_weights"]
-
-Similarity = Callable[[Image, Image], Tensor]
 
 Output = Literal["displacement", "velocity"]
 
@@ -50,13 +33,9 @@ _INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {
 }
 
 _SMALLEST = 12  # voxels along an axis at the coarsest scale
-
 MOST = 10**6  # voxels at the finest
-
 _SHARP = 0.25  # voxels: less blur is none
-
 _INSIDE = 0.75  # of a mask, between its voxels
-
 _STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
@@ -68,8 +47,8 @@ def optimise_affine(
     fixed: Image,
     *,
     similarity: Similarity = losses.mse,
-    steps: Whole = 150,
-    learning_rate: Positive = 0.3,
+    steps: types.Whole = 150,
+    learning_rate: types.Positive = 0.3,
 ) -> Tensor:
     """The affine map that makes similarity(warp(moving, u), fixed) small, by Adam from the identity.
 
@@ -79,7 +58,7 @@ def optimise_affine(
     Raises:
         TypeError, ValueError: images that cannot be registered; steps or learning_rate out of range.
     """
-    check_pair(moving, fixed)
+    types.check_pair(moving, fixed)
     dim, shape = moving.dim() - 2, spatial(moving)
     change = torch.zeros(len(moving), dim, dim + 1, device=moving.device, requires_grad=True)
     unit = torch.tensor([2 / max(size - 1, 1) for size in shape] + [1.0], device=moving.device)  # per voxel of motion
@@ -103,10 +82,10 @@ def optimise_field(
     affine: Matrix | None = None,
     start: Displacement | None = None,
     similarity: Similarity = losses.mse,
-    weight: Amount = 0.03,
-    steps: Whole = 300,
-    learning_rate: Positive = 0.1,
-    squarings: Whole | None = 7,
+    weight: types.Amount = 0.03,
+    steps: types.Whole = 300,
+    learning_rate: types.Positive = 0.1,
+    squarings: types.Whole | None = 7,
     callback: Callable[[int, Registration], None] | None = None,
 ) -> Registration:
     """The field f that minimises similarity(warp(moving, u), fixed) + weight diffusion(f), one vector for each voxel.
@@ -122,8 +101,8 @@ def optimise_field(
         TypeError, ValueError: images, affine or start do not fit each other; an option is out of range.
     Source: VoxelMorph's and GradICON's instance optimisation, on the field instead of the network's weights.
     """
-    check_pair(moving, fixed)
-    made = choose("output", output, _INTEGRATE)
+    types.check_pair(moving, fixed)
+    made = types.choose("output", output, _INTEGRATE)
     field = _first(start, moving).requires_grad_()
 
     def integrate(own: Displacement) -> Displacement:
@@ -154,7 +133,7 @@ def _first(start: Displacement | None, moving: Image) -> Displacement:
     """A field of its own to start from."""
     if start is None:
         return torch.zeros(len(moving), moving.dim() - 2, *spatial(moving), device=moving.device)
-    check_same_grid(moving, start, ("moving", "start"))
+    types.check_same_grid(moving, start, ("moving", "start"))
     return at_least_float32(start.detach()).clone()
 
 
@@ -259,12 +238,12 @@ def refine_field(
     fixed: Image,
     found: Registration | None = None,
     *,
-    steps: Whole = 20,
-    halvings: Sequence[Amount] | None = None,
+    steps: types.Whole = 20,
+    halvings: Sequence[types.Amount] | None = None,
     similarity: Similarity = local_and_global,
-    weight: Amount = 1.0,
-    learning_rate: Positive = 0.1,
-    most: Count = MOST,
+    weight: types.Amount = 1.0,
+    learning_rate: types.Positive = 0.1,
+    most: types.Count = MOST,
     progress: bool = True,
 ) -> Registration:
     """φ_found ∘ exp(v_1) ∘ exp(v_2) …, each v made on the images at one scale; with the inverse.
@@ -280,11 +259,11 @@ def refine_field(
         TypeError, ValueError: images or registration do not fit each other; an option is out of range.
     Source: `optimise_field` at several scales; compositions of small maps as in SyN (Avants et al., 2008).
     """
-    check_pair(moving, fixed)
+    types.check_pair(moving, fixed)
     scales = _scales(spatial(fixed), most, 2 if found is None else 1) if halvings is None else halvings
     name = "optimise" if found is None else "refine"
     found = found or Registration(moving.new_zeros(len(moving), moving.dim() - 2, *spatial(moving)))
-    check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
+    types.check_same_grid(fixed, found.displacement, ("fixed", "displacement"))
     before = found.displacement.detach()
     finest = min(scales, default=0)
     moving, fixed = _coarse(moving, finest), _coarse(fixed, finest)
@@ -311,7 +290,13 @@ def refine_field(
 
 
 def refine_weights(
-    model: Any, moving: Image, fixed: Image, *, steps: Whole = 30, learning_rate: Positive = 1e-4, progress: bool = True
+    model: Any,
+    moving: Image,
+    fixed: Image,
+    *,
+    steps: types.Whole = 30,
+    learning_rate: types.Positive = 1e-4,
+    progress: bool = True,
 ) -> Registration:
     """What a copy of the model finds after `steps` of Adam on its own objective for this pair.
 
@@ -322,7 +307,7 @@ def refine_weights(
         FloatingPointError: the objective or its gradient is not finite.
     Source: GradICON, instance optimisation ("GradICON with IO").
     """
-    check_pair(moving, fixed)
+    types.check_pair(moving, fixed)
     own = copy.deepcopy(model)
     train(own, [(moving, fixed)], Recipe(steps=steps, learning_rate=learning_rate), progress=progress)
     with torch.no_grad():
@@ -362,4 +347,4 @@ def _counted(similarity: Similarity, bar: Bar) -> Similarity:
     return counted
 
 
-guard(globals())
+types.guard(globals())

@@ -31,11 +31,8 @@ from regkit._core.resuming import History, generators, restore, write
 from regkit.types import Count, Image, InputError, InputTypeError, Pair, Positive, Seed, Whole, check_kind
 
 __all__ = ["History", "Mode", "Precision", "Recipe", "Schedule", "mode", "seed_everything", "steps", "train"]
-
 Schedule = Literal["constant", "cosine", "polynomial"]
-
 Precision = Literal["float32", "bfloat16"]
-
 Mode = Literal["fast", "full"]
 
 # ---------------------------------------------------------------------------------------------- recipes
@@ -78,9 +75,7 @@ class Recipe:
 
 
 Item = Pair | tuple[Image, Image]
-
 Source = Sequence[Item] | Callable[[int, torch.Generator], Item]
-
 Callback = Callable[[int, History], None]
 
 

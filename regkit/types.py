@@ -25,7 +25,7 @@ from torch import Tensor
 
 __all__ = ["DISTRIBUTION", "Amount", "Coordinates", "Count", "Dim", "Displacement", "Image", "InputError"]
 __all__ += ["InputIndexError", "InputTypeError", "Labels", "Mask", "Matrix", "MissingFileError", "MissingPackageError"]
-__all__ += ["Pair", "Percent", "Points", "Positive", "Registration", "Seed", "TooLargeError", "Whole"]
+__all__ += ["Pair", "Percent", "Points", "Positive", "Registration", "Seed", "Similarity", "TooLargeError", "Whole"]
 __all__ += ["at_least_float32", "check_displacement", "check_finite", "check_image", "check_kept", "check_kind"]
 __all__ += ["check_labels", "check_memory", "check_option", "check_pair", "check_same_batch", "check_same_grid"]
 __all__ += ["check_spacing", "check_values", "choose", "guard", "is_memory", "memory", "needing", "spatial", "stack"]
@@ -83,7 +83,6 @@ def needing(extra: str, what: str) -> Iterator[None]:
 
 
 Dim = Literal[2, 3]
-
 _Entry = TypeVar("_Entry")
 
 
@@ -299,31 +298,21 @@ def _positive(value: float, name: str) -> None:
 
 
 Count = Annotated[int, _from(1)]
-
 Whole = Annotated[int, _from(0)]
-
 Seed = Annotated[int, _from(0, 2**64 - 1)]
-
 Positive = Annotated[float, _positive]
-
 Amount = Annotated[float, _from(0)]
-
 Percent = Annotated[float, _from(0, 100)]
-
 Image = Annotated[Tensor, check_image]  # (B, C, *space), floating point
-
 Labels = Annotated[Tensor, check_labels]  # (B, 1, *space), integer; 0 is background
-
 Displacement = Annotated[Tensor, check_displacement]  # (B, dim, *space), voxels; channel i moves along spatial axis i
-
 _PLACES = "(batch, dim, *any) in voxels, two or three components and one place at least"
 Coordinates = Annotated[Tensor, _check_form(_PLACES, range(3, 9), 1, (2, 3), floating=True)]  # absolute positions
-
+Similarity = Callable[[Tensor, Tensor], Tensor]  # of two images: the smaller, the more alike; a function or a module
 Points = Annotated[Tensor, _check_form("(batch, N, dim) with N > 0", (3,), 2, (2, 3))]  # voxels
 
 # the columns of A, then t in voxels
 Matrix = Annotated[Tensor, _check_form("(batch, dim, dim + 1)", (3,), 1, (2, 3), floating=True)]
-
 Mask = Annotated[Tensor, _check_form("(batch or 1, 1, *space)", (4, 5), 1, (1,))]  # weights of voxels
 
 _WORDS: dict[Any, str] = {

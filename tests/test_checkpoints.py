@@ -55,8 +55,6 @@ def trained(dim: Dim = 2, **options) -> tuple[Tiny, tuple[torch.Tensor, torch.Te
 
 
 # ---------------------------------------------------------------------------------------------- configured
-
-
 def test_configured_models_remember_all_arguments_and_can_be_made_again():
     model = Tiny(3, kind="last")
     assert model.configuration == {"dim": 3, "widths": (4, 3), "kind": "last"}
@@ -80,8 +78,6 @@ def test_configured_refuses_nameless_arguments():
 
 
 # ---------------------------------------------------------------------------------------------- save and load
-
-
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_loaded_model_is_the_saved_one(tmp_path, dim, dtype):
@@ -139,8 +135,6 @@ def test_saving_needs_a_configured_model_itself(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- damaged and foreign
-
-
 @pytest.fixture
 def good(tmp_path) -> Path:
     checkpoints.save(trained()[0], tmp_path / "good.safetensors")
@@ -250,8 +244,6 @@ def test_weights_of_another_architecture_are_refused_by_name(good):
 
 
 # ---------------------------------------------------------------------------------------------- atomic writes
-
-
 def test_a_full_disk_leaves_the_old_file(good):
     before = good.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -294,7 +286,6 @@ def test_files_are_as_readable_as_any_other(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- the authors' weights
-
 NAMES = {"a.weight": "first.weight", "a.bias": "first.bias", "b.weight": "last.weight", "b.bias": "last.bias"}
 NAMES |= {
     f"n.{part}": f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

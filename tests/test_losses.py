@@ -60,31 +60,6 @@ def test_lncc_is_the_plain_formula(shape, window, slab, monkeypatch):
         torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("own", [0, 1])
-def test_lncc_with_one_gradient_equals_that_of_two(own):
-    pair = images((9, 12, 10))
-    pair[own].requires_grad_()
-    (gradient,) = torch.autograd.grad(losses.lncc(*pair, window=5), pair[own])
-    (expected,) = torch.autograd.grad(plain_lncc(*pair, 5, 1e-5), pair[own])
-    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
-
-
-@pytest.mark.parametrize("shape", [(5, 6), (4, 3, 5)])
-def test_lncc_gradcheck(shape):
-    pair = [image.requires_grad_() for image in images(shape)]
-    assert gradcheck(lambda a, b: losses.lncc(a, b, window=3), pair)
-
-
-def test_lncc_by_loops_with_zeros_outside_counted():
-    warped, fixed = images((5, 4), batch=1)
-    scores = []
-    for row, column in itertools.product(range(5), range(4)):
-        a, b = (F.pad(image, [1] * 4)[0, 0, row : row + 3, column : column + 3] for image in (warped, fixed))
-        cross = ((a - a.sum() / 9) * (b - b.sum() / 9)).sum()
-        scores.append(cross**2 / (((a - a.mean()) ** 2).sum() * ((b - b.mean()) ** 2).sum() + 1e-5))
-    torch.testing.assert_close(losses.lncc(warped, fixed, window=3), -torch.stack(scores).mean())
-
-
 @pytest.mark.parametrize("level", [1.0, 1000.0])
 @pytest.mark.parametrize("shape", [(40, 44), (22, 20, 24)])
 def test_lncc_is_exact_in_a_bright_flat_region(shape, level):
@@ -115,6 +90,28 @@ def plain_lncc_gaussian(warped: Tensor, fixed: Tensor, normalise_border: bool = 
     return 1 - (covariances[2] / ((covariances[0] + 1e-5) * (covariances[1] + 1e-5)).sqrt()).mean()
 
 
+FORMULAS = {  # a measure, and its formula as it is printed
+    "lncc": (losses.lncc, lambda *pair: plain_lncc(*pair, 9, 1e-5)),
+    "lncc_gaussian": (losses.lncc_gaussian, plain_lncc_gaussian),
+    "normalised": (
+        lambda *pair: losses.lncc_gaussian(*pair, normalise_border=True),
+        lambda *pair: plain_lncc_gaussian(*pair, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 10)])
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_one_gradient_alone_is_that_of_the_formula(shape, own, name):
+    pair = images(shape, channels=2)
+    pair[own].requires_grad_()
+    value, expected = (way(*pair) for way in FORMULAS[name])
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    (gradient,), (target,) = (torch.autograd.grad(score, pair[own]) for score in (value, expected))
+    torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-15)
+
+
 OFFSET_TOLERANCES = {  # of the gradient: all bright; half dark, of what sees more there than the border of that half
     "lncc": (1e-3, 2e-2),  # the first powers of brightness cancel in its gradient
     "lncc_gaussian": (1e-3, 3e-3),
@@ -133,13 +130,7 @@ OFFSET_TOLERANCES = {  # of the gradient: all bright; half dark, of what sees mo
 )
 def test_similarities_keep_their_digits_on_bright_images(offset, shape, similarity, dark, tolerance):
     """Structure of one unit on the brightness of 8, 12 and 16 bits in float32, against float64: value and gradient."""
-    ways = {
-        "lncc": (losses.lncc, lambda *pair: plain_lncc(*pair, 9, 1e-5)),
-        "lncc_gaussian": (losses.lncc_gaussian, plain_lncc_gaussian),
-        "normalised": (lambda *pair: losses.lncc_gaussian(*pair, normalise_border=True),
-                       lambda *pair: plain_lncc_gaussian(*pair, True)),
-        "adaptive_ncc": (lambda *pair: losses.adaptive_ncc(*pair, levels=3),) * 2,
-    }  # fmt: skip
+    ways = FORMULAS | {"adaptive_ncc": (lambda *pair: losses.adaptive_ncc(*pair, levels=3),) * 2}
     measure, reference = ways.get(similarity, (getattr(losses, similarity, None),) * 2)
     first, second = images(shape, batch=1, dtype=torch.float32)
     warped, fixed = ((offset + 2 * image).float() for image in (first, (first + second) / 2))
@@ -150,20 +141,6 @@ def test_similarities_keep_their_digits_on_bright_images(offset, shape, similari
     assert value.item() == pytest.approx(expected.item(), abs=5e-5)
     (gradient,), (target,) = torch.autograd.grad(value, warped), torch.autograd.grad(expected, precise)
     assert (gradient - target).norm() < tolerance * target.norm()
-
-
-@pytest.mark.parametrize("shape", [(9, 12), (7, 8, 9)])
-@pytest.mark.parametrize("own", [0, 1])
-@pytest.mark.parametrize("normalise_border", [False, True])
-def test_gaussian_windows_with_one_gradient_give_that_of_two(shape, own, normalise_border):
-    pair = images(shape, channels=2)
-    pair[own].requires_grad_()
-    score = losses.lncc_gaussian(*pair, normalise_border=normalise_border)
-    (gradient,) = torch.autograd.grad(score, pair[own])
-    parts = [plain_lncc_gaussian(*(x[:, c : c + 1] for x in pair), normalise_border) for c in range(2)]
-    expected = (parts[0] + parts[1]) / 2
-    torch.testing.assert_close(score, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected, pair[own])[0], rtol=1e-9, atol=1e-15)
 
 
 def test_gaussian_windows_do_not_depend_on_the_parts_they_are_made_in(monkeypatch):
@@ -512,25 +489,23 @@ def same(points: Tensor) -> Tensor:
     return points
 
 
-def test_ripples_cost_gradicon_the_same_at_every_frequency():
+@pytest.mark.parametrize(
+    ("waves", "gradicon", "icon"),
+    [(1, 0.2510, 1.26e-2), (2, 0.2509, 3.15e-3), (4, 0.2512, 7.88e-4), (8, 0.2510, 1.97e-4), (16, 0.2515, 4.9e-5)],
+)
+def test_ripples_cost_gradicon_the_same_at_every_frequency(waves, gradicon, icon):
     """φ_AB adds a sin(2πk x) along one axis, at the threshold a = 1/(2πk) where it folds."""
-    shape, size = (256, 256), 255.0
+    shape, size, amplitude = (256, 256), 255.0, 1 / (2 * math.pi * waves)
     points = identity(shape).double()
-    for waves, expected in zip(
-        (1, 2, 4, 8, 16),
-        ((0.2510, 1.26e-2), (0.2509, 3.15e-3), (0.2512, 7.88e-4), (0.2510, 1.97e-4), (0.2515, 4.9e-5)),
-        strict=True,
-    ):
-        amplitude = 1 / (2 * math.pi * waves)
 
-        def ripple(p: Tensor, a: float = amplitude, k: int = waves) -> Tensor:
-            moved = p.clone()
-            moved[:, 0] += size * a * torch.sin(2 * math.pi * k * p[:, 0] / size)
-            return moved
+    def ripple(p: Tensor) -> Tensor:
+        moved = p.clone()
+        moved[:, 0] += size * amplitude * torch.sin(2 * math.pi * waves * p[:, 0] / size)
+        return moved
 
-        assert losses.gradicon_of_maps(ripple, same, points, shape).item() == pytest.approx(expected[0], rel=0.01)
-        assert losses.icon_of_maps(ripple, same, points, shape).item() == pytest.approx(expected[1], rel=0.01)
-        assert losses.icon_of_maps(ripple, same, points, shape).item() == pytest.approx(amplitude**2 / 2, rel=0.01)
+    assert losses.gradicon_of_maps(ripple, same, points, shape).item() == pytest.approx(gradicon, rel=0.01)
+    found = losses.icon_of_maps(ripple, same, points, shape).item()
+    assert found == pytest.approx(icon, rel=0.01) and found == pytest.approx(amplitude**2 / 2, rel=0.01)
 
 
 @pytest.mark.parametrize("shape", [(65, 50), (17, 21, 19)])
@@ -622,26 +597,23 @@ def test_evaluation_points():
 
 
 # ---------------------------------------------------------------------------------------------- precision and messages
+TWO_IMAGES = losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.mindssc, losses.dice
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype):
-    warped, fixed = (image.to(dtype).requires_grad_() for image in images((32, 36)))
+    pair = [image.to(dtype).requires_grad_() for image in images((32, 36))]
     displacements = [field((12, 13), seed=seed).to(dtype).requires_grad_() for seed in (0, 1)]
+    inputs = {loss.__name__: pair for loss in TWO_IMAGES} | dict.fromkeys(("icon", "gradicon"), displacements)
+    inputs |= dict.fromkeys(("diffusion", "bending"), displacements[:1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = {name: getattr(losses, name)(warped, fixed) for name in ("mse", "ncc", "lncc", "lncc_gaussian", "dice")}
-        terms["mindssc"] = losses.mindssc(warped, fixed)
-        terms["adaptive_ncc"] = losses.adaptive_ncc(warped, fixed)
-        terms |= {name: getattr(losses, name)(*displacements) for name in ("icon", "gradicon")}
-        terms |= {name: getattr(losses, name)(displacements[0]) for name in ("diffusion", "bending")}
-    precise = [image.detach().float() for image in (warped, fixed)]
-    precise_displacements = [displacement.detach().float() for displacement in displacements]
-    for name, value in terms.items():
-        inputs = precise if name in ("mse", "mindssc", "dice") or "ncc" in name else precise_displacements
-        expected = getattr(losses, name)(*(inputs[:1] if name in ("diffusion", "bending") else inputs))
-        assert value.dtype == torch.float32, name
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    total = sum(terms.values())
-    for tensor in (warped, fixed, *displacements):
-        (gradient,) = torch.autograd.grad(total, tensor, retain_graph=True)
+        terms = {name: getattr(losses, name)(*given) for name, given in inputs.items()}
+    for name, given in inputs.items():
+        expected = getattr(losses, name)(*(tensor.detach().float() for tensor in given))
+        assert terms[name].dtype == torch.float32, name
+        torch.testing.assert_close(terms[name], expected, rtol=1e-5, atol=1e-6)
+    for tensor in (*pair, *displacements):
+        (gradient,) = torch.autograd.grad(sum(terms.values()), tensor, retain_graph=True)
         assert gradient.dtype == dtype
 
 
@@ -664,11 +636,6 @@ def test_level_windows_shrink_and_fit(shape, windows):
         losses.level_window(torch.rand(1, 1, 2, 9), 0)
 
 
-TWO_IMAGES = [
-    *(losses.mse, losses.ncc, losses.lncc, losses.lncc_gaussian, losses.adaptive_ncc, losses.mindssc, losses.dice)
-]
-
-
 @pytest.mark.parametrize("measure", TWO_IMAGES)
 def test_images_must_fit(measure):
     image = torch.rand(2, 1, 32, 32)
@@ -680,10 +647,6 @@ def test_images_must_fit(measure):
         measure(image, torch.rand(2, 3, 32, 32))
     with pytest.raises(TypeError, match=r"warped must be floating point, received torch.int64; convert"):
         measure(image.long(), image)
-    with pytest.raises(ValueError, match="add the batch and channel axes"):
-        measure(image[0, 0], image)
-    with pytest.raises(TypeError, match="received ndarray"):
-        measure(image.numpy(), image)
 
 
 IMAGE, OTHER, FIELD = torch.rand(1, 1, 12, 12), torch.rand(1, 1, 9, 4, 9), torch.zeros(1, 2, 8, 8)
@@ -700,14 +663,7 @@ INTEGERS, THREE = FIELD.int(), FIELD[:, [0, 1, 1]]
         (losses.lncc, (OTHER, OTHER), {"window": 5}, "window must be odd, .* received 5 for an image of"),
         (losses.lncc_gaussian, (IMAGE, IMAGE), {"sigma": -1}, "sigma must be positive .* received -1"),
         (losses.adaptive_ncc, (IMAGE, IMAGE), {}, "levels must be .* received 4 for an image of"),
-        (
-            losses.adaptive_ncc,
-            (IMAGE, IMAGE),
-            {"levels": 2, "weighting": "median"},
-            "one of .* received 'median'; choose",
-        ),
         (losses.mindssc, (IMAGE, IMAGE), {"radius": 0}, "radius must be at least 1, received 0"),
-        (losses.gradicon, (FIELD, FIELD), {"orders": "two"}, "one of one, both, received 'two'; choose"),
         (losses.bending, (FIELD[:, :, :2],), {}, "3 voxels on each axis"),
         (losses.bending, (THREE,), {}, "one channel for each of its 2 spatial axes"),
         (losses.diffusion, (THREE,), {}, "one channel for each of its 2 spatial axes"),

@@ -1,7 +1,5 @@
 """Metrics: laws, and parity with MONAI, SciPy, SimpleITK and the papers' programs."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter
@@ -54,8 +52,6 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- dice
-
-
 @dims
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
 def test_wide_unsigned_labels_are_measured_as_any_others(dim: int, dtype: torch.dtype) -> None:
@@ -165,8 +161,6 @@ def test_a_batch_is_the_mean_over_the_pairs_that_have_the_structure(dim: int) ->
 
 
 # ---------------------------------------------------------------------------------------------- surfaces
-
-
 @dims
 @pytest.mark.parametrize("seed", [0, 1])
 def test_surface_distances_are_those_of_monai(dim: int, seed: int) -> None:
@@ -193,9 +187,8 @@ def test_surface_distances_are_those_of_distance_transforms(dim: int, flat: floa
     for label, found in metrics.surface_distances(first, second, spacing=spacing, labels=range(6)).items():
         masks = [(x == label)[0, 0].numpy() for x in (first, second)]
         rims = [mask & ~binary_erosion(mask) for mask in masks]
-        there, back = (
-            distance_transform_edt(~rims[1 - i], sampling=spacing)[rims[i]] for i in (0, 1)
-        )  # each rim's voxels, to the other rim
+        # each rim's voxels, to the other rim
+        there, back = (distance_transform_edt(~rims[1 - i], sampling=spacing)[rims[i]] for i in (0, 1))
         assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), abs=1e-9)
         assert found.assd == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-9)
 
@@ -223,8 +216,6 @@ def test_surface_distances_are_zero_for_equal_symmetric_and_scale_with_spacing(d
 
 
 # ---------------------------------------------------------------------------------------------- landmarks
-
-
 @dims
 def test_landmark_error_of_the_true_field_is_zero(dim: int) -> None:
     """An affine field is read exactly between voxels, so the truth is known for any point."""
@@ -252,8 +243,6 @@ def test_landmark_error_is_in_millimetres_along_each_axis() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- folds
-
-
 DEFINITIONS = ("central", "forward", "averaged", "flips")
 
 
@@ -295,9 +284,8 @@ def test_folds_are_those_of_numpy(dim: int) -> None:
     kernel = np.full([2] * (dim - 1), 0.5 ** (dim - 1))
     means = []
     for a in range(dim):
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.diff(φ, axis=1 + a), kernel.shape, axis=[1 + b for b in range(dim) if b != a]
-        )
+        others = [1 + b for b in range(dim) if b != a]
+        windows = np.lib.stride_tricks.sliding_window_view(np.diff(φ, axis=1 + a), kernel.shape, axis=others)
         means.append((windows * kernel).sum(tuple(range(-kernel.ndim, 0))))
     averaged = np.linalg.det(np.moveaxis(np.stack(means, -1), 0, -2))
     assert metrics.folds(displacement, definition="averaged").count == (averaged <= 0).sum() > 0
@@ -334,19 +322,15 @@ def test_jacobian_statistics(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- consistency
-
-
 @dims
 def test_inverse_consistency_of_known_maps(dim: int) -> None:
     u = smooth(dim, 2.0)
     nothing = torch.zeros_like(u)
-    velocity = 0.5 * u
-    there, back = exponential(velocity), exponential(-velocity)
+    there, back = exponential(0.5 * u), exponential(-0.5 * u)
     assert metrics.inverse_consistency(nothing, nothing) == 0
     assert metrics.inverse_consistency(u, nothing) == pytest.approx(u.abs().mean().item(), rel=1e-5)
-    assert (
-        metrics.inverse_consistency(there, back, region="inside") < 0.02 < metrics.inverse_consistency(there, nothing)
-    )
+    inside = metrics.inverse_consistency(there, back, region="inside")
+    assert inside < 0.02 < metrics.inverse_consistency(there, nothing)
     shift = torch.ones_like(u) * 3
     assert metrics.inverse_consistency(shift, -shift) == 0
 
@@ -404,8 +388,6 @@ def test_cycle_consistency_runs_the_model_in_both_orders(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- summary
-
-
 @dims
 def test_evaluate_reports_what_can_be_measured(dim: int) -> None:
     fixed_labels = structures(dim)
@@ -427,8 +409,6 @@ def test_evaluate_reports_what_can_be_measured(dim: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- bad input
-
-
 LABELS = torch.ones(1, 1, 5, 6, dtype=torch.long)
 FIELD = torch.zeros(1, 2, 5, 6)
 POINTS = torch.ones(1, 3, 2)
@@ -443,7 +423,6 @@ POINTS = torch.ones(1, 3, 2)
         (lambda: metrics.dice(0 * LABELS, 0 * LABELS), ValueError, "no label but background 0; check"),
         (lambda: metrics.dice(LABELS, LABELS, labels=[7]), ValueError, r"none of \[7\]; check"),
         (lambda: metrics.dice(LABELS, LABELS, labels=[]), ValueError, r"none of \[\]; check"),
-        (lambda: metrics.dice(LABELS, LABELS, absent="nan"), ValueError, "absent must be one of skip, zero"),
         (lambda: metrics.hd95(LABELS, LABELS, spacing=0.0), ValueError, "spacing must be a positive number of mm"),
         (lambda: metrics.hd95(LABELS, LABELS, spacing=(1.0, -1.0)), ValueError, "spacing must be a positive"),
         (lambda: metrics.hd95(LABELS, LABELS, spacing=(1.0,) * 3), ValueError, "each of the 2 axes"),
@@ -451,19 +430,11 @@ POINTS = torch.ones(1, 3, 2)
         (lambda: metrics.assd(0 * LABELS, 0 * LABELS, spacing=1.0), ValueError, "no label but background 0"),
         (lambda: metrics.folds(FIELD.log()), ValueError, "displacement must be finite"),
         (lambda: metrics.folds(FIELD[:, :1]), ValueError, "one channel for each of its 2 spatial axes"),
-        (lambda: metrics.folds(FIELD, definition="backward"), ValueError, "definition must be one of central, forward"),
         (lambda: metrics.folds(FIELD[:, :, :1], definition="flips"), ValueError, "two voxels along each axis"),
         (lambda: metrics.jacobian_statistics(FIELD[0]), ValueError, "add the batch and channel axes"),
         (lambda: metrics.inverse_consistency(FIELD, FIELD[..., 1:]), ValueError, "displacement and inverse must share"),
         (lambda: metrics.inverse_consistency(FIELD, FIELD / 0), ValueError, "inverse must be finite"),
-        (lambda: metrics.inverse_consistency(FIELD, FIELD, norm="l2"), ValueError, "norm must be one of absolute"),
-        (lambda: metrics.inverse_consistency(FIELD, FIELD, region="brain"), ValueError, "region must be one of all"),
         (lambda: metrics.tre(FIELD, POINTS, POINTS[:, 1:], spacing=1.0), ValueError, "list the same landmarks in both"),
-        (
-            lambda: metrics.tre(FIELD, POINTS, POINTS.tolist(), spacing=1.0),
-            ValueError,
-            "moving_points must be a torch.Tensor, received list",
-        ),
         (lambda: metrics.tre(FIELD, POINTS[:, :0], POINTS[:, :0], spacing=1.0), ValueError, "with N > 0"),
         (lambda: metrics.tre(FIELD, POINTS, POINTS / 0, spacing=1.0), ValueError, "moving_points must be finite"),
         (lambda: metrics.tre(FIELD, POINTS / 0, POINTS, spacing=1.0), ValueError, "fixed_points must be finite"),

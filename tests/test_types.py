@@ -1,7 +1,5 @@
 """What is refused, and that the message names the rule, what was received, and what to do."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -14,131 +12,83 @@ LABELS = torch.zeros(1, 1, 5, 7, dtype=torch.int64)
 BROKEN = IMAGE.clone()
 BROKEN[0, 0, 2, 3], BROKEN[0, 0, 4, 6] = float("nan"), float("inf")
 
-REFUSED = {
-    # the call: the error, the rule, what was received
-    "not a tensor": (lambda: fields.warp([1.0], FIELD), TypeError, "image must be a torch.Tensor, received list"),
-    "no batch": (lambda: fields.warp(IMAGE[0], FIELD), ValueError, r"2 or 3 spatial axes, received shape \(1, 5, 7\)"),
-    "integers": (lambda: fields.warp(LABELS, FIELD), TypeError, "floating point, received torch.int64"),
-    "empty": (lambda: fields.warp(IMAGE[..., :0], FIELD), ValueError, r"not be empty, received shape \(1, 1, 5, 0\)"),
-    "empty batch": (lambda: fields.warp(IMAGE[:0], FIELD), ValueError, r"not be empty, received shape \(0, 1, 5, 7\)"),
-    "other grid": (lambda: fields.warp(IMAGE[..., :6], FIELD), ValueError, r"one grid, received \(5, 6\) and \(5, 7\)"),
-    "other dim": (lambda: fields.warp(IMAGE[None], FIELD), ValueError, r"one grid, received \(1, 5, 7\) and \(5, 7\)"),
+REFUSED = {  # the call: the rule, what was received
+    "not a tensor": (lambda: fields.warp([1.0], FIELD), "image must be a torch.Tensor, received list"),
+    "no batch": (lambda: fields.warp(IMAGE[0], FIELD), r"2 or 3 spatial axes, received shape \(1, 5, 7\)"),
+    "integers": (lambda: fields.warp(LABELS, FIELD), "floating point, received torch.int64"),
+    "empty": (lambda: fields.warp(IMAGE[..., :0], FIELD), r"not be empty, received shape \(1, 1, 5, 0\)"),
+    "empty batch": (lambda: fields.warp(IMAGE[:0], FIELD), r"not be empty, received shape \(0, 1, 5, 7\)"),
+    "other grid": (lambda: fields.warp(IMAGE[..., :6], FIELD), r"one grid, received \(5, 6\) and \(5, 7\)"),
+    "other dim": (lambda: fields.warp(IMAGE[None], FIELD), r"one grid, received \(1, 5, 7\) and \(5, 7\)"),
     "channels": (
         lambda: fields.warp(IMAGE, FIELD[:, :1]),
-        ValueError,
         r"one channel for each of its 2 spatial axes, received shape \(1, 1, 5, 7\)",
     ),
     "components last": (
         lambda: fields.exponential(FIELD.movedim(1, -1)),
-        ValueError,
         r"velocity must have one channel for each of its 2 spatial axes, received shape \(1, 5, 7, 2\)",
     ),
     "batches": (
         lambda: fields.warp(IMAGE.expand(2, -1, -1, -1), FIELD.expand(3, -1, -1, -1)),
-        ValueError,
         r"same batch size \(or 1\), received 2 and 3",
     ),
-    "device": (lambda: fields.warp(IMAGE.to("meta"), FIELD), ValueError, "one device, received meta and cpu"),
-    "device of labels": (lambda: fields.warp_labels(LABELS.to("meta"), FIELD), ValueError, "received meta and cpu"),
-    "device of places": (lambda: fields.sample(IMAGE, FIELD.to("meta")), ValueError, r"device, received .* on meta"),
-    "dim of places": (lambda: fields.sample(IMAGE, torch.zeros(1, 3, 2, 2, 2)), ValueError, r"\(1, 3, 2, 2, 2\)"),
-    "values": (
-        lambda: fields.warp(BROKEN, FIELD),
-        ValueError,
-        "image must be finite, received 2 NaN or infinite of 35",
-    ),
-    "field": (lambda: fields.warp(IMAGE, FIELD / 0), ValueError, "displacement must be finite, received 70 NaN"),
-    "inverse": (lambda: fields.invert(FIELD / 0), ValueError, "displacement must be finite, received 70 NaN"),
-    "first": (lambda: fields.compose(IMAGE, FIELD), ValueError, r"first must have one channel.*\(1, 1, 5, 7\)"),
-    "then": (lambda: fields.compose(FIELD, IMAGE), ValueError, r"then must have one channel.*\(1, 1, 5, 7\)"),
+    "device": (lambda: fields.warp(IMAGE.to("meta"), FIELD), "one device, received meta and cpu"),
+    "device of labels": (lambda: fields.warp_labels(LABELS.to("meta"), FIELD), "received meta and cpu"),
+    "device of places": (lambda: fields.sample(IMAGE, FIELD.to("meta")), r"device, received .* on meta"),
+    "dim of places": (lambda: fields.sample(IMAGE, torch.zeros(1, 3, 2, 2, 2)), r"\(1, 3, 2, 2, 2\)"),
+    "values": (lambda: fields.warp(BROKEN, FIELD), "image must be finite, received 2 NaN or infinite of 35"),
+    "field": (lambda: fields.warp(IMAGE, FIELD / 0), "displacement must be finite, received 70 NaN"),
+    "inverse": (lambda: fields.invert(FIELD / 0), "displacement must be finite, received 70 NaN"),
+    "first": (lambda: fields.compose(IMAGE, FIELD), r"first must have one channel.*\(1, 1, 5, 7\)"),
+    "then": (lambda: fields.compose(FIELD, IMAGE), r"then must have one channel.*\(1, 1, 5, 7\)"),
     "mode": (
         lambda: fields.warp(IMAGE, FIELD, mode="spline"),
-        ValueError,
         "mode must be one of linear, nearest, cubic, received 'spline'",
     ),
-    "padding": (lambda: fields.warp(IMAGE, FIELD, padding="wrap"), ValueError, "one of border, zeros, received 'wrap'"),
-    "steps": (lambda: fields.exponential(FIELD, steps=-1), ValueError, "steps must be 0 or more, received -1"),
-    "tolerance": (lambda: fields.invert(FIELD, tolerance=0), ValueError, "tolerance must be positive.*received 0, 50"),
-    "iterations": (lambda: fields.invert(FIELD, max_iterations=1), ValueError, "at least 2.*received 0.01, 1"),
-    "method": (lambda: fields.invert(FIELD, method="guess"), ValueError, "anderson, plain, newton.*received.*'guess'"),
-    "float labels": (
-        lambda: fields.warp_labels(IMAGE, FIELD),
-        TypeError,
-        "labels must be integers, received torch.float32",
-    ),
+    "steps": (lambda: fields.exponential(FIELD, steps=-1), "steps must be 0 or more, received -1"),
+    "tolerance": (lambda: fields.invert(FIELD, tolerance=0), "tolerance must be positive.*received 0, 50"),
+    "iterations": (lambda: fields.invert(FIELD, max_iterations=1), "at least 2.*received 0.01, 1"),
+    "float labels": (lambda: fields.warp_labels(IMAGE, FIELD), "labels must be integers, received torch.float32"),
     "one-hot labels": (
         lambda: fields.warp_labels(LABELS.expand(-1, 4, -1, -1), FIELD),
-        ValueError,
         r"\(batch, 1, \*space\).*received shape \(1, 4, 5, 7\)",
     ),
-    "empty labels": (lambda: fields.warp_labels(LABELS[..., :0], FIELD), ValueError, "labels must not be empty"),
-    "no labels": (
-        lambda: fields.warp_labels(None, FIELD),
-        TypeError,
-        "labels must be a torch.Tensor, received NoneType",
-    ),
-    "points": (lambda: fields.warp_points(torch.zeros(1, 4, 3), FIELD), ValueError, r"\(batch, N, 2\).*\(1, 4, 3\)"),
-    "matrix": (
-        lambda: fields.affine_displacement(torch.eye(3), (5, 7)),
-        ValueError,
-        r"\(batch, dim, dim \+ 1\).*\(3, 3\)",
-    ),
-    "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), ValueError, r"2 sizes.*received \(5, 7, 9\)"),
-    "no size": (
-        lambda: fields.resize_displacement(FIELD, (5, 0)),
-        ValueError,
-        "each of shape must be at least 1",
-    ),
-    "alignment": (
-        lambda: fields.upsample(FIELD, alignment="edges"),
-        ValueError,
-        "one of cells, corners, received 'edges'",
-    ),
-    "model's dim": (
-        lambda: types.check_pair(IMAGE, IMAGE, 3),
-        ValueError,
-        r"dim=3 takes images with 3.*\(1, 1, 5, 7\)",
-    ),
+    "empty labels": (lambda: fields.warp_labels(LABELS[..., :0], FIELD), "labels must not be empty"),
+    "no labels": (lambda: fields.warp_labels(None, FIELD), "labels must be a torch.Tensor, received NoneType"),
+    "points": (lambda: fields.warp_points(torch.zeros(1, 4, 3), FIELD), r"\(batch, N, 2\).*\(1, 4, 3\)"),
+    "matrix": (lambda: fields.affine_displacement(torch.eye(3), (5, 7)), r"\(batch, dim, dim \+ 1\).*\(3, 3\)"),
+    "size": (lambda: fields.resize(IMAGE, (5, 7, 9)), r"2 sizes.*received \(5, 7, 9\)"),
+    "no size": (lambda: fields.resize_displacement(FIELD, (5, 0)), "each of shape must be at least 1"),
+    "model's dim": (lambda: types.check_pair(IMAGE, IMAGE, 3), r"dim=3 takes images with 3.*\(1, 1, 5, 7\)"),
     "pair's channels": (
         lambda: types.check_pair(IMAGE, IMAGE.expand(-1, 2, -1, -1)),
-        ValueError,
         "moving and fixed must have the same channels, received 1 and 2",
     ),
-    "pair's values": (
-        lambda: Pair(IMAGE, BROKEN),
-        ValueError,
-        "fixed must be finite, received 2 NaN or infinite of 35",
-    ),
+    "pair's values": (lambda: Pair(IMAGE, BROKEN), "fixed must be finite, received 2 NaN or infinite of 35"),
     "pair's labels": (
         lambda: Pair(IMAGE, IMAGE, moving_labels=LABELS[..., :6]),
-        ValueError,
         r"moving and moving_labels must share one grid, received \(5, 7\) and \(5, 6\)",
     ),
     "pair's truth": (
         lambda: Pair(IMAGE, IMAGE, displacement=FIELD[..., :6]),
-        ValueError,
         r"fixed and displacement must share one grid, received \(5, 7\) and \(5, 6\)",
     ),
-    "spacing": (lambda: Pair(IMAGE, IMAGE, spacing=(1.0, -2.0)), ValueError, r"positive.*each of the 2.*\(1.0, -2.0\)"),
-    "no spacing": (lambda: Pair(IMAGE, IMAGE, spacing=0.0), ValueError, "positive.*received 0.0"),
-    "labels by NaN": (
-        lambda: fields.warp_labels(LABELS, FIELD * float("nan")),
-        ValueError,
-        "displacement must be finite",
-    ),
+    "spacing": (lambda: Pair(IMAGE, IMAGE, spacing=(1.0, -2.0)), r"positive.*each of the 2.*\(1.0, -2.0\)"),
+    "no spacing": (lambda: Pair(IMAGE, IMAGE, spacing=0.0), "positive.*received 0.0"),
+    "labels by NaN": (lambda: fields.warp_labels(LABELS, FIELD * float("nan")), "displacement must be finite"),
     "spacing as an array": (
         lambda: Pair(IMAGE, IMAGE, spacing=np.array([1.0, -2.0])),
-        ValueError,
         r"positive.*each of the 2.*\[ 1. -2.\]",
     ),
-    "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), ValueError, r"each of the 3 axes, received \(1.0, 1.0\)"),
+    "spacings": (lambda: types.check_spacing((1.0, 1.0), 3), r"each of the 3 axes, received \(1.0, 1.0\)"),
 }
+TYPES = {"not a tensor", "integers", "float labels", "no labels"}  # of these the type is wrong
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_rule_value_and_remedy(case):
-    call, error, message = REFUSED[case]
-    with pytest.raises(error, match=message) as caught:
+    call, message = REFUSED[case]
+    with pytest.raises(TypeError if case in TYPES else ValueError, match=message) as caught:
         call()
     assert "; " in str(caught.value), "what to do comes after a semicolon"
 

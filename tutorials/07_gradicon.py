@@ -32,10 +32,27 @@ import torch
 import regkit
 from regkit import check, course, fields, losses, metrics, training
 from regkit.course import papers, studies
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t07_gradicon as lesson
 from regkit.data import benchmarks, vessels
 
 course.begin(seconds={"fast": 50, "full": 150}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Three U-Nets, one for each size,
+# from left to right. Rows are its parts in the order of `forward`; under a box stands what flows there,
+# channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is silent, or
+# regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("gradicon")
+method_figure
 
 # %% [markdown]
 # ## Two round trips
@@ -65,6 +82,7 @@ def draw_grid(axes, displacement):
     axes.set(xlim=(-1, 70), ylim=(64, -1), aspect="equal", xlabel="axis 1 (voxels)")
 
 
+# %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="compressed")
 for panel, (name, trip) in zip(axes, trips.items(), strict=False):
     draw_grid(panel, trip)
@@ -74,6 +92,8 @@ axes[2].plot(row[0, 0, :, 0], (row + 2.0 * wave)[0, 0, :, 0], color="#d55e00", l
 axes[2].set(title="a part of the ripple's axis 0", xlim=(20, 44), ylim=(20, 44), aspect="equal")
 axes[2].set(xlabel="row at the start (voxels)", ylabel="row at the end (voxels)")
 axes[2].legend()
+
+# %%
 folds = {
     name: (fields.jacobian_determinant(trip) <= 0).sum().item() for name, trip in trips.items()
 }
@@ -122,20 +142,51 @@ check.dearer_trip(my_prediction)
 # \mathcal{L}^{GradICON} = \|\nabla[\varphi_{AB} \circ \varphi_{BA}] - I\|_F^2 .$$
 #
 # Both are zero for a perfect round trip, and only GradICON for one that is shifted. On a line from 0 to 1 both are one
-# line of code. A map is a *function* here: it takes places and gives places.
+# line of code. A map is a *function* here: it takes places and gives places. `there` is $\varphi_{AB}$, `back` is
+# $\varphi_{BA}$. Write both losses, in place of each `...`; the line above a function says at once what is right, and as
+# long as it is not, the notebook goes on with the solution.
+
+
+# %%
+@check.icon_on_a_line
+def icon_on_a_line(there, back, x):
+    """The mean squared distance from home. there, back: functions of places; x: places, (N,)."""
+    home = ...  # where the round trip carries each place
+    return ...  # how far it is from x, squared, on average
+
+
+# %% [markdown]
+# The Jacobian matrix of a map on a line is one number, the slope. Carry a place and its neighbour, a tiny `step` further
+# on: their distance at the end, divided by that at the start.
+
+
+# %%
+@check.gradicon_on_a_line
+def gradicon_on_a_line(there, back, x, step=1e-6):
+    """The mean squared difference of the round trip's slope from 1. there, back: functions of places; x: (N,)."""
+    home = ...  # where x comes home
+    neighbour = ...  # where x + step comes home
+    slope = ...
+    return ...
+
+
+# %% [markdown]
+# Now a ripple $a \sin(2\pi k x)$ on its way home; nothing else is wrong. How large may $a$ be before it folds (slope 0),
+# and what does that ripple cost? Take paper and pencil: the mean of $\sin^2$ over whole waves is ½.
+
+
+# %%
+@check.prices_of_a_fold
+def prices_of_a_fold(k):
+    """a, the largest amplitude of a sin(2πkx) that does not fold, and its price under ICON and under GradICON."""
+    a = ...  # the steepest slope of x + a sin(2πkx) is 0
+    icon = ...  # the mean of a² sin²
+    gradicon = ...  # the mean of the squared slope of the ripple alone
+    return a, icon, gradicon
+
 
 # %%
 line = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000  # places from 0 to 1
-STEP = 1e-6
-
-
-def icon_on_a_line(there, back):
-    return (there(back(line)) - line).square().mean()
-
-
-def gradicon_on_a_line(there, back):
-    slope = (there(back(line + STEP)) - there(back(line))) / STEP
-    return (slope - 1).square().mean()
 
 
 def ripple(amplitude, waves):
@@ -149,10 +200,17 @@ def stay(place):
 print("waves   a that just folds        ICON    GradICON")
 table = {}
 for waves in (1, 2, 4, 8, 16):
-    amplitude = 1 / (2 * math.pi * waves)  # its steepest slope is -1: |J| = 0
+    amplitude, *predicted = prices_of_a_fold(waves)
     trip = ripple(amplitude, waves)
-    table[waves] = icon_on_a_line(trip, stay).item(), gradicon_on_a_line(trip, stay).item()
+    losses_of_trip = (icon_on_a_line, gradicon_on_a_line)
+    table[waves] = [loss(trip, stay, line).item() for loss in losses_of_trip]
+    off = max(abs(a / b - 1) for a, b in zip(table[waves], predicted, strict=True))
+    assert off < 1e-3, (
+        f"with your pencil as by the losses within 0.1 %, here {off:.1e} apart: was a function changed?"
+    )
     print(f"{waves:5d} {amplitude:19.4f} {table[waves][0]:11.6f} {table[waves][1]:11.4f}")
+
+# %%
 cheaper = table[1][0] / table[16][0]
 assert abs(cheaper - 256) < 1, (
     f"16 times as fine, ICON's price of a fold is 256 times lower, here {cheaper:.1f}: run this cell again"
@@ -176,10 +234,10 @@ places = fields.identity((257, 257))[:, :1]
 field = torch.cat([0.01 * 256 * torch.sin(2 * math.pi * 4 * places / 256), 0 * places], 1)
 home = torch.zeros_like(field)
 same = {
-    "ICON": (losses.icon(field, home), icon_on_a_line(ripple(0.01, 4), stay)),
+    "ICON": (losses.icon(field, home), icon_on_a_line(ripple(0.01, 4), stay, line)),
     "GradICON": (
         losses.gradicon(field, home, orders="both"),
-        gradicon_on_a_line(ripple(0.01, 4), stay),
+        gradicon_on_a_line(ripple(0.01, 4), stay, line),
     ),
 }
 for name, (regkits, by_hand) in same.items():
@@ -320,6 +378,8 @@ def show_curves():
 
 
 show_curves()
+
+# %%
 final = {name: curves[name][-1][1:] for name in ("ICON, weight 1024", "GradICON, weight 0.2")}
 kept_brightness = {}
 for name in final:
@@ -356,14 +416,17 @@ assert most < 0.2 or not complete(), (
 
 
 # %%
-def go(fields_of_the_chain, place, size=32):
-    """Where each place on B's grid is fetched from in A: through the finest field first."""
-    for field in reversed(fields_of_the_chain):
+@check.go_through_a_chain
+def go(chain, place, size=32):
+    """Where each place on B's grid is fetched from in A. chain: displacements, coarse to fine; place: (B, 2, H, W)."""
+    for field in ...:  # the chain: from which end?
         ratio = (field.shape[2] - 1) / (size - 1)  # corners are shared by all grids
-        place = place + fields.sample(field, place * ratio) / ratio
+        arrow = ...  # fields.sample(field, p) reads the field at p, in voxels of its own grid
+        place = ...  # the next place, in voxels of B's grid
     return place
 
 
+# %%
 found = answer(networks["GradICON, weight 0.2"])
 start = fields.identity((32, 32)).expand(64, -1, -1, -1)
 by_hand = go(found.fields, start) - start
@@ -468,23 +531,33 @@ assert folded > 20, (
 
 
 # %%
+@check.blend_scales
+def blend_scales(s):
+    """g of the coarsest scale (equation 7). s: dissimilarities of the scales, from full size to the coarsest."""
+    g = ...  # of full size
+    for dissimilarity in s[1:]:
+        gamma = ...  # between 0 and 1, and without a gradient
+        g = ...
+    return g
+
+
+# %%
 def correlation(first, second):
     first, second = first - first.mean(), second - second.mean()
     return (first * second).mean() / (first.square().mean() * second.square().mean()).sqrt()
 
 
 def adaptive_by_hand(warped, fixed):
-    value = 1 - correlation(warped, fixed)
+    s = [1 - correlation(warped, fixed)]
     for scale in range(4):  # full size, half, a quarter, an eighth; each one blurred
         if scale:
             warped, fixed = (torch.nn.functional.avg_pool2d(image, 2) for image in (warped, fixed))
         blurred = (losses.gaussian_blur(image, 2.0, radius=2) for image in (warped, fixed))
-        dissimilarity = 1 - correlation(*blurred)
-        gamma = dissimilarity.detach().clamp(0, 1)
-        value = gamma * dissimilarity + (1 - gamma) * value
-    return value
+        s.append(1 - correlation(*blurred))
+    return blend_scales(s)
 
 
+# %%
 columns = torch.arange(128) - 63.5
 thin = torch.exp(-(columns**2) / 2).expand(128, 128)[None, None]  # a line one voxel wide
 tree = vessels.draw_tree(vessels.grow_tree(seed=3), 128)[0]
@@ -572,7 +645,7 @@ def undo_with_noise(amplitude):
 
 
 for amplitude in (0.0, 0.05, 0.1, 0.14):
-    price = gradicon_on_a_line(undo_with_noise(amplitude), ripple(amplitude, 1)).item()
+    price = gradicon_on_a_line(undo_with_noise(amplitude), ripple(amplitude, 1), line).item()
     steepness = 1 + (2 * math.pi * amplitude) ** 2 / 2  # the mean of the squared slope
     print(
         f"ripple {amplitude:.2f}: price {price:.3e}, ε² times the mean squared slope {EPSILON**2 * steepness:.3e}"
@@ -582,6 +655,7 @@ for amplitude in (0.0, 0.05, 0.1, 0.14):
         "run this section's cells again"
     )
 
+# %%
 there_and_back = found.displacement, found.inverse
 one, other = losses.gradicon(*there_and_back), losses.gradicon(*reversed(there_and_back))
 both = losses.gradicon(*there_and_back, orders="both")
@@ -658,6 +732,7 @@ for name, reached in kept.items():
     columns = "".join(f"{reached[key]!s:>24}" for key in ("mse", "folds", "inverse_error"))
     print(f"{labels[name]:24s}{columns}")
 
+# %%
 best, others = kept["reference"], [reached for name, reached in kept.items() if name != "reference"]
 second = min(reached["mse"].mean for reached in others)
 assert best["mse"].mean < 0.9 * second, (
@@ -685,6 +760,9 @@ assert further > home, (
 # the price of a black picture. They thin the outlines; without a penalty the network erases them. (The paper finds both
 # effects, too: Fig. 3, curves without numbers.) And mind the deviation of GradICON's MSE: one seed finds
 # the large motions early in these 400 steps, another late. One training is no proof.
+# <!-- claim: GradICON: regularises = yes -->
+# <!-- claim: GradICON: faster = not told apart -->
+# <!-- claim: GradICON: both best = not told apart -->
 #
 # The paper's numbers are of lungs. Its two rows differ in the similarity as well (LNCC and the adaptive one), so that the
 # difference is not the regulariser's alone:
@@ -744,6 +822,8 @@ for words, name in rows.items():
     reached = studies.results("gradicon_vessels", name)
     off[words] = reached["field_error"].mean
     print(f"{words:28s}{reached['field_error']!s:40s}{reached['folds']}")
+
+# %%
 three, two, one_only = (
     off[name] for name in ("adaptive", "adaptive, two networks", "adaptive, one network")
 )
@@ -761,10 +841,44 @@ assert three < off["NCC"] + 0.05 and one_only < 0.7 * untouched.mean(), (
 # three a little better than two, as in the paper. The similarity makes little difference *here*; the paper found one,
 # above all in the folds, on the pairs that its networks were trained on. Look at the picture again: between vessels
 # nothing is seen, and there the field is a guess.
+# <!-- claim: GradICON: vessels = yes -->
+# <!-- claim: GradICON: adaptive folds = not told apart -->
+# <!-- claim: GradICON: adaptive mean = not told apart -->
 
 # %% tags=["instructor"]
-errors = [error for view in (dial, trip_viewer, viewer) for error in view.errors]
+errors = [error for view in (dial, trip_viewer, viewer, method_figure) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
+
+# %% [markdown]
+# ## Make it yours
+#
+# GradICON in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. A U-Net of
+# another shape is `encoder_channels` and `decoder_channels`. (`regkit.save` keeps no function: it refuses, and says
+# what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = regkit.models.GradICON(
+    3,
+    similarity=my_similarity,
+    levels=(1, 0),
+    encoder_channels=(8, 16, 32),
+    decoder_channels=(8, 16, 16),
+)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
+)
 
 # %% [markdown]
 # ## Take away
@@ -773,6 +887,7 @@ assert errors == [], f"no view had an error, here {errors}: run the view's cell 
 # > * A fold costs ICON less the finer it is: its weight must grow with the resolution, and holds the network back. To
 # >   GradICON every fold costs the same.
 # > * A **shift** of the round trip is free under GradICON. It is no inverse by construction: measure the round trip.
+# > <!-- claim: GradICON: translation = yes -->
 # > * Maps are **functions**; a coarse-to-fine network is a chain of them, and the loss is asked once, at its end.
 # > * Penalising is not guaranteeing: **count the folds**.
 # > * Thin structures far apart? A **multi-scale** similarity leads from afar, and hands over to the fine scales.

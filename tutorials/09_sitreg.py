@@ -35,12 +35,28 @@ from torch import nn
 import regkit
 from regkit import check, course, fields, figures, metrics, training, types
 from regkit.course import papers, studies
-from regkit.course.lessons import sweeps
+from regkit.course.lessons import architecture, sweeps
 from regkit.course.lessons import t09_sitreg as lesson
 from regkit.data import benchmarks
 from regkit.models import SITReg, layers, sitreg
 
 course.begin(seconds={"fast": 40, "full": 105}, minutes=90)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right;
+# A and B move towards each other, and meet. Rows are its parts in the order of `forward`; under a box stands what
+# flows there, channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is
+# silent, or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("sitreg")
+method_figure
 
 # %% [markdown]
 # ## Ask twice
@@ -186,20 +202,46 @@ print(f"bound: {bound:.4f} of the distance between control values")
 # composed as often as we like, and the composition does not fold either. Large motions come from many small safe steps,
 # coarse to fine.
 #
-# ## Its inverse, by iteration
-#
-# The inverse of $x + u(x)$ is $x + z(x)$ with $z(x) = -u(x + z(x))$: the unknown is on both sides. So guess, put the
-# guess in on the right, and take what comes out as the next guess:
+# So a step is: limit what the network says, then make a displacement of it. Write that. (The line above a function says
+# at once what is right; as long as it is not, the notebook goes on with the solution.)
 
 
 # %%
-def invert_by_hand(u, iterations=12):
-    z = -u  # the usual mistake is our first guess
+@check.limited_step
+def limited_step(raw, spacing, size):
+    """A step that cannot fold, (B, 2, *size), voxels. raw: what a network says, (B, 2, h, w), of any size."""
+    limit = ...  # 0.99 of sitreg.control_bound(spacing, 2)
+    control = ...  # the limited control values
+    return ...  # sitreg.upsample_controls(values, size, spacing) makes a displacement of them
+
+
+# %%
+wild = 100 * signs[:20]  # a network that shouts
+tried = regkit.jacobian_determinant(limited_step(wild, SPACING, (96, 96))).min().item()
+assert tried > 0, (
+    f"a limited step never folds, here least |J| {tried:+.4f}: was limited_step changed?"
+)
+print(f"twenty steps of a network that shouts: least |J| {tried:+.3f}")
+
+# %% [markdown]
+# ## Its inverse, by iteration
+#
+# The inverse of $x + u(x)$ is $x + z(x)$ with $z(x) = -u(x + z(x))$: the unknown is on both sides. So guess, put the
+# guess in on the right, and take what comes out as the next guess. You wrote it in tutorial 05. Write it again, without
+# looking:
+
+
+# %%
+@check.invert_by_hand
+def invert_by_hand(u, iterations=50):
+    """z with z(x) = -u(x + z(x)): the displacement of the inverse. u, z: (1, 2, H, W), voxels."""
+    z = ...  # a first guess
     for _ in range(iterations):
-        z = -regkit.warp(u, z)  # u read at x + z(x)
+        z = ...  # a better one
     return z
 
 
+# %%
 generator = torch.Generator().manual_seed(1)
 arrows = torch.rand(1, 2, 8, 8, generator=generator) * 2 - 1
 
@@ -210,7 +252,7 @@ def random_step(share):
 
 
 u = random_step(0.99)
-z = invert_by_hand(u)
+z = invert_by_hand(u, 12)
 left = fields.compose(u, z).abs().max()  # there and back
 apart = (z - regkit.invert(u, tolerance=1e-4)).abs().max()
 print(f"left after 12 iterations: {left:.1e} voxels")
@@ -290,6 +332,7 @@ def kept_fields(function, u):
     return len({each.untyped_storage().data_ptr() for each in kept if each.numel() >= u.numel()})
 
 
+# %%
 u = random_step(0.75).requires_grad_()
 counts = [1, 2, 4, 8, 16]
 unrolled = [kept_fields(lambda u, n=n: invert_by_hand(u, n), u) for n in counts]
@@ -334,7 +377,18 @@ assert difference < 0.01, (
 # $$U(a, b) = u(a, b) \circ u(b, a)^{-1} .$$
 #
 # Exchange $a$ and $b$: $U(b, a) = u(b, a) \circ u(a, b)^{-1} = U(a, b)^{-1}$. That is all. Nothing was assumed of $u$,
-# only that it has an inverse. And two equal images give $U(a, a) = u(a, a) \circ u(a, a)^{-1}$, the identity.
+# only that it has an inverse. And two equal images give $U(a, a) = u(a, a) \circ u(a, a)^{-1}$, the identity. Write it
+# for any `step`, a function of two images:
+
+
+# %%
+@check.update_by_hand
+def update_by_hand(step, invert, a, b):
+    """U(a, b) = u(a, b) ∘ u(b, a)⁻¹. step: the function u of two images; invert: gives a displacement's inverse."""
+    there = ...
+    back = ...
+    return ...  # fields.compose(f, g) is f ∘ g
+
 
 # %%
 torch.manual_seed(3)
@@ -345,14 +399,11 @@ any_network = nn.Sequential(
 
 def step(a, b):
     """u(a, b): 8 x 8 control values, limited, as a displacement."""
-    control = torch.tanh(20 * any_network(torch.cat([a, b], 1)))
-    limit = 0.99 * sitreg.control_bound(8, 2)
-    return sitreg.upsample_controls(limit * control, (64, 64), 8)
+    return limited_step(20 * any_network(torch.cat([a, b], 1)), 8, (64, 64))
 
 
 def update(a, b):
-    """U(a, b) = u(a, b) ∘ u(b, a)⁻¹"""
-    return fields.compose(step(a, b), invert_by_hand(step(b, a)))
+    return update_by_hand(step, lambda u: invert_by_hand(u, 12), a, b)
 
 
 with torch.no_grad():
@@ -362,6 +413,8 @@ with torch.no_grad():
 print(f"u(a, b) ∘ u(b, a): {first_try.mean():.2f} voxels from the identity, on average")
 print(f"U(a, b) ∘ U(b, a): {home.mean():.3f} voxels")
 print(f"U(a, a): at most {u_aa.abs().max():.1e} voxels")
+
+# %%
 assert u_ab.norm(dim=1).mean() > 1, (
     f"there is something to undo, here a step of {u_ab.norm(dim=1).mean():.2f} voxels on average: "
     "run all cells from the top"
@@ -398,6 +451,20 @@ assert apart < 0.03, (
 # f_{AB} = L \circ R^{-1}, \quad f_{BA} = R \circ L^{-1} .$$
 #
 # (Equations 4 to 8.) $R^{-1}$ needs no new inversion: it is collected on the way, $R^{-1} \leftarrow U \circ R^{-1}$.
+#
+# Below, $U$ is kept as its two factors, $U(a, b) = v_{ab} \circ i_{ba}$ and $U^{-1} = U(b, a) = v_{ba} \circ i_{ab}$, where
+# $i_{ab}$ is the inverse of the step $v_{ab} = u(a, b)$. `sitreg.composed(f, g, h)` is $f \circ g \circ h$.
+
+
+# %%
+@check.meet_by_hand
+def meet_by_hand(L, R, R_inverse, v_ab, v_ba, i_ab, i_ba):
+    """L, R and R⁻¹ after one more level. v_ab, v_ba: its steps; i_ab, i_ba: their inverses; (1, 2, H, W), voxels."""
+    L = ...
+    R = ...
+    R_inverse = ...
+    return L, R, R_inverse
+
 
 # %%
 network = random_network()
@@ -406,9 +473,7 @@ with torch.no_grad():
     for level in network.stages(A, B):
         v_ab, v_ba = level.step.chunk(2)  # what the network says at this level
         i_ab, i_ba = (regkit.invert(v, method="anderson") for v in (v_ab, v_ba))  # its solver
-        L = sitreg.composed(L, v_ab, i_ba)  # L ∘ U(a, b)
-        R = sitreg.composed(R, v_ba, i_ab)  # R ∘ U(b, a)
-        R_inverse = sitreg.composed(v_ab, i_ba, R_inverse)
+        L, R, R_inverse = meet_by_hand(L, R, R_inverse, v_ab, v_ba, i_ab, i_ba)
 f_ab = fields.compose(L, R_inverse)
 
 found = register(network, A, B)
@@ -426,17 +491,28 @@ print(f"f_AB moves voxels by up to {f_ab.norm(dim=1).max():.1f}, by hand as by r
 # %% [markdown]
 # ## Your prediction
 #
-# Random weights, 64 pairs. We measure the three laws:
+# Random weights, 64 pairs. Measure the three laws. A registration has a `displacement`, $f_{AB}$ where it was asked for
+# (A, B), and an `inverse`, its own way back:
+
+
+# %%
+@check.three_laws
+def three_laws(there, back):
+    """How far two answers are apart, how far a round trip ends from home (mean lengths, voxels), and the least |J|.
+
+    there: the registration of (A, B); back: that of (B, A).
+    """
+    apart = ...  # f_AB by (A, B), minus f_AB by (B, A)
+    home = ...  # the round trip of one registration, a displacement
+    least = ...  # of fields.jacobian_determinant
+    return apart.norm(dim=1).mean(), home.norm(dim=1).mean(), least
 
 
 # %%
 def laws(network, of=test):
     """Three numbers: the two answers to one question, the round trip (both voxels), and the least |J|."""
     there, back = register(network, of.moving, of.fixed), register(network, of.fixed, of.moving)
-    apart = there.displacement - back.inverse
-    home = fields.compose(there.displacement, there.inverse)
-    least = regkit.jacobian_determinant(there.displacement).min()
-    numbers = (apart.norm(dim=1).mean(), home.norm(dim=1).mean(), least)
+    numbers = three_laws(there, back)
     names = ("symmetry", "inverse consistency", "no folds")
     return {name: number.item() for name, number in zip(names, numbers, strict=True)}
 
@@ -447,6 +523,7 @@ def tell(name, kept):
     print(f"round trip {home:.3f} voxels off; least |J| {least:+.2f}")
 
 
+# %%
 untrained, other = laws(network), laws(ordinary)
 tell("ordinary, untrained", other)
 tell("SITReg, untrained", untrained)
@@ -483,6 +560,19 @@ assert other["symmetry"] > 1, (
 # * The **affine stage** (for scans that nobody has aligned; `affine="halfway"`). A small network reads the coarsest
 #   features of both images. It gives a matrix $P(a, b)$, and the half-way map is $P(a, b)\,P(b, a)^{-1}$: the same
 #   algebra once more. It acts before the levels, and the loss does not charge for it. It is off in this notebook.
+#
+# Write the update network. It has a `block` of layers, a `head` that makes two numbers of the features at each place, and
+# `largest`, the limit.
+
+
+# %%
+@check.update_network
+def update_network(update, z_a, z_b):
+    """The control values of a level, (1, 2, h, w). z_a, z_b: features of both images, (1, C, h, w)."""
+    both = ...  # difference and sum, along axis 1
+    hidden = ...  # what the block makes of them
+    return ...  # what the head makes of that, limited
+
 
 # %%
 network = random_network()
@@ -490,8 +580,7 @@ with torch.no_grad():
     features = network.features(torch.cat([A, B]))  # A and B as a batch: the finest level first
     z_a, z_b = features[4].chunk(2)  # the coarsest level, where nothing has been moved yet
     update_4 = network.updates[4]
-    hidden = [update_4.block(torch.cat([a - b, a + b], 1)) for a, b in ((z_a, z_b), (z_b, z_a))]
-    control = torch.cat([update_4.largest * torch.tanh(update_4.head(each)) for each in hidden])
+    control = torch.cat([update_network(update_4, *z) for z in ((z_a, z_b), (z_b, z_a))])
     coarsest = next(iter(network.stages(A, B)))
 for level, feature in enumerate(features):
     print(
@@ -608,6 +697,7 @@ for name, each in unlimited.items():
     first = f"; the first: {said[0].message}" if said else ""
     print(f"{len(said)} warnings{first}")
 
+# %%
 wild = without_limit["random, no limit"]
 assert wild["no folds"] < 0 and warned["random, no limit"] > 0, (
     f"without the limit the random network folds, and the solver warns, here least |J| "
@@ -699,6 +789,8 @@ measured = {name: laws(each) for name, each in broken.items()}
 for name, kept in measured.items():
     tell(name, kept)
     reached[name] = dice(broken[name])
+
+# %%
 for name, least_apart in (("one-sided", 0.5), ("B stays", 0.01)):
     assert measured[name]["symmetry"] > least_apart or not complete, (
         f"{name}: the two answers are more than {least_apart} voxels apart, here "
@@ -708,6 +800,8 @@ for name, least_apart in (("one-sided", 0.5), ("B stays", 0.01)):
         f"{name}: it comes home within 0.25 voxels, as SITReg does, here "
         f"{measured[name]['inverse consistency']:.3f}; run the training's cell again"
     )
+
+# %%
 assert measured["minus"]["symmetry"] == 0, (
     f"minus is symmetric to the last bit, here {measured['minus']['symmetry']:.1e} voxels apart: "
     "run this cell again"
@@ -767,6 +861,8 @@ check.one_law_less(my_update)
 # %% [markdown]
 # (A *sum* of the two steps would not do. Each is below the bound, and their sum only below twice the bound: some pair of
 # steps folds it.)
+# <!-- claim: SITReg: bound = yes -->
+# <!-- claim: SITReg: limit = no -->
 
 # %% [markdown]
 # ## Can a law be learnt? Five variants, trained on brains
@@ -832,6 +928,9 @@ print({name: str(studies.results("sitreg", name)["dice"]) for name in overlap})
 # is interpolation, some hundredths of a voxel. Training brought the two answers within a voxel of each other: nearly
 # symmetric. *Nearly* is what losses give, on the data they have seen. The law by construction is exact, on every pair,
 # and here it costs no overlap. (All five saw both directions of each pair in their loss: none saw less than another.)
+# <!-- claim: SITReg: symmetry = yes -->
+# <!-- claim: SITReg: two-sided = yes -->
+# <!-- claim: SITReg: half way = yes -->
 #
 # The paper's numbers, on whole brains in 3D. *Cycle* is our round trip by two answers, squared. And what a velocity costs
 # between the two passes:
@@ -849,6 +948,7 @@ assert times == 5, (
 )
 
 # %% [markdown]
+# <!-- claim: SITReg: memory = yes -->
 # And **no limit**? It keeps every law here. Did it learn to stay below the bound? (Level 4 is the coarsest, one arrow
 # for 16 × 16 voxels, and comes first; level 0 has an arrow for each voxel.)
 
@@ -881,9 +981,36 @@ in_brains
 # the same direction.
 
 # %% tags=["instructor"]
-widgets = (fold_o_meter, inverter, meeting, comparison, in_brains)
+widgets = (fold_o_meter, inverter, meeting, comparison, in_brains, method_figure)
 errors = [error for view in widgets for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
+
+# %% [markdown]
+# ## Make it yours
+#
+# SITReg in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. The encoder's
+# widths are `channels`, those of the update networks `update_channels`, one for each level. (`regkit.save` keeps no
+# function: it refuses, and says what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = SITReg(
+    3, similarity=my_similarity, channels=(8, 16, 16, 16), update_channels=(16, 32, 32, 32)
+)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
+)
 
 # %% [markdown]
 # ## Take away

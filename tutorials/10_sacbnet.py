@@ -35,12 +35,28 @@ import torch.nn.functional as F
 import regkit
 from regkit import check, course, fields, figures, losses, metrics, training, types, widgets
 from regkit.course import papers, studies
-from regkit.course.lessons import ablations
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t10_sacbnet as lesson
 from regkit.data import benchmarks
 from regkit.models import SACBNet, layers, sacbnet
 
 course.begin(seconds={"fast": 30, "full": 70}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Five levels, from left to right;
+# nothing is regressed but at the last. Rows are its parts in the order of `forward`; under a box stands what flows
+# there, channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is silent,
+# or regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("sacbnet")
+method_figure
 
 # %% [markdown]
 # ## What a network sorts
@@ -117,22 +133,35 @@ my_prediction = "hardly changes"
 #
 # Where in the image are places of one kind? Describe each place by the **mean of its neighbourhood** (equation 3), and
 # let **k-means** find groups of similar descriptions: assign each place to the nearest of $N$ centroids, move each
-# centroid to the mean of its members, and again, until nothing changes.
+# centroid to the mean of its members, and again, until nothing changes. Write both. (The line above a function says at
+# once what is right; as long as it is not, the notebook goes on with the solution.)
 
 
 # %%
-def cluster_by_hand(points, count, iterations=50):
-    """points: (features, places). Which cluster each place belongs to, and the clusters' means."""
-    start = np.random.default_rng(0).choice(points.shape[1], count, replace=False)
-    centroids = points[:, start].T
+@check.local_means
+def local_means(features):
+    """The mean of each place's 3 x 3 neighbourhood, zeros outside. features: (B, C, H, W); returns the same size."""
+    padded = ...  # F.pad(features, [left, right, above, below]) adds zeros
+    return ...  # F.avg_pool2d(image, size, stride=...) takes the means of windows
+
+
+# %%
+@check.cluster_by_hand
+def cluster_by_hand(points, centroids, iterations=50):
+    """The cluster of each place, (places,), and the centroids, (N, features). points: (features, places)."""
     for _ in range(iterations):
-        index = torch.cdist(points.T, centroids).argmin(1)
-        centroids = torch.stack([points[:, index == n].mean(1) for n in range(count)])
+        index = (
+            ...
+        )  # the number of the nearest centroid; torch.cdist(points.T, centroids) has all distances
+        centroids = torch.stack([... for n in range(len(centroids))])  # the mean of cluster n
     return index, centroids
 
 
-def local_means(features):
-    return F.avg_pool2d(F.pad(features, [1, 1, 1, 1]), 3, stride=1)
+# %%
+def some_of(points, count):
+    """Where k-means starts: `count` of the places, (count, features)."""
+    chosen = np.random.default_rng(0).choice(points.shape[1], count, replace=False)
+    return points[:, chosen].T
 
 
 # %% [markdown]
@@ -143,7 +172,8 @@ figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="compressed")
 axes[0].imshow(fixed[0, 0], cmap="gray", vmin=0, vmax=1)
 axes[0].set(title="fixed", ylabel="axis 0 (voxels)")
 for panel, count in zip(axes[1:], (2, 4, 7), strict=True):
-    index, centroids = cluster_by_hand(local_means(fixed).flatten(2)[0], count)
+    greys = local_means(fixed).flatten(2)[0]
+    index, centroids = cluster_by_hand(greys, some_of(greys, count))
     rank = centroids[:, 0].argsort().argsort()  # dark to bright
     panel.imshow(rank[index].view(64, 56), cmap="viridis", vmin=0, vmax=count - 1)
     panel.set(title=f"{count} clusters of grey values")
@@ -163,7 +193,7 @@ with torch.no_grad():
     p = block.project(level_2)  # a convolution, normalised
     points = local_means(p).flatten(2)[0]
 
-index, centroids = cluster_by_hand(points, 7)
+index, centroids = cluster_by_hand(points, some_of(points, 7))
 by_regkit = sacbnet.k_means(points, 7, tolerance=0)
 differ = int((index != by_regkit.index).sum())
 apart = (centroids - by_regkit.centroids).abs().max()
@@ -189,6 +219,8 @@ print("voxels in each cluster:", index.bincount().tolist())
 OFFSETS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]  # of the nine taps, rows first
 
 
+# %%
+@check.adapt_by_hand
 def adapt_by_hand(p, W, a, b, index):
     """p: (1, in, H, W), W: (out, in, 9), a: (N, 9), b: (N, out), index: (H, W)."""
     height, width = index.shape
@@ -196,7 +228,8 @@ def adapt_by_hand(p, W, a, b, index):
     y = b[index].permute(2, 0, 1)[None]
     for k, (i, j) in enumerate(OFFSETS):
         neighbour = padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width]  # p(x + k)
-        y = y + a[index, k] * torch.einsum("oc,bchw->bohw", W[:, :, k], neighbour)
+        term = ...  # W_k times the neighbour: torch.einsum("oc,bchw->bohw", matrix, features)
+        y = ...  # a[index, k] is a_{n(x), k} at each place, (H, W)
     return y
 
 
@@ -272,15 +305,18 @@ assert all(0.005 < change < 0.2 for change in moved.values()), (
 
 
 # %%
+@check.match_by_hand
 def match_by_hand(moving, fixed):
     """(B, C, H, W) each: the displacement (B, 2, H, W), less than one voxel along each axis."""
     height, width = fixed.shape[2:]
     padded = F.pad(moving, [1, 1, 1, 1])  # zeros outside
     views = [padded[:, :, 1 + i : 1 + i + height, 1 + j : 1 + j + width] for i, j in OFFSETS]
-    scores = torch.stack([(fixed * view).sum(1) for view in views], 1)  # (B, 9, H, W)
-    return torch.einsum("bkhw,kd->bdhw", scores.softmax(1), torch.tensor(OFFSETS).float())
+    scores = torch.stack([... for view in views], 1)  # of `fixed` with each view; (B, 9, H, W)
+    weights = ...
+    return torch.einsum("bkhw,kd->bdhw", weights, ...)  # the offsets as a tensor of floats, (9, 2)
 
 
+# %%
 match = found.matches[2]  # level 3
 by_hand = match_by_hand(match.moving, match.fixed)
 by_regkit = sacbnet.soft_argmax(sacbnet.scores(match.moving, match.fixed))
@@ -343,6 +379,7 @@ for factor in (0, 0.25, 0.5, 1, 2, 4, 100):
     sharper = comparing_by(lambda m, f, factor=factor: factor * network.scores(m, f))
     sharpened[factor] = register(sharper)
 
+# %%
 overlaps = {factor: dice(each) for factor, each in sharpened.items()}
 folded = {factor: metrics.folds(each.displacement).percent for factor, each in sharpened.items()}
 names = [f"{factor:g}" for factor in overlaps]
@@ -378,18 +415,32 @@ assert folded[100] > 1 > folded[1], (
 # moving features by what was found so far, matches the rest, and composes (equation 11):
 # $\varphi_i = \text{up}(\varphi_{i+1}) \circ \Delta\varphi_i$. Doubled from level to level, that is less than 2, 6,
 # 14, 30 voxels. Level 1 does not match; there a few convolutions regress what is left.
+#
+# Write what a level does after it has matched. `fields.compose(f, g, padding="zeros")` is $f \circ g$, and
+# `fields.upsample(u, alignment="corners")` the same displacement on the next finer grid.
+
+
+# %%
+@check.compose_level
+def compose_level(reached, increment):
+    """φ of this level, and the same on the next finer grid. Both: (B, 2, H, W), voxels of this level."""
+    composed = fields.compose(
+        ..., ..., padding="zeros"
+    )  # reached: up(φ) of the coarser level; increment: Δφ
+    return ..., ...
+
 
 # %%
 reached = torch.zeros(32, 2, 4, 4)
 for match, by_network in zip(found.matches, found.levels, strict=False):
     increment = match_by_hand(match.moving, match.fixed)
-    composed = fields.compose(reached, increment, padding="zeros")
+    composed, reached = compose_level(reached, increment)
     apart = (composed - by_network).abs().max()
     assert apart < 1e-3, (
         f"each level by hand is the network's, here {apart:.1e} voxels apart: was match_by_hand changed?"
     )
-    reached = fields.upsample(composed, alignment="corners")  # twice the size, twice as long
 
+# %%
 largest = [2 * level.abs().max().item() for level in found.levels[:4]]
 bounds = [lesson.reach(level) for level in sacbnet.LEVELS]
 figure, axes = plt.subplots(figsize=(7, 2.6), layout="compressed")
@@ -436,6 +487,7 @@ without = dice(register(studies.load("sacbnet", "no block").model))
 print(f"you said: {my_prediction}")
 print({f"N = {count}": f"{value:.3f}" for count, value in by_count.items()})
 
+# %%
 figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="compressed")
 axes.plot(
     counts,
@@ -457,9 +509,8 @@ assert by_count[1] > 0.76 and abs(by_count[7] - by_count[1]) < 0.02, (
     "one cluster still has a Dice above 0.76, within 0.02 of seven, here "
     f"{by_count[1]:.3f} and {by_count[7]:.3f}: run all cells from the top"
 )
-assert by_count[1] > without + 0.01, (
-    f"it is more than 0.01 better than no block, here {by_count[1]:.3f} against {without:.3f}: "
-    "run all cells from the top"
+assert abs(by_count[1] - without) < 0.05, (
+    f"no block is within 0.05 of one cluster, here {without:.3f} and {by_count[1]:.3f}: run all cells from the top"
 )
 
 # %% [markdown]
@@ -483,25 +534,27 @@ for level, match in zip(sacbnet.LEVELS, found.matches, strict=True):
 # The taps differ widely (from 0.02 to 1 in the picture above); the clusters agree on most of them. The seven kernels are
 # variations of one.
 #
-# And yet a network that was trained *without blocks* is worse by three points. How can the block matter, and its
-# clusters not? Because leaving the block out takes away more than the clusters: two convolutions and a shortcut at each
-# level go with it. Hold on to that thought.
+# And a network that was trained *without blocks*? The dashed line. Whatever it loses need not be the clusters' doing:
+# leaving the block out takes away two convolutions and a shortcut at each level as well. Hold on to that thought.
 #
 # ## Break it
 #
 # *"A scalar product depends on how strong the features are. Every textbook compares directions: normalise first."* The
-# scores become cosines:
+# scores become cosines, and a *temperature* $T$ is left, by which they are divided:
 
 
 # %%
-def cosine_scores(moving, fixed, temperature=1.0):
-    directions = F.normalize(moving, dim=1), F.normalize(fixed, dim=1)
-    return sacbnet.scores(*directions) / temperature
+@check.cosine_scores
+def cosine_scores(moving, fixed, scores, temperature=1.0):
+    """Cosines over a temperature. moving, fixed: features, (B, C, H, W); scores: makes scalar products of two such."""
+    directions = ...  # both, each vector over its length: F.normalize
+    return ...
 
 
+# %%
 tried = {}
 for temperature in (1.0, 0.2, 0.05):
-    by_cosine = comparing_by(lambda m, f, temperature=temperature: cosine_scores(m, f, temperature))
+    by_cosine = comparing_by(lambda m, f, t=temperature: cosine_scores(m, f, sacbnet.scores, t))
     cosine = register(by_cosine)
     tried[temperature] = dice(cosine)
     mean = cosine.matches[2].increment.norm(dim=1).mean()
@@ -690,12 +743,12 @@ printed = papers.PRINTED["sacbnet"]
 print(printed.text())
 
 # %% [markdown]
-# So here is the control: nine variants, each trained for itself on the same brains, from
-# three seeds. (*Means over channels*: a place is described by nine numbers, the mean over the channels at each of its
+# So here is the control: variants, each trained for itself on the same brains, from several
+# seeds. (*Means over channels*: a place is described by nine numbers, the mean over the channels at each of its
 # neighbours, and not by the neighbourhood's mean in each channel; *both means*: by both.) Dice on 32 held-out pairs:
 
 # %%
-names = list(studies.VARIANTS["sacbnet"])
+names = [name for name in studies.VARIANTS["sacbnet"] if studies.results("sacbnet", name)]
 results = {name: studies.results("sacbnet", name) for name in names}
 weights = {
     name: sum(each.numel() for each in studies.load("sacbnet", name).model.parameters())
@@ -712,6 +765,7 @@ for name, reached in results.items():
         f"{name:24s} {spread:>22s} {overlap.mean - reference.mean:+16.4f} {folds:9.3f} {weights[name]:9,}"
     )
 
+# %%
 figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="compressed")
 for row, name in enumerate(names):
     for record in studies.records("sacbnet", name):
@@ -729,6 +783,7 @@ axes.invert_yaxis()
 axes.grid(alpha=0.3)
 
 
+# %%
 def lead_over(name):
     """Reference minus this variant, seed by seed."""
     both = (studies.records("sacbnet", each) for each in ("reference", name))
@@ -738,11 +793,9 @@ def lead_over(name):
 block_brings, clusters_bring = lead_over("no block"), lead_over("1 cluster")
 print("seed by seed, the blocks bring:     ", [f"{lead:+.3f}" for lead in block_brings])
 print("of that, more than one cluster:     ", [f"{lead:+.3f}" for lead in clusters_bring])
-assert min(block_brings) > 0.01, (
-    f"with every seed the blocks bring more than 0.01, here {min(block_brings):.3f} at least: "
-    "run this cell again"
-)
 blocks, kernels = np.mean(block_brings), np.mean(clusters_bring)
+
+# %%
 places = {
     level: match.clusters.index[0].numel()
     for level, match in zip(sacbnet.LEVELS, found.matches, strict=True)
@@ -759,37 +812,33 @@ for data in printed.columns[:2]:  # what level 5 brings, of what all four bring
         f"in the paper level 5 brings about half on {data}, here {coarse - first:.4f} of {whole - first:.4f}: "
         "run the table's cell again"
     )
-assert abs(kernels) < 0.02 and kernels < 0.75 * blocks, (
-    "more than one cluster brings less than 0.02, and less than three quarters of it, here "
-    f"{kernels:+.3f} of {blocks:+.3f}: run this cell again"
+assert abs(blocks) < 0.06 and -0.03 < kernels < 0.02, (
+    "the blocks bring less than 0.06, and more than one cluster less than 0.02, here "
+    f"{blocks:+.3f} and {kernels:+.3f}: run this cell again"
 )
 
 # %% [markdown]
 # Read it as you would read a paper's table. Look at the dots of *one* variant first: that is what the seed alone does.
 #
-# * **No block** is worse by clearly more than that, with every seed; it also has a fifth of the weights.
-# * **1 cluster**, the control, is about as good as seven: behind with some seeds, ahead with another. So are 5 and 11.
+# * **No block** is worse in the mean, by about as much as another seed changes; it also has a fifth of the weights.
+# * **1 cluster**, the control, is no worse than seven. Neither are 5 and 11.
+#   <!-- claim: SACB-Net: block = not told apart --> <!-- claim: SACB-Net: kernels = not told apart -->
+#   <!-- claim: SACB-Net: levels = not told apart --> <!-- claim: SACB-Net: seven = not told apart -->
 # * Blocks on the coarse levels alone bring little *here*. That says nothing about coarse blocks: on our slices level 5
 #   has 16 places, and seven clusters of them hold two or three places each. In the paper level 5 has 10 × 12 × 14 = 1680
 #   places (IXI), and there its block alone brings more than half of what all four bring; on LPBA it is half, on the
 #   abdomen a seventh.
 #
-# On these brains, most of what the block brings comes from its layers. **What this does not show:** these are small 2D
+# On these brains nothing of what the block may bring comes from its clusters. **What this does not show:** these are small 2D
 # networks, trained for 500 steps on synthetic slices. On real 3D scans, with longer training, adaptive kernels may
 # earn their keep; the paper's numbers neither show it nor refute it, as the control is missing. (In the paper N from 5
 # to 11 moves the Dice by .0008 on IXI.)
 #
-# All these trainings are behind the next panel. Choose *blocks* = none, *clusters* = 1 or *mean* = channels, one at a
-# time: what was trained is shown beside the reference. Combinations that nobody has trained say so; the button trains
-# them (some minutes on a laptop).
+# The figure from the top shows all of it: switch off *no block*, then *1 cluster*, and compare the dots and the boxes that
+# fade.
 
 # %%
-panel = ablations.AblationPanel(
-    studies.STUDIES["sacbnet"],
-    benchmarks.BENCHMARKS["brains"].held_out[SHOWN],
-    names=["blocks", "clusters", "mean"],
-)
-panel
+method_figure
 
 # %% [markdown] tags=["instructor"]
 # For the discussion: what would convince us of the clusters? (The control on the paper's own data; more seeds; a task
@@ -797,9 +846,33 @@ panel
 # network with a reach that can be proven, which is not little.
 
 # %% tags=["instructor"]
-views = (map_of_brains, microscope, stepper, map_of_shapes, panel)
+views = (map_of_brains, microscope, stepper, map_of_shapes, method_figure)
 errors = [error for view in views for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
+
+# %% [markdown]
+# ## Make it yours
+#
+# SACB-Net in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. The encoder's
+# widths are multiples of `width`. (`regkit.save` keeps no function: it refuses, and says what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = SACBNet(3, similarity=my_similarity, width=2, clusters=5)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
+)
 
 # %% [markdown]
 # ## Take away

@@ -35,13 +35,29 @@ import torch.nn.functional as F
 import regkit
 from regkit import check, course, fields, losses, metrics, training, types
 from regkit.course import papers, studies
+from regkit.course.lessons import architecture
 from regkit.course.lessons import t11_smgicnet as lesson
-from regkit.course.lessons.ablations import AblationPanel
 from regkit.data import benchmarks, brains
 from regkit.models import SMGICNet
 from regkit.models.smgicnet import networks as smgicnet_networks
 
 course.begin(seconds={"fast": 35, "full": 75}, minutes=75)
+
+# %% [markdown]
+# ## The whole of it
+#
+# What this notebook takes apart: the trained network at work, on one held-out pair. Four levels, from left to right;
+# each has a network of its own. Rows are its parts in the order of `forward`; under a box stands what flows there,
+# channels·space. Colours say whose a part is: the paper's, the authors' program's where the paper is silent, or
+# regkit's choice.
+#
+# *Look at* a part, and read below which line of regkit makes it. *Switched off* names what was trained without a part: its
+# boxes fade, and the dots tell what it was worth, on all held-out pairs and with all seeds; large dots are the pair that
+# is shown, bars the means, and the paper's numbers stand beside. You need not understand it yet: come back to it.
+
+# %%
+method_figure = architecture.architecture("smgicnet")
+method_figure
 
 # %% [markdown]
 # ## No affine first
@@ -123,21 +139,25 @@ assert before < 0.3 and reached["one level"] < 0.4 and reached["reference"] > 0.
 # *detail bands*. Four numbers for four voxels: nothing is lost. The sum of the squared details is the block's
 # **energy**: large where the image changed inside the block. (Section 3.1 names the wavelet and refers to AMNet, of the
 # same group, for what is read of it. The energy is the program's.)
+#
+# Write it. Each band is a quarter of a sum of $\pm a \pm b \pm c \pm d$. (The line above a function says at once what is
+# right; as long as it is not, the notebook goes on with the solution.)
 
 
 # %%
+@check.haar_by_hand
 def haar_by_hand(image):
-    """The low band, and the energy of the details; (B, 1, H/2, W/2) each."""
-    upper, lower = image[..., 0::2, :], image[..., 1::2, :]
-    means, details = (upper + lower) / 2, (upper - lower) / 2
-    bands = []
-    for half in (means, details):
-        left, right = half[..., 0::2], half[..., 1::2]
-        bands += [(left + right) / 2, (left - right) / 2]
-    low, *three = bands
-    return low, sum(band**2 for band in three)
+    """The low band, and the energy of the details; (B, 1, H/2, W/2) each. image: (B, 1, H, W)."""
+    a, b = image[..., 0::2, 0::2], image[..., 0::2, 1::2]  # of each block of 2 x 2: the upper two
+    c, d = image[..., 1::2, 0::2], image[..., 1::2, 1::2]  # and the lower two
+    low = ...  # the mean
+    down = ...  # the upper two minus the lower two
+    right = ...  # the left two minus the right two
+    both = ...  # of the upper two and of the lower two the difference; and the difference of these
+    return ..., ...
 
 
+# %%
 low, energy = haar_by_hand(pair.fixed)
 theirs = smgicnet_networks.haar(pair.fixed)
 apart = max((low - theirs[0]).abs().max(), (energy - theirs[1]).abs().max())
@@ -187,14 +207,17 @@ legend = figure.colorbar(drawn, cax=bar, label="intensity that was discarded")
 
 
 # %%
+@check.add_by_hand
 def add_by_hand(residuals):
+    """The velocity of the finest level. residuals: (B, 2, H, W), coarse to fine, each in voxels of its own grid."""
     velocity = residuals[0]
     for residual in residuals[1:]:
-        wider = F.interpolate(velocity, scale_factor=2, mode="bilinear", align_corners=False)
-        velocity = residual + 2 * wider
+        wider = F.interpolate(..., scale_factor=2, mode="bilinear", align_corners=False)  # of what?
+        velocity = ...
     return velocity
 
 
+# %%
 network = stored["reference"]
 found = register(network, pair.moving, pair.fixed)  # of both directions: A onto B, B onto A
 velocity = add_by_hand(found.residuals)
@@ -229,6 +252,29 @@ stack
 # * The **gates** (section 3.1 and appendix A): the last network is a U-Net, whose skip connections carry fine detail
 #   past the coarse. A gate multiplies each voxel of a skip by a coefficient from 0 (closed) to 1 (open). The
 #   dark line is the head's outline in the warped image; the text below the picture has the gate's true range.
+#
+# A gate by hand (appendix A): $\alpha = \text{sigmoid}(P\,\text{relu}(W_g g + W_x x))$, where $g$ is the skip connection and
+# $x$ are the decoder's features. The three layers are given as functions.
+
+
+# %%
+@check.gate_by_hand
+def gate_by_hand(of_skip, of_features, reduce, skip, features):
+    """The skip's features times the gate's coefficients. skip, features: (B, C, H, W), of one size here."""
+    both = ...  # W_g g + W_x x
+    gate = ...  # F.relu, then `reduce`, then torch.sigmoid
+    return ...
+
+
+# %%
+gate = smgicnet_networks.Gate(2, 8)  # random weights
+skip, decoded = torch.rand(2, 1, 8, 16, 14)
+with torch.no_grad():
+    ours = gate_by_hand(gate.of_skip, gate.of_features, gate.reduce, skip, decoded)
+    apart = (ours - gate(skip, decoded) * skip).abs().max()
+assert apart < 1e-5, (
+    f"the gate by hand is regkit's, here {apart:.1e} apart: was gate_by_hand changed?"
+)
 
 # %%
 steps_up = []
@@ -254,20 +300,23 @@ assert all(a < b for a, b in zip([before, *steps_up], steps_up, strict=False)), 
 
 
 # %%
+@check.gradient_inverse_by_hand
 def gradient_inverse_by_hand(u_ab, u_ba, delta=1e-3):
+    """Mean |∇[φ_AB ∘ φ_BA] - I|² over voxels, components and axes, times the axes; (1, 2, H, W), voxels."""
     extent = torch.tensor(u_ab.shape[2:]) - 1
     grid = fields.identity(u_ab.shape[2:])
 
     def left(place):  # of the way from A to B and back, in units of the extent
-        middle = place + fields.sample(u_ba, place)
-        home = middle + fields.sample(u_ab, middle)
+        middle = ...  # where φ_BA leads; fields.sample(u, p) is u at p
+        home = ...  # and φ_AB from there
         return (home - place) / extent.view(1, 2, 1, 1)
 
     steps = delta * torch.diag(extent)
-    slopes = [(left(grid + step.view(1, 2, 1, 1)) - left(grid)) / delta for step in steps]
+    slopes = [... for step in steps]  # step.view(1, 2, 1, 1) is a step for all places
     return sum(slope.square().mean() for slope in slopes)
 
 
+# %%
 by_hand = gradient_inverse_by_hand(u_ab[None], u_ba[None])
 regkits = losses.gradicon(u_ab[None], u_ba[None])
 assert torch.isclose(by_hand, regkits, rtol=0.02), (
@@ -309,20 +358,30 @@ assert exact < by_hand / 3 and torch.isclose(moved, exact, rtol=0.01), (
 # numbers.
 #
 # At the test one pass of (A, B) gives $\varphi_{AB}$ and its inverse.
+#
+# Two terms by hand, of one direction and without their λ: $L_{Sy}$ as in the program, of
+# $B \circ \varphi_{AB}^{-1}$ and $B \circ \varphi_{BA}$, and $L_{In}$.
+
+
+# %%
+@check.loss_terms_by_hand
+def loss_terms_by_hand(a, b, u_ab, inverse_ab, u_ba):
+    """L_Sy (as in the program) and L_In of one direction, without their λ. a, b: images; the rest: displacements."""
+    symmetric = losses.mse(..., ...)  # of which two pictures?
+    inverse = ...  # the mean square of the displacement of φ_AB ∘ φ_AB⁻¹
+    return symmetric, inverse
+
 
 # %%
 with torch.no_grad():
     terms = network.objective(found, pair.moving, pair.fixed)
-inverse_ab = found.inverses[-1]
-back_from_b = regkit.warp(
-    torch.cat([pair.fixed, pair.moving]), inverse_ab
-)  # B ∘ φ_AB⁻¹, and A ∘ φ_BA⁻¹
-swapped = found.displacements[-1].flip(0)  # of φ_BA and φ_AB
+there, back = found.displacements[-1].split(1)  # of A onto B, and of B onto A
+undone, undone_back = found.inverses[-1].split(1)
+one_way = loss_terms_by_hand(pair.moving, pair.fixed, there, undone, back)
+other_way = loss_terms_by_hand(pair.fixed, pair.moving, back, undone_back, there)
 by_hand = {
-    "symmetric": 2
-    * 0.001
-    * losses.mse(back_from_b, regkit.warp(torch.cat([pair.fixed, pair.moving]), swapped)),
-    "inverse": 2 * 0.01 * fields.compose(found.displacements[-1], inverse_ab).square().mean(),
+    "symmetric": 0.001 * (one_way[0] + other_way[0]),
+    "inverse": 0.01 * (one_way[1] + other_way[1]),
     "gradient_inverse": losses.gradicon(*found.displacements[-1].split(1), orders="both"),
 }
 for name, value in terms.items():
@@ -367,6 +426,8 @@ history = training.train(small, pairs, recipe, callback=look)
 complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
 if not complete:
     judge(len(history))
+
+# %%
 seen, *by_level = zip(*curves, strict=True)
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="compressed")
 for level, curve in enumerate(by_level, start=1):
@@ -434,7 +495,13 @@ print({name: str(value) for name, value in others.items()})
 
 # %% [markdown]
 # Levels matter most, symmetry next (with all that goes with it). The gates, the consistency and the smoothness change
-# Dice by about as much as another seed does: here these bars have no order. And to be fair: on these pairs SITReg
+# Dice by about as much as another seed does: here these bars have no order.
+# <!-- claim: SM-GICNet: levels fail = yes -->
+# <!-- claim: SM-GICNet: levels = yes -->
+# <!-- claim: SM-GICNet: symmetry = yes -->
+# <!-- claim: SM-GICNet: attention = not told apart -->
+# <!-- claim: SM-GICNet: gradient = not told apart -->
+# And to be fair: on these pairs SITReg
 # (tutorial 09), also without an affine step, does clearly better. VoxelMorph, which has no levels, ends where *one
 # level* does. The paper's Table 1, on unaligned brains in 3D, has no such bars, but two things to learn from:
 
@@ -456,6 +523,9 @@ assert min(gained) > 0.3, (
 # trip ends more than three times as far from home. (Near home alone is no merit: *one level* comes home best, because it
 # finds least.) **No smoothness**, on the other hand, costs next to nothing: the consistency has replaced the regulariser,
 # as section 3.3 says. With *neither*, nothing holds the map.
+# <!-- claim: SM-GICNet: round trip = yes -->
+# <!-- claim: SM-GICNet: replaces = not told apart -->
+# <!-- claim: SM-GICNet: neither = yes -->
 
 # %%
 without, neither = table["no gradient inverse consistency"], table["neither"]
@@ -479,13 +549,10 @@ assert abs(costs) < 0.05 and lost > 0.03, (
 )
 
 # %%
-switches = ["levels", "symmetric", "attention", "gradient_inverse"]
-panel = AblationPanel(studies.STUDIES["smgicnet"], pair, switches)
-panel
+method_figure
 
 # %% [markdown]
-# Four switches. Whatever was trained is shown beside the reference; for the other combinations, *train this one* does
-# it now (about a minute).
+# The figure from the top, with all of these trainings: which boxes fade, and which terms of the loss?
 #
 # ## Break it
 #
@@ -664,8 +731,32 @@ my_way_back = against_the_wind
 check.way_back(my_way_back)
 
 # %% tags=["instructor"]
-errors = [error for view in (stack, panel, turning, shifting) for error in view.errors]
+errors = [error for view in (stack, method_figure, turning, shifting) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
+
+# %% [markdown]
+# ## Make it yours
+#
+# SM-GICNet in three dimensions, on tensors of your own, (1, 1, *space) of one size, intensities in [0, 1], and with a
+# similarity of your own: any function or module of two images that is smaller, the better they agree. The networks'
+# width is `channels`. (`regkit.save` keeps no function: it refuses, and says what to do.)
+
+
+# %%
+def my_similarity(warped, fixed):
+    return (warped - fixed).abs().mean()
+
+
+my_pair = regkit.data.synthetic_pair(3, seed=1, size=(48, 48, 48))  # or regkit.types.Pair(…)
+my_network = SMGICNet(3, similarity=my_similarity, channels=8)
+my_recipe = training.Recipe(steps=training.steps(fast=1, full=5), batch=1, learning_rate=1e-3)
+my_history = training.train(my_network, [my_pair], my_recipe)
+with torch.no_grad():
+    my_answer = my_network.eval()(my_pair.moving, my_pair.fixed)
+print({name: f"{values[-1]:.3g}" for name, values in my_history.terms.items() if values})
+assert my_answer.displacement.shape == (1, 3, 48, 48, 48), (
+    f"one vector for each voxel, here {tuple(my_answer.displacement.shape)}: run this cell again"
+)
 
 # %% [markdown]
 # ## Take away

@@ -99,25 +99,30 @@ for pair_of, values, name in ((panels[:2], head[::-1], "file 1"), (panels[2:], h
 #
 # One body can be stored in 48 ways: three axes in any order, each one or the other way round. Here is how to go from RAS
 # to any of them, by hand: the voxels move in memory, and the affine is changed so that none of them moves in the body.
+# (The line above a function says at once what is right; as long as it is not, the notebook goes on with the solution.)
 
 
 # %%
 LETTERS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
+# %%
+@check.stored_otherwise
 def stored_as(letters, values, affine):
     """The same body with its axes stored otherwise: values in RAS, and their affine, to `letters`."""
     order, signs = zip(*(LETTERS[letter] for letter in letters), strict=True)
-    turned = np.flip(values.transpose(order), [axis for axis in range(3) if signs[axis] < 0])
+    backwards = [axis for axis in range(3) if signs[axis] < 0]
+    turned = ...  # values.transpose(order) exchanges axes, np.flip(array, axes) turns them around
     back = np.zeros((4, 4))  # from the new voxels to the old ones
     back[3, 3] = 1
     for axis in range(3):
-        back[order[axis], axis] = signs[axis]
-        if signs[axis] < 0:  # what was last is first now
-            back[order[axis], 3] = values.shape[order[axis]] - 1
-    return turned, affine @ back
+        back[order[axis], axis] = ...  # 1, or -1 where the axis is turned around
+        if axis in backwards:  # what was last is first now
+            back[order[axis], 3] = ...  # the old index of the new voxel 0
+    return ..., ...  # the new affine leads from new voxels to old ones, and from there to mm
 
 
+# %%
 spacing = template.spacing[0]
 affine = np.diag([spacing, spacing, spacing, 1])
 middle = (np.array(SIZE) - 1) / 2
@@ -147,6 +152,7 @@ for letters in ("RAS", "LPS", "LIA"):
     tensor = torch.from_numpy(values.copy())[None, None]
     images.write_image(files[letters], Scan(tensor, grid, grid))
 
+# %%
 thalamus = someone.labels[0, 0].numpy() == anatomy.STRUCTURES.index("left thalamus")
 place = apply_affine(affine, np.argwhere(thalamus).mean(0).round())  # mm
 read = []
@@ -203,15 +209,50 @@ for letters, scan in scans.items():
         f"to_original goes back to the file's order, here {off:.1e} off: run this cell again"
     )
 
+# %% [markdown]
+# Other voxels for the same body: the *box* that an array fills, from the outer edge of the first voxel to that of the
+# last, stays in place; its voxels get larger or smaller. Which affine have they? (Voxel 0 begins at -0.5, tutorial 01.)
+
+
+# %%
+@check.resampled_affine
+def resampled_affine(affine, shape, new_shape):
+    """The affine of an array of new_shape voxels that fills the same box as one of `shape` voxels with `affine`."""
+    factors = ...  # how many times as large a voxel is along each axis: a numpy array of three
+    new = affine.copy()
+    new[:3, :3] = ...  # its columns are the axes of a voxel
+    new[
+        :3, 3
+    ] = ...  # where the first new voxel's centre lies; apply_affine(affine, voxel) is in mm
+    return new
+
+
+# %%
+@check.litres
+def litres(labels, spacing):
+    """The volume of all structures together, in litres. labels: whole numbers, 0 is the outside; spacing: mm."""
+    count = ...  # the voxels of all structures
+    millilitres = ...  # one is 1000 mm³; math.prod(spacing) multiplies three numbers
+    return ...
+
+
+# %%
 structures = Scan(someone.labels, scans["RAS"].grid, scans["RAS"].grid)
+ours = resampled_affine(structures.affine, SIZE, (32, 40, 16))
+regkits = structures.grid.with_spacing((2 * spacing, 2 * spacing, 4 * spacing)).affine
+off = np.abs(ours - regkits).max()
+assert off < 1e-3, (
+    f"the affine by hand is regkit's, here {off:.1e} mm apart: was resampled_affine changed?"
+)
 thick = images.resample(structures, structures.grid.with_spacing((2.0, 2.0, 6.0)))
-litres = []
+volumes = []
 for name, stored in (("2.9 mm", structures), ("2 × 2 × 6 mm", thick)):
-    count = int((stored.tensor > 0).sum())
-    litres.append(count * math.prod(stored.spacing) / 1e6)
-    print(f"voxels of {name}: {count} in the brain, {litres[-1]:.2f} litres")
-assert abs(litres[0] / litres[1] - 1) < 0.03, (
-    f"both grids have the same volume within 3 %, here {litres[0]:.2f} and {litres[1]:.2f} litres: "
+    volumes.append(litres(stored.tensor, stored.spacing))
+    print(
+        f"voxels of {name}: {int((stored.tensor > 0).sum())} in the brain, {volumes[-1]:.2f} litres"
+    )
+assert abs(volumes[0] / volumes[1] - 1) < 0.03, (
+    f"both grids have the same volume within 3 %, here {volumes[0]:.2f} and {volumes[1]:.2f} litres: "
     "run this cell again"
 )
 
@@ -231,12 +272,23 @@ assert abs(litres[0] / litres[1] - 1) < 0.03, (
 # 3. blur, a *bias field* (brightness that drifts slowly across the image), noise.
 #
 # "T1" below is the commonest contrast of MRI: white matter is bright, fluid dark.
+#
+# After the deformation each voxel has a *share* of each structure. From these, labels and an image:
+
+
+# %%
+@check.painted
+def painted(intensities, shares):
+    """Labels (1, 1, i, j, k) and image (1, 1, i, j, k). intensities: (S,); shares: (1, S, i, j, k)."""
+    labels = ...  # the structure with the largest share
+    image = ...  # the mean intensity by the shares: torch.einsum("s,bsijk->bijk", ...), with an axis of channels
+    return labels, image
+
 
 # %%
 deformation = regkit.exponential(someone.velocity)
 shares = regkit.warp(template.maps, deformation)  # of each structure in each voxel
-labels = shares.argmax(1, keepdim=True)
-clean = torch.einsum("s,bsijk->bijk", intensities, shares)[:, None]
+labels, clean = painted(intensities, shares)
 
 least = regkit.jacobian_determinant(deformation).min()
 alike = 1 - losses.ncc(clean, someone.image).item()
@@ -304,7 +356,20 @@ my_prediction = "8 GB"
 #
 # $$\text{memory} \approx \text{voxels} \times \text{channels, summed over all layers} \times 4 \text{ bytes} .$$
 #
-# Weights hardly count. For three layers you can do it in your head, and then count what torch really keeps:
+# Weights hardly count. Write it, for layers of which each received some channels:
+
+
+# %%
+@check.bytes_kept
+def bytes_kept(size, received):
+    """Bytes that wait for the way back. size: voxels along each axis; received: channels, one number a layer."""
+    voxels = ...
+    numbers = ...
+    return ...
+
+
+# %% [markdown]
+# And this counts what torch really keeps:
 
 
 # %%
@@ -323,6 +388,7 @@ def kept(network, compute_loss):
     return sum(memory.nbytes() for place, memory in pieces.items() if place not in weights)
 
 
+# %%
 def convolution(channels_in, channels_out):
     return nn.Conv3d(channels_in, channels_out, 3, padding=1)
 
@@ -335,7 +401,7 @@ small = nn.Sequential(
     convolution(16, 3),  # 16
 )
 both = torch.rand(1, 2, 24, 30, 20)
-in_my_head = 24 * 30 * 20 * (2 + 16 + 16 + 16 + 16) * 4
+in_my_head = bytes_kept((24, 30, 20), (2, 16, 16, 16, 16))
 counted = kept(small, lambda: small(both).sum())
 print(f"in my head {in_my_head:,} bytes, counted {counted:,}; the weights are", end=" ")
 print(f"{4 * sum(weight.numel() for weight in small.parameters()):,}")
@@ -555,6 +621,7 @@ for name, used in (("correct", affine), ("flipped", flip @ affine)):
     warped_labels = regkit.fields.warp_labels(moving_labels, found.displacement)
     outcomes[name] = (moving, moving_labels, warped, warped_labels, found)
 
+# %%
 figure, panels = plt.subplots(1, 5, figsize=(12, 3.2), layout="compressed")
 shown = [(f"moving, {name}", outcomes[name][0]) for name in outcomes]
 shown += [(f"warped, {name}", outcomes[name][2]) for name in outcomes]
@@ -589,10 +656,12 @@ def agreement(warped, warped_labels, found):
     }
 
 
+# %%
 report = {name: agreement(*outcome[2:]) for name, outcome in outcomes.items()}
 for name, values in report.items():
     print(f"{name:8s}", " · ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
+# %%
 correct, flipped = report["correct"], report["flipped"]
 assert correct["NCC"] > 0.98 and abs(flipped["NCC"] - correct["NCC"]) < 0.005, (
     "both images match with an NCC of 0.98, within 0.005, here "
@@ -620,12 +689,19 @@ assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2, (
 
 
 # %%
+@check.to_the_right
+def to_the_right(labels, affine, number):
+    """How far to the right a structure lies, mm. labels: (i, j, k); affine: (4, 4); number: the structure's label."""
+    voxels = ...  # np.argwhere(...) has the places (N, 3) where something is True
+    middle = ...
+    return ...  # mm are R, A, S
+
+
+# %%
 def left_is_left(labels, grid_affine):
     """Whether each left structure lies to the left of its right one, in mm."""
-    places = [
-        apply_affine(grid_affine, np.argwhere(labels == number).mean(0))[0]
-        for number in range(1, 2 * anatomy.PAIRED + 1)
-    ]
+    numbers = range(1, 2 * anatomy.PAIRED + 1)
+    places = [to_the_right(labels, grid_affine, number) for number in numbers]
     return all(left < right for left, right in zip(places[::2], places[1::2], strict=True))
 
 

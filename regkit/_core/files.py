@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PACKAGE = Path(__file__).parent.parent  # regkit/
-
 _ASCII = {ord(sign): plain for sign, plain in {"✓": "+", "✗": "x", "○": "o", "→": "->", "·": "-", "±": "+-"}.items()}
-
 State = Mapping[str, Any]  # of torch.Tensors
 
 

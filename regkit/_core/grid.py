@@ -13,7 +13,6 @@ from torch import Tensor
 from regkit.types import Coordinates, Count
 
 _SLAB_VOXELS = 2**17  # what stays in a core's cache
-
 _SMALLEST_DETERMINANT = 1e-6
 
 

@@ -12,96 +12,44 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-NAMES = {
-    "brains": "data.brains",
-    "check": "course.check",
-    # before version 0.2
-    "algebra": "_core.grid",
-    "alignment": "tools.register",
-    "anatomy": "data.anatomy",
-    "appearance": "data.brains",
-    "benchmarks": "data.benchmarks",
-    "check.refereeing": "course.check.t13_trust_but_verify",
-    "claims": "course.claims",
-    "clusters": "models.sacbnet",
-    "comparisons": "tools.compare",
-    "files": "_core.files",
-    "folders": "images.folders",
-    "grids": "fields",
-    "intake": "tools.examine",
-    "inversion": "_core.inversion",
-    "itk": "images.itk",
-    "laws": "course.claims",
-    "layers": "models.layers",
-    "leaderboard": "tools.leaderboard",
-    "ledger": "course.claims",
-    "measuring": "tools.methods",
-    "methods": "tools.methods",
-    "models.smgicnet_networks": "models.smgicnet.networks",
-    "models.smgicnet_released": "models.smgicnet.released",
-    "official": "models.official",
-    "pages": "course.pages",
-    "patients": "course.patients",
-    "penalties": "losses",
-    "protocols": "tools.tables",
-    "refine": "optimise",
-    "regularity": "metrics",
-    "reports": "tools.report",
-    "resuming": "training",
-    "runs": "training",
-    "sampler": "_core.sampler",
-    "scan_comparisons": "tools.compare",
-    "scan_pairs": "tools.register",
-    "scans": "images",
-    "splines": "models.sitreg",
-    "studies": "course.studies",
-    "symmetry": "models.sitreg",
-    "symptoms": "tools.examine",
-    "syn": "tools.methods",
-    "tables": "tools.tables",
-    "tissues": "tools.compare",
-    "variants": "course.studies",
-    "vessels": "data.vessels",
-    "views.ablations": "course.lessons.ablations",
-    "views.cells": "course.lessons.t10_sacbnet",
-    "views.claims_board": "course.lessons.t13_trust_but_verify",
-    "views.clustering": "course.lessons.t10_sacbnet",
-    "views.columns": "course.lessons.t13_trust_but_verify",
-    "views.compositions": "course.lessons.t05_diffeomorphisms",
-    "views.controls": "widgets.scene",
-    "views.dots": "course.lessons.t13_trust_but_verify",
-    "views.drawing": "figures.pixels",
-    "views.growing": "course.lessons.t11_smgicnet",
-    "views.intake_doctor": "course.lessons.t14_your_own_brain",
-    "views.iterations": "course.lessons.t09_sitreg",
-    "views.landscape_view": "course.lessons.t03_similarity_landscapes",
-    "views.landscapes": "course.lessons.t03_similarity_landscapes",
-    "views.matching": "course.lessons.t10_sacbnet",
-    "views.meetings": "course.lessons.t09_sitreg",
-    "views.panels": "widgets.panels",
-    "views.pictures": "figures.paint",
-    "views.places": "course.lessons.t01_where_is_a_pixel",
-    "views.pulling": "course.lessons.t02_warping_pulls",
-    "views.quantities": "widgets.panels",
-    "views.races": "course.lessons.t06_learning_to_register",
-    "views.returns": "course.lessons.t08_spnet",
-    "views.ripples": "course.lessons.t07_gradicon",
-    "views.roundtrips": "course.lessons.t07_gradicon",
-    "views.scales": "course.lessons.t07_gradicon",
-    "views.scenes": "widgets.volumes",
-    "views.scoreboard": "course.lessons.t13_trust_but_verify",
-    "views.sliced": "widgets.volumes",
-    "views.slices": "widgets.slices",
-    "views.stages": "widgets.slices",
-    "views.static": "widgets.static",
-    "views.sweeps": "course.lessons.sweeps",
-    "views.timelapse": "course.lessons.timelapse",
-    "views.volumes": "figures.planes",
-    "views.wavelets": "course.lessons.t11_smgicnet",
-    "views.witnesses": "course.lessons.t08_spnet",
-    "volume_change": "_core.jacobian",
-    "windows": "_core.windows",
+_BEFORE = {  # version 0.2, by room: what a module was called, and its name now where that is another
+    "": """
+        grids=fields penalties=losses refine=optimise regularity=metrics resuming=training runs=training scans=images
+    """,
+    "_core": "algebra=grid files inversion sampler volume_change=jacobian windows",
+    "course": "claims laws=claims ledger=claims pages patients studies variants=studies",
+    "course.check": "check.refereeing=t13_trust_but_verify",
+    "course.lessons": """
+        views.ablations=architecture views.cells=t10_sacbnet views.claims_board=t13_trust_but_verify
+        views.clustering=t10_sacbnet views.columns=t13_trust_but_verify views.compositions=t05_diffeomorphisms
+        views.dots=t13_trust_but_verify views.growing=t11_smgicnet views.intake_doctor=t14_your_own_brain
+        views.iterations=t09_sitreg views.landscape_view=t03_similarity_landscapes
+        views.landscapes=t03_similarity_landscapes views.matching=t10_sacbnet views.meetings=t09_sitreg
+        views.places=t01_where_is_a_pixel views.pulling=t02_warping_pulls views.races=t06_learning_to_register
+        views.returns=t08_spnet views.ripples=t07_gradicon views.roundtrips=t07_gradicon
+        views.scales=t07_gradicon views.scoreboard=t13_trust_but_verify views.sweeps views.timelapse
+        views.wavelets=t11_smgicnet views.witnesses=t08_spnet
+    """,
+    "data": "anatomy appearance=brains benchmarks vessels",
+    "figures": "views.drawing=pixels views.pictures=paint views.volumes=planes",
+    "images": "folders itk",
+    "models": "clusters=sacbnet layers official splines=sitreg symmetry=sitreg",
+    "models.smgicnet": "models.smgicnet_networks=networks models.smgicnet_released=released",
+    "tools": """
+        alignment=register comparisons=compare intake=examine leaderboard measuring=methods methods protocols=tables
+        reports=report scan_comparisons=compare scan_pairs=register symptoms=examine syn=methods tables
+        tissues=compare
+    """,
+    "widgets": """
+        views.controls=scene views.panels views.quantities=panels views.scenes=volumes views.sliced=volumes
+        views.slices views.stages=slices views.static
+    """,
 }
+
+NAMES = {"brains": "data.brains", "check": "course.check"}
+for _room, _words in _BEFORE.items():
+    for _old, _, _new in (word.partition("=") for word in _words.split()):
+        NAMES[_old] = f"{_room}.{_new or _old.rpartition('.')[2]}".lstrip(".")
 
 
 class _Alias(MetaPathFinder, Loader):

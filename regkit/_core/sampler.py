@@ -19,13 +19,9 @@ from regkit._core.grid import identity, ramps, slabs
 from regkit.types import Coordinates, Displacement, Image, at_least_float32, spatial
 
 Interpolation = Literal["linear", "nearest", "cubic"]
-
 Padding = Literal["border", "zeros"]
-
 _MODES = {"linear": 0, "nearest": 1}
-
 _PADDINGS = {"zeros": 0, "border": 1}
-
 _BORDER = (_MODES["linear"], _PADDINGS["border"])
 
 # ---------------------------------------------------------------------------------------------- trusting their callers

@@ -20,13 +20,9 @@ from regkit._core.grid import in_one_piece
 from regkit.types import Image, InputError, check_image
 
 _SLAB_VOXELS = {"cpu": (2**18, 2**17)}  # at a time along the first axis, and within planes: what the caches hold
-
 _GPU_SLAB_VOXELS = (2**20, 2**20)  # what fills a GPU without holding many volumes
-
 _LINES_VOXELS = 2**16  # of each field that Gaussian windows merge at a time
-
 Fields = tuple[Tensor, ...]
-
 Merge = Callable[[Fields, Fields, int, int], Fields]
 
 # ---------------------------------------------------------------------------------------------- Gaussian windows

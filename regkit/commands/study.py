@@ -13,7 +13,7 @@ def add_study(commands: Any) -> None:
     parser = commands.add_parser("study", help=COMMANDS["study"])
     parser.add_argument("name", nargs="?", help="of the study; all of them where it is left out")
     parser.add_argument("--variant", help="one of the study's variants; all of them where it is left out")
-    parser.add_argument("--seeds", type=int, nargs="+", help="0, 1 and 2 where they are left out")
+    parser.add_argument("--seeds", type=int, nargs="+", help="0 to 7 where they are left out")
     parser.set_defaults(run=run)
 
 

@@ -3,7 +3,8 @@
 A tutorial is edited as `tutorials/NN_topic.py`. Its cells carry tags: `exercise` (what the learner fills in),
 `solution` and `instructor`. `build` derives the learner's notebook (`tutorials/NN_topic.ipynb`: no solutions, no
 instructor's notes) and the instructor's (`tutorials/instructor/NN_topic.ipynb`: no blank exercises). After the title
-both have two cells made here: links to what is before, after and beside it, and, folded, what installs regkit in Colab.
+both have two cells made here: links to what is before, after and beside it, and, folded, what installs regkit in Colab;
+at the end a third, further readings.
 `lab` opens a working copy of the
 learner's notebooks: those of a clone, or those that an installed regkit has (regkit/course/tutorials, put there by
 setup.py). A function under `@check.<name>` has blanks for the learner, and the solution of
@@ -32,10 +33,24 @@ from tqdm.auto import tqdm
 from regkit import training
 from regkit._core import __version__
 from regkit._core.files import PACKAGE, printable, write_atomically
+from regkit.course.papers import further_reading
 from regkit.training import Mode
 from regkit.types import DISTRIBUTION, InputError, MissingFileError, needing
 
-__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "TAG", "Edition", "begin", "build", "edition", "editions", "folder", "lab"]
+__all__ = [
+    "BADGE",
+    "BOOTSTRAP",
+    "HIDDEN",
+    "TAG",
+    "Edition",
+    "begin",
+    "build",
+    "edition",
+    "editions",
+    "folder",
+    "kept",
+    "lab",
+]
 __all__ += ["publish", "repository", "set_repository", "sources", "working_copy"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
@@ -115,8 +130,10 @@ def edition(source: Path, which: Edition) -> str:
     shown = [cell for cell in notebook.cells if not HIDDEN[which] & set(cell.metadata.get("tags", []))]
     texts = [_solved(cell.source) if which == "instructor" else cell.source for cell in shown]
     cells = [_cell(cell.cell_type, text, cell.metadata) for cell, text in zip(shown, texts, strict=True)]
+    readings = further_reading(source.name[:2])
+    ending = [_cell("markdown", readings, {})] if readings else []
     content = {
-        "cells": list(_with_ids([*cells[:1], *_opening(source, which), *cells[1:]])),
+        "cells": list(_with_ids([*cells[:1], *_opening(source, which), *cells[1:], *ending])),
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -193,7 +210,8 @@ def _opening(source: Path, which: Edition) -> list[dict[str, Any]]:
     place = order.index(source)
     links = [f"← [{title(one)}]({one.stem}.ipynb)" for one in order[:place][-1:]]
     links += [f"[{title(one)}]({one.stem}.ipynb) →" for one in order[place + 1 : place + 2]]
-    links += [f"[glossary]({'../' if inside else ''}README.md#Glossary)"]
+    up = "../" if inside else ""
+    links += [f"[glossary]({up}README.md#Glossary)", f"[map of the field]({up}map.md)"]
     links += [f"paper: [{words}]({address})" for words, address in PAPERS.get(source.name[:2], {}).items()]
     name = f"instructor/{source.stem}" if inside else source.stem
     words = {"repository": repository(), "tag": TAG, "name": name, "distribution": DISTRIBUTION}
@@ -248,6 +266,23 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0, minutes: int | None = No
         print(f"You will take about {minutes} minutes.")
     other = "full" if now == "fast" else "fast"
     print(f'For {other} mode ({seconds[other]} s), write begin(mode="{other}", ...) above and run this cell again.')
+
+
+def kept(name: str, *, again: bool) -> Path | None:
+    """Where a training keeps its state beside the notebook, for `training.train(checkpoint=...)`, in this mode.
+
+    again: from the start; what an earlier run kept is removed. Else the training goes on from it, and one that had come
+    to its end gives its network and history at once. None where nothing can be written, which is said.
+    """
+    path = Path(f"my_{name}_{training.mode()}.ckpt")
+    if not os.access(Path(), os.W_OK):
+        print("Nothing can be written beside this notebook: after a restart the training begins anew.")
+        return None
+    if again:
+        path.unlink(missing_ok=True)
+    else:
+        print(f"going on from {path}" if path.exists() else f"there is no {path} yet: the training begins anew")
+    return path
 
 
 def working_copy(target: Path) -> list[Path]:

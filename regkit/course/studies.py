@@ -1,12 +1,14 @@
 """Ablation studies: a model's switches, what each combination of them becomes when it is trained, and what is stored.
 
 A `Study` trains one method on one benchmark. `STUDIES` are the course's, `VARIANTS` the rows of the papers' ablations,
-"reference" the method as it is. `python -m regkit study NAME` trains what is missing, from three seeds each; the
-weights of the first seed are kept, the records of all. `load` and `results` read them.
+"reference" the method as it is. `python -m regkit study NAME` trains what is missing, from eight seeds each and on one
+thread, which is part of the same bits; the weights of the first seed are kept, the records of all. `load`, `results`
+and `values` read them.
 
 A result is found again by what it is made of: the model's class and all arguments, the recipe, and the words for the
 data. Its file is named after what differs and a checksum of all, so no combination can be taken for another. Beside the
-weights lies a record (.json): what the result was made of, the history, and what was measured.
+weights lies a record (.json): what the result was made of, the history, and what was measured, as means and by held-out
+pair. The history is whole for the first seed, of the others means over some steps.
 """
 
 from __future__ import annotations
@@ -25,16 +27,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from regkit import checkpoints, training, types
 from regkit._core.files import sweep, write_atomically
-from regkit._core.records import sealed, unsealed
+from regkit._core.records import LATER, check_form, sealed, unsealed
 from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
 from regkit.tools import compare
-from regkit.tools.compare import _rounded, evaluate
+from regkit.tools.compare import _rounded, evaluate, evaluate_each
+from regkit.tools.methods import one_thread
 from regkit.training import Callback, History, Recipe, Source
 from regkit.types import MissingFileError, Pair, choose
 
@@ -102,7 +108,7 @@ class Study:
         bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
         bound.apply_defaults()
         name = getattr(self.model, "__name__", repr(self.model))
-        arguments = {key: value for key, value in sorted(bound.arguments.items())}
+        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in LATER.items()}
         return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
 
     def path(self, choice: Choice) -> Path:
@@ -110,7 +116,7 @@ class Study:
         description = self.description(choice)
         content = json.dumps(description, sort_keys=True, default=repr)
         usual = self.description({})["arguments"]
-        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual[key]]
+        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual.get(key)]
         words = re.sub(r"[^\w.]+", "-", "-".join(different)).strip("-") or "reference"
         checksum = hashlib.sha256(content.encode()).hexdigest()[:12]
         return self.folder / f"{description['model'].lower()}-{words}-seed{self.recipe.seed}-{checksum}.safetensors"
@@ -124,7 +130,9 @@ class Study:
         path = self.path(choice).with_suffix(".json")
         if not path.exists():
             return None
-        record = unsealed(path, {"metrics": {str: float}, "history": HISTORY}, f"remove {path.name} and train it again")
+        remedy = f"remove {path.name} and train it again"
+        record = unsealed(path, {"metrics": {str: float}, "history": HISTORY}, remedy)
+        check_form(record.get("pairs", {}), {str: [float]}, path, remedy)
         History.from_json(json.dumps(record["history"]))
         return record
 
@@ -141,40 +149,54 @@ class Study:
         return Trained(checkpoints.load(path, make=self.model), history, complete=True)
 
     def train(self, choice: Choice, *, callback: Callback | None = None, progress: bool = False) -> Trained:
-        """Train a combination from the recipe's seed on, and keep it if it came to its last step.
+        """Train a combination from the recipe's seed on, on one thread, and keep it if it came to its last step.
 
         callback, progress: as of `training.train`; KeyboardInterrupt from the callback stops the training.
         """
-        with training.random_state(self.recipe.seed):
-            model = self.model(**{**self.arguments, **choice})
-        history = training.train(model, self.source, self.recipe, progress=progress, callback=callback)
-        trained = Trained(model.eval(), history, complete=len(history) == self.recipe.steps)
-        if trained.complete:
-            self._keep(choice, trained)
+        with one_thread():
+            with training.random_state(self.recipe.seed):
+                model = self.model(**{**self.arguments, **choice})
+            history = training.train(model, self.source, self.recipe, progress=progress, callback=callback)
+            trained = Trained(model.eval(), history, complete=len(history) == self.recipe.steps)
+            if trained.complete:
+                self.keep(choice, trained)
         return trained
 
-    def _keep(self, choice: Choice, trained: Trained) -> None:
+    def keep(self, choice: Choice, trained: Trained) -> None:
         """Write both files, the record last: where it is, the weights were. They are kept before they are judged."""
         path = self.path(choice)
         path.parent.mkdir(parents=True, exist_ok=True)
         loss = dict(zip(["loss"], trained.history.loss[-1:], strict=False))
         checkpoints.save(trained.model, path, metrics=loss)
-        reached = evaluate(trained.model, self.held_out) if self.held_out else {}
+        reached, pairs = (
+            judge(trained.model, self.held_out) if self.held_out else {} for judge in (evaluate, evaluate_each)
+        )
         reached = {name: value for name, value in reached.items() if math.isfinite(value)}
         checkpoints.restate(path, reached | loss)
+        history = _rounded(asdict(trained.history))
         record = {
             **self.description(choice),
             "command": self.command,
+            "threads": torch.get_num_threads(),
             "metrics": reached,
-            "history": _rounded(asdict(trained.history)),
+            "pairs": pairs,
+            "history": history if self.recipe.seed == SEEDS[0] else _rounded(_thinned(**history)),
         }
         write_atomically(path.with_suffix(".json"), sealed(record))
+
+
+def _thinned(terms: dict[str, list[float]], seconds: list[float]) -> dict[str, Any]:
+    """`_BLOCK` steps of a history as one: the means of its terms, the sum of its seconds."""
+    starts = range(0, len(seconds), _BLOCK)
+    means = {name: [mean(row[i : i + _BLOCK]) for i in starts] for name, row in terms.items()}
+    return {"terms": means, "seconds": [sum(seconds[i : i + _BLOCK]) for i in starts]}
 
 
 # ---------------------------------------------------------------------------------------------- the course's studies
 
 FOLDER = Path(__file__).parent / "results"
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4, 5, 6, 7)
+_BLOCK = 20
 _NARROW: dict[str, Any] = {"encoder_channels": (8, 16, 32, 32), "decoder_channels": (8, 16, 16, 32)}
 _VESSEL: dict[str, Any] = _NARROW | {"similarity": "adaptive_ncc", "weight": 0.02}
 _SLIM: dict[str, Any] = {"channels": (8, 16, 16, 16, 16), "update_channels": (16, 32, 32, 32, 32)}
@@ -214,9 +236,10 @@ VARIANTS: dict[str, dict[str, Choice]] = {
         "weak ICON": {"regularizer": "icon", "weight": 64.0},
         "no regularizer": {"regularizer": "none"},
     },
-    "gradicon_finer": {"reference": {}},
+    "gradicon_finer": {"reference": {}, "weak ICON": {"regularizer": "icon", "weight": 64.0}},
     "gradicon_vessels": {
         "reference": {},
+        "four networks": {"levels": (3, 2, 1, 0)},
         "two networks": {"levels": (1, 0)},
         "one network": {"levels": (0,)},
         "mean NCC": {"similarity": "mean_ncc"},
@@ -240,6 +263,10 @@ VARIANTS: dict[str, dict[str, Choice]] = {
         "one-sided": {"update": "one_sided"},
         "towards fixed": {"meeting": "fixed"},
         "no limit": {"limit": "none"},
+        "λ 2": {"weight": 2.0},
+        "γ 0.15": {"limit": "gamma"},
+        "γ 0.3": {"limit": "gamma", "gamma": 0.3},
+        "4 levels": {"channels": (8, 16, 16, 16), "update_channels": (16, 32, 32, 32)},
     },
     "sitreg_unaligned": {"reference": {}, "no affine": {"affine": "none", "channels": _SLIM["channels"]}},
     "sacbnet": {
@@ -247,8 +274,10 @@ VARIANTS: dict[str, dict[str, Choice]] = {
         "no block": {"blocks": "none"},
         "block on level 5": {"blocks": "5"},
         "blocks on levels 5, 4": {"blocks": "54"},
+        "blocks on levels 5, 4, 3": {"blocks": "543"},
         "1 cluster": {"clusters": 1},
         "5 clusters": {"clusters": 5},
+        "9 clusters": {"clusters": 9},
         "11 clusters": {"clusters": 11},
         "means over channels": {"mean": "channels"},
         "both means": {"mean": "both"},
@@ -286,7 +315,7 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
     command = f"python -m regkit study {study} --variant {shlex.quote(variant)} --seeds {seed}"
     seeded = replace(STUDIES[study].seeded(seed), command=command)
     record = seeded.record(chosen)
-    if record is None or (seed == SEEDS[0] and not seeded.path(chosen).exists()):
+    if record is None or "pairs" not in record or (seed == SEEDS[0] and not seeded.path(chosen).exists()):
         trained = seeded.train(chosen, progress=progress)
         record = seeded.record(chosen)
         if record is None:
@@ -318,6 +347,16 @@ def records(study: str, variant: str = "reference") -> list[dict[str, Any]]:
     chosen = choice(study, variant)
     found = (STUDIES[study].seeded(seed).record(chosen) for seed in SEEDS)
     return [record for record in found if record is not None]
+
+
+def values(study: str, variant: str, measure: str) -> NDArray[np.float64]:
+    """What each seed that was trained (rows) reached on each held-out pair (columns): (seeds, pairs).
+
+    measure: of `tools.measures.RECORDED`. (0, 0) where nothing is trained; a seed without the measure is left out.
+    """
+    rows = [record.get("pairs", {}).get(measure) for record in records(study, variant)]
+    kept = [row for row in rows if row]
+    return np.array(kept, dtype=float).reshape(len(kept), -1 if kept else 0)
 
 
 def load(study: str, variant: str = "reference") -> Trained:

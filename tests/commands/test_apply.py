@@ -1,7 +1,5 @@
 """`apply`: what SimpleITK makes of the same files, for all orientations, chains, inverses, slices and landmarks."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json
@@ -49,9 +47,8 @@ def field_file(path, like, seed=0, size=2.0, components=3):
     window = np.prod([np.sin(axis) for axis in axes], 0)
     draw = np.random.RandomState(seed)
     vectors = np.stack([size * draw.uniform(-1, 1) * window for _ in range(components)], -1)
-    field = sitk.GetImageFromArray(
-        np.ascontiguousarray(vectors.transpose(*reversed(range(len(sizes))), len(sizes))), True
-    )
+    turned = vectors.transpose(*reversed(range(len(sizes))), len(sizes))
+    field = sitk.GetImageFromArray(np.ascontiguousarray(turned), True)
     field.CopyInformation(image)
     sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat64), str(path))
     return path
@@ -131,23 +128,18 @@ def test_labels_come_by_the_nearest_voxel_or_by_the_largest_share(tmp_path):
     nearest = applied(tmp_path / "a.nii.gz", *command)
     assert (nearest == resampled(path, fixed, [field], sitk.sitkNearestNeighbor)).mean() > 0.999  # ties between voxels
     smooth = applied(tmp_path / "b.nii.gz", *command, "--smooth")
-    shares = [
-        resampled(
-            save(tmp_path / "one.nii.gz", (labels == n).astype(np.float32), nibabel.load(path).affine), fixed, [field]
-        )
-        for n in range(int(labels.max()) + 1)
-    ]
+    shares = []
+    for n in range(int(labels.max()) + 1):
+        one = save(tmp_path / "one.nii.gz", (labels == n).astype(np.float32), nibabel.load(path).affine)
+        shares.append(resampled(one, fixed, [field]))
     covered = np.sum(shares, 0) > 0
     assert (smooth == np.argmax(shares, 0))[covered].mean() > 0.999 and (smooth != nearest).any()
 
 
 def test_a_slice_goes_through_a_field_of_two_components(tmp_path):
-    moving = save(
-        tmp_path / "m.nii.gz", np.random.RandomState(0).rand(*SHAPE[2]).astype(np.float32), np.diag([-1.5, 2, 1, 1])
-    )
-    fixed = save(
-        tmp_path / "f.nii.gz", np.random.RandomState(1).rand(15, 19).astype(np.float32), np.diag([-1.4, 1.9, 1, 1])
-    )
+    drawn = [np.random.RandomState(k).rand(*shape).astype(np.float32) for k, shape in enumerate((SHAPE[2], (15, 19)))]
+    moving = save(tmp_path / "m.nii.gz", drawn[0], np.diag([-1.5, 2, 1, 1]))
+    fixed = save(tmp_path / "f.nii.gz", drawn[1], np.diag([-1.4, 1.9, 1, 1]))
     field = field_file(tmp_path / "field.nii.gz", fixed, components=2)
     found = applied(tmp_path / "out.nii.gz", field, "--to", "image", moving, "--like", fixed, "--outside", 0)
     assert np.abs(found.squeeze() - resampled(moving, fixed, [field])).max() < 1e-3
@@ -176,17 +168,14 @@ def test_landmarks_move_as_itk_moves_points_and_keep_what_else_their_file_says(t
     path, flip = tmp_path / f"points.{kind}", np.array([-1, -1, 1]) if system == "RAS" else np.ones(3)
     if kind == "csv":
         path.write_text("label,x,y,z\n" + "".join(f"p{i},{x},{y},{z}\n" for i, (x, y, z) in enumerate(points)))
-        options = ["--system", system]
     elif kind == "fcsv":
         rows = "".join(f"{i},{x},{y},{z},0,0,0,1,1,1,0,name\n" for i, (x, y, z) in enumerate(points))
-        path.write_text(
-            f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z\n{rows}"
-        )
-        options = []
+        head = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z\n"
+        path.write_text(head + rows)
     else:
         places = [{"label": f"p{i}", "position": point} for i, point in enumerate(points.tolist())]
         path.write_text(json.dumps({"markups": [{"coordinateSystem": system, "controlPoints": places}]}))
-        options = []
+    options = ["--system", system] if kind == "csv" else []
     text = applied(tmp_path / f"out.{kind}", field, "--to", "points", path, *options)
     if kind == "mrk.json":
         found = [point["position"] for point in json.loads(text)["markups"][0]["controlPoints"]]
@@ -203,16 +192,13 @@ def test_landmarks_move_as_itk_moves_points_and_keep_what_else_their_file_says(t
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["none.nii.gz", "--to", "points", "p.csv"], "check the path"),
-        (["field.nii.gz", "--to", "picture", "fixed.nii.gz"], "KIND is image, labels or points"),
-        (["field.nii.gz", "--to", "image", "fixed.nii.gz"], "give --like FIXED"),
-        (
-            ["fixed.nii.gz", "--to", "image", "fixed.nii.gz", "--like", "fixed.nii.gz"],
-            "displacement field has the shape",
-        ),
-        (["broken.mat", "--to", "image", "fixed.nii.gz", "--like", "fixed.nii.gz"], "a transform that ITK reads"),
-        (["field.nii.gz", "--to", "points", "words.csv"], "rows with three numbers"),
-        (["field.nii.gz", "--to", "points", "fixed.nii.gz"], "landmarks are in a file of"),
+        ("none.nii.gz --to points p.csv", "check the path"),
+        ("field.nii.gz --to picture fixed.nii.gz", "KIND is image, labels or points"),
+        ("field.nii.gz --to image fixed.nii.gz", "give --like FIXED"),
+        ("fixed.nii.gz --to image fixed.nii.gz --like fixed.nii.gz", "displacement field has the shape"),
+        ("broken.mat --to image fixed.nii.gz --like fixed.nii.gz", "a transform that ITK reads"),
+        ("field.nii.gz --to points words.csv", "rows with three numbers"),
+        ("field.nii.gz --to points fixed.nii.gz", "landmarks are in a file of"),
     ],
 )
 def test_what_cannot_be_applied_is_told_in_one_line_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, told):
@@ -220,6 +206,6 @@ def test_what_cannot_be_applied_is_told_in_one_line_and_nothing_is_written(tmp_p
     field_file(tmp_path / "field.nii.gz", scan_file(tmp_path / "fixed.nii.gz"))
     (tmp_path / "broken.mat").write_text("no transform")
     (tmp_path / "words.csv").write_text("x,y,z\none,two,three\n")
-    assert main(["apply", *words, "--out", "out.nii.gz"]) != 0
+    assert main(["apply", *words.split(), "--out", "out.nii.gz"]) != 0
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and told in said[0] and not (tmp_path / "out.nii.gz").exists()

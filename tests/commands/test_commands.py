@@ -76,9 +76,7 @@ def test_two_scans_are_registered_from_anywhere(result, folder):
     assert numbers["seconds"] > 0 and numbers["peak_memory_mb"] > 50
     for name in ("warped", "jacobian", "warped_labels"):
         assert np.allclose(nibabel.load(result / f"{name}.nii.gz").affine, nibabel.load(folder / "fixed.nii.gz").affine)
-    truth, warped = (
-        images.read_labels(path) for path in (folder / "fixed_labels.nii.gz", result / "warped_labels.nii.gz")
-    )
+    truth, warped = map(images.read_labels, (folder / "fixed_labels.nii.gz", result / "warped_labels.nii.gz"))
     assert np.mean(list(metrics.dice(warped.tensor, truth.tensor).values())) == pytest.approx(dice["after"], abs=1e-3)
 
 
@@ -151,16 +149,8 @@ def test_numbers_say_where_they_come_from(result, folder):
 
 def test_without_simpleitk_the_composite_alone_is_missing(tmp_path, folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    names = (
-        "register",
-        folder / "fixed.nii.gz",
-        folder / "fixed.nii.gz",
-        "--method",
-        "none",
-        "--out",
-        tmp_path / "out",
-    )
-    assert command(*names) == 0
+    fixed = folder / "fixed.nii.gz"
+    assert command("register", fixed, fixed, "--method", "none", "--out", tmp_path / "out") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"composite.h5"}
     told = capsys.readouterr().err
     assert "composite.h5 is left out" in told and 'pip install "regkit-registration[itk]".' in told
@@ -221,10 +211,8 @@ def test_a_network_sees_the_voxels_it_was_trained_on(folder):
     object.__setattr__(method, "spacing", 3.0)
     found = register.register_scans(moving, fixed, method, affine=True)
     extent = np.array(found.here.grid.space) * found.here.spacing  # of the box around both contents
-    assert (
-        np.allclose(np.array(seen) * 3.0, extent, atol=1.6)
-        and (extent < np.multiply((36, 33, 31), fixed.spacing)).all()
-    )
+    assert np.allclose(np.array(seen) * 3.0, extent, atol=1.6)
+    assert (extent < np.multiply((36, 33, 31), fixed.spacing)).all()
     assert found.here.spacing == pytest.approx(fixed.spacing)
     millimetres = found.found.displacement[0].flatten(1).mean(1) * torch.tensor(fixed.spacing)
     assert torch.allclose(millimetres, torch.tensor([1.5, 1.5, 1.5]), atol=0.05)
@@ -271,12 +259,10 @@ def refused(capsys, words, *arguments):
 def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
     monkeypatch.setattr(methods, "WEIGHTS", tmp_path)
     moving, fixed, labels = (folder / f"{name}.nii.gz" for name in ("moving", "fixed", "moving_labels"))
-    out, none = ("--out", tmp_path / "out"), ("--method", "none")
+    out, none, twice = ("--out", tmp_path / "out"), ("--method", "none"), ("--labels", labels, labels)
     grid = images.Grid((12, 11, 10), np.diag([2.0, 2.0, 2.0, 1]))
-    sheared = nibabel.Nifti1Image(
-        np.random.RandomState(0).rand(12, 11, 10).astype(np.float32), np.eye(4) + 0.3 * np.eye(4, k=1)
-    )
-    nibabel.save(sheared, tmp_path / "sheared.nii")
+    values = np.random.RandomState(0).rand(12, 11, 10).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4) + 0.3 * np.eye(4, k=1)), tmp_path / "sheared.nii")
     images.write_image(tmp_path / "constant.nii", on_grid(torch.full((1, 1, 12, 11, 10), 7.0), grid))
     images.write_image(tmp_path / "slice.nii", on_grid(torch.rand(1, 1, 12, 11), images.Grid((12, 11), np.eye(4))))
     (tmp_path / "text.nii").write_text("no image")
@@ -289,15 +275,7 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
         "a scan is read from": (fixed, tmp_path / "text.nii", *none),
         "check the path": (fixed, tmp_path / "missing.nii", *none),
         "ships none for sitreg in 3D.*--weights.*optimise": (fixed, fixed, "--method", "sitreg"),
-        "labels must be on the grid.*in the order moving, fixed": (
-            moving,
-            fixed,
-            *none,
-            "--affine",
-            "--labels",
-            labels,
-            labels,
-        ),
+        "labels must be on the grid.*in the order moving, fixed": (moving, fixed, *none, "--affine", *twice),
         "of 1 volume and volume=3": (moving, fixed, *none, "--volume", 3),
         "the fixed scan: an image must vary": (fixed, tmp_path / "constant.nii", *none, "--affine"),
         "at right angles": (fixed, tmp_path / "sheared.nii", *none),
@@ -321,11 +299,9 @@ def test_a_volume_is_chosen_where_there_are_several(tmp_path, folder):
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsys, monkeypatch):
-    fixed = folder / "fixed.nii.gz"
+    arguments = ("register", folder / "fixed.nii.gz", folder / "fixed.nii.gz", "--method", "none", "--out")
     (tmp_path / "file").write_text("")
-    refused(
-        capsys, "exists|directory", "register", fixed, fixed, "--method", "none", "--out", tmp_path / "file" / "out"
-    )
+    refused(capsys, "exists|directory", *arguments, tmp_path / "file" / "out")
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -334,7 +310,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, folder, capsy
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "metrics.json").write_text("{}")
     for out in ("new", "old"):
-        refused(capsys, "No space left", "register", fixed, fixed, "--method", "none", "--out", tmp_path / out)
+        refused(capsys, "No space left", *arguments, tmp_path / out)
     assert not (tmp_path / "new").exists() and [path.name for path in (tmp_path / "old").iterdir()] == ["metrics.json"]
 
 
@@ -350,16 +326,11 @@ def test_an_interruption_leaves_nothing(tmp_path, folder, capsys, monkeypatch):
 
 
 def test_notes_are_one_line_too(tmp_path, folder, capsys):
-    values = images.read_image(folder / "fixed.nii.gz").tensor[0, 0].numpy().copy()
+    fixed, out = folder / "fixed.nii.gz", tmp_path / "out"
+    values = images.read_image(fixed).tensor[0, 0].numpy().copy()
     values[0, 0, 0] = np.nan
-    affine = nibabel.load(folder / "fixed.nii.gz").affine
-    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "nan.nii")
-    assert (
-        command(
-            "register", tmp_path / "nan.nii", folder / "fixed.nii.gz", "--method", "none", "--out", tmp_path / "out"
-        )
-        == 0
-    )
+    nibabel.save(nibabel.Nifti1Image(values, nibabel.load(fixed).affine), tmp_path / "nan.nii")
+    assert command("register", tmp_path / "nan.nii", fixed, "--method", "none", "--out", out) == 0
     said = capsys.readouterr().err
     assert "regkit: note: " in said and "1 NaN" in said and said.count("\n") == 1
     moved = itk.read_displacement(tmp_path / "out" / "displacement.nii.gz").displacement
@@ -407,17 +378,18 @@ def test_a_benchmark_needs_no_folder(capsys):
 
 
 def test_bad_evaluations_are_told(dataset, capsys, tmp_path):
-    refused(capsys, "a folder or a benchmark", "evaluate", tmp_path / "nowhere", "--method", "none")
-    refused(capsys, "needs a method", "evaluate", dataset)
-    refused(capsys, "--reference must be one of none", "evaluate", dataset, "--method", "none", "--reference", "x")
-    refused(capsys, "splits.json", "evaluate", dataset, "--split", "x", "--method", "none", "--out", tmp_path / "t")
-    refused(capsys, "name each method once", "evaluate", dataset, "--method", "none", "none")
-    refused(capsys, "name each method once", "evaluate", dataset, "--method", *["none"] * 2, "--protocol", "paper")
-    refused(capsys, "with --protocol", "evaluate", dataset, "--method", "none", "--protocol", "paper", "--cycle")
-    for limit in (0, -3):
-        refused(
-            capsys, f"1 or more pairs, received {limit}", "evaluate", "hollow", "--limit", limit, "--method", "none"
-        )
+    for words, source, options in (
+        ("a folder or a benchmark", tmp_path / "nowhere", "--method none"),
+        ("needs a method", dataset, ""),
+        ("--reference must be one of none", dataset, "--method none --reference x"),
+        ("splits.json", dataset, f"--split x --method none --out {tmp_path / 't'}"),
+        ("name each method once", dataset, "--method none none"),
+        ("name each method once", dataset, "--method none none --protocol paper"),
+        ("with --protocol", dataset, "--method none --protocol paper --cycle"),
+        ("1 or more pairs, received 0", "hollow", "--limit 0 --method none"),
+        ("1 or more pairs, received -3", "hollow", "--limit -3 --method none"),
+    ):
+        refused(capsys, words, "evaluate", source, *options.split())
     assert not (tmp_path / "t").exists()
 
 
@@ -434,9 +406,8 @@ def test_too_little_memory_of_a_gpu_is_told(capsys):
     def run(chosen):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    assert (
-        plainly(run)(None) == 1 and "must fit into memory, received «CUDA out of memory»; " in capsys.readouterr().err
-    )
+    assert plainly(run)(None) == 1
+    assert "must fit into memory, received «CUDA out of memory»; " in capsys.readouterr().err
 
 
 def with_run(run):

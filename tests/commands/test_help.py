@@ -91,7 +91,8 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
 def test_what_help_lists_is_what_the_library_has():
     assert list(commands.NETWORKS) == list(methods.NETWORKS) and commands.METHODS == methods.METHODS
     assert list(commands.BENCHMARKS) == list(benchmarks.BENCHMARKS)
-    assert (leaderboard.NAMES, leaderboard.STEPS) == (board.NAMES, board.STEPS)
+    names = (leaderboard.NAMES, leaderboard.SLICES, leaderboard.STEPS)
+    assert names == (board.NAMES, board.SLICES, board.STEPS)
     assert leaderboard.METHODS == board.METHODS
     assert asdict(Recipe()) == train.RECIPE
     assert (get_args(Schedule), get_args(Precision)) == (train.SCHEDULES, train.PRECISIONS)

@@ -3,6 +3,8 @@
 import itertools
 import re
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from nibabel import aff2axcodes, load
 
 from regkit.course import check
 from regkit.course.check import exercise as rules
-from regkit.course.check.hands import Helped
+from regkit.course.check import hands
+from regkit.course.check.hands import ByHand, Helped
 from regkit.course.check.t12_into_3d_brains import _DEALT, _stored, _true
 from regkit.fields import warp
 from regkit.images import Grid, Scan, read_image, resample
@@ -129,6 +132,16 @@ def test_a_tutorials_blank_function_is_the_solution_with_blanks_and_is_amber(nam
 def test_a_solution_can_be_unfolded_below_a_verdict():
     shown = Helped("red", "no", check.compose_by_hand.solution)._repr_html_()
     assert "<summary>show me</summary>" in shown and "def compose_by_hand(u, v):" in shown and "@" not in shown
+
+
+def test_each_text_of_the_data_files_is_of_a_function_that_a_learner_writes():
+    told, solutions = {}, [one.reference() for one in EXERCISES.values() if isinstance(one, ByHand)]
+    for path in Path(hands.__file__).parent.glob("t*.toml"):
+        for name, texts in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            told[path.stem, name] = set(texts)
+            assert len(texts["mistakes"]) >= 3, f"{path.name}: three mistakes or more are wanted of {name}"
+    assert set(told) == {(one.__module__.rpartition(".")[2], one.__name__) for one in solutions}
+    assert all(texts == {"task", "praise", "otherwise", "mistakes"} for texts in told.values()), told
 
 
 def endless(*arguments):

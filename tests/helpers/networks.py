@@ -1,5 +1,6 @@
 """Images and weights for tests of networks, all by the recipe."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,3 +27,12 @@ def strong(model: nn.Module, gain: float = 2.0) -> nn.Module:
     shapes = [(name, tuple(value.shape)) for name, value in model.named_parameters()]
     model.load_state_dict(recipe_weights(shapes, gain), strict=False)
     return model.eval()
+
+
+def to_type(registration, dtype: torch.dtype):
+    """The registration with all its tensors in another precision."""
+
+    def moved(value):
+        return tuple(map(moved, value)) if isinstance(value, tuple) else value.to(dtype)
+
+    return dataclasses.replace(registration, **{name: moved(value) for name, value in vars(registration).items()})

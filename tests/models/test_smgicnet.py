@@ -11,7 +11,7 @@ import pytest
 import pywt
 import torch
 from helpers import networks
-from helpers.networks import small_pair
+from helpers.networks import small_pair, to_type
 from helpers.parity import Entries
 from helpers.recipe import fill
 from torch import Tensor
@@ -162,11 +162,7 @@ def test_the_released_program_gives_the_same_numbers(name):
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
 def test_the_released_program_gives_the_same_losses(stage, dtype):
     run = released("t")
-    found = {
-        name: tuple(item.to(dtype) for item in value) if isinstance(value, tuple) else value.to(dtype)
-        for name, value in vars(run.registration).items()
-    }
-    registration = SMGICRegistration(**found)
+    registration = to_type(run.registration, dtype)
     bands = run.model.pyramid(torch.cat(small_pair((32, 48, 64), dtype=dtype)))
     terms = program.losses(run.model, registration, bands, stage=stage)
     theirs = json.loads(str(FIXTURE["losses"]))[f"t_ab_level{stage}_f{8 * dtype.itemsize}"]
@@ -178,10 +174,9 @@ def test_the_released_program_gives_the_same_losses(stage, dtype):
         "symmetric": 0.001 * (theirs["loss_inv"] + theirs["loss_inv_re"]),
         "multilevel": 0.0005 * (theirs.get("loss_mean", 0) + theirs.get("loss_mean_re", 0)),
     }
-    assert expected.keys() == terms.keys()
-    for name, value in expected.items():
-        assert float(terms[name]) == pytest.approx(value, rel=1e-5, abs=1e-9 if dtype == torch.float64 else 1e-7), name
-    assert float(sum(terms.values())) == pytest.approx(theirs["loss"], rel=1e-5)
+    found = {name: float(value) for name, value in terms.items()}
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-9 if dtype == torch.float64 else 1e-7)
+    assert sum(found.values()) == pytest.approx(theirs["loss"], rel=1e-5)
 
 
 def test_the_objective_of_the_released_variant_is_the_last_stage():
@@ -194,35 +189,22 @@ def test_the_objective_of_the_released_variant_is_the_last_stage():
 def test_the_reference_numbers_of_both_exponentials():
     forward, backward = (fields.exponential(as_ours(FIXTURE[f"t_{side}_v3"])).double() for side in ("ab", "ba"))
     inverse = fields.exponential(-as_ours(FIXTURE["t_ab_v3"])).double()
-    released_forward, false = (
-        getattr(released("t").registration, name)[2][:1].double() for name in ("displacements", "inverses")
-    )
+    run = released("t").registration
+    released_forward, false = run.displacements[2][:1].double(), run.inverses[2][:1].double()
 
-    def round_trip(first, then):
-        return fields.compose(first, then)
+    def lengths(name, error):
+        length = error.norm(dim=1)
+        inner = length[(..., *[slice(3, -3)] * 3)]
+        return {f"{name}_mean": length.mean(), f"{name}_max": length.max(), f"{name}_interior3_mean": inner.mean()}
 
-    def gradient(first, then):
-        return 3 * float(losses.diffusion(round_trip(first, then)))
-
-    inside = (..., *[slice(3, -3)] * 3)
     volumes = metrics.jacobian_statistics(forward, definition="forward")
     determinant = _determinant(forward, "forward")
     without = forward - fields.identity(forward.shape[2:])  # their program's |∂u|, where |I + ∂u| is meant
     ours = {
         "mean_length_u_ab": forward.norm(dim=1).mean(),
         "mean_length_u_ba": backward.norm(dim=1).mean(),
-        "inverse_error_exp_mean": round_trip(forward, inverse).norm(dim=1).mean(),
-        "inverse_error_exp_max": round_trip(forward, inverse).norm(dim=1).max(),
-        "inverse_error_exp_interior3_mean": round_trip(forward, inverse).norm(dim=1)[inside].mean(),
-        "inverse_error_released_mean": round_trip(released_forward, false).norm(dim=1).mean(),
-        "inverse_error_released_max": round_trip(released_forward, false).norm(dim=1).max(),
-        "inverse_error_released_interior3_mean": round_trip(released_forward, false).norm(dim=1)[inside].mean(),
-        "identity_mse_ab_inverse": round_trip(forward, inverse).square().mean(),
-        "identity_mse_ab_ba": round_trip(forward, backward).square().mean(),
-        "identity_mse_ba_ab": round_trip(backward, forward).square().mean(),
-        "gradient_inverse_ab_ba": gradient(forward, backward),
-        "gradient_inverse_ba_ab": gradient(backward, forward),
-        "gradient_inverse_ab_inverse": gradient(forward, inverse),
+        **lengths("inverse_error_exp", fields.compose(forward, inverse)),
+        **lengths("inverse_error_released", fields.compose(released_forward, false)),
         "smoothness_ab": losses.diffusion(forward),
         "smoothness_ba": losses.diffusion(backward),
         "determinant_min": volumes.minimum,
@@ -232,6 +214,11 @@ def test_the_reference_numbers_of_both_exponentials():
         "fraction_nonpositive": volumes.folds_percent / 100,
         "fraction_nonpositive_identity_missing": metrics.folds(without, definition="forward").percent / 100,
     }
+    maps = {"ab": forward, "ba": backward, "inverse": inverse}
+    for order in ("ab_inverse", "ab_ba", "ba_ab"):
+        round_trip = fields.compose(*(maps[name] for name in order.split("_")))
+        ours[f"identity_mse_{order}"] = round_trip.square().mean()
+        ours[f"gradient_inverse_{order}"] = 3 * losses.diffusion(round_trip)
     theirs = json.loads(str(FIXTURE["reference"]))
     found = {name: float(value) for name, value in ours.items()}
     assert found == pytest.approx({name: theirs[name] for name in ours}, rel=1e-4)
@@ -288,18 +275,16 @@ def test_a_constant_has_no_energy_and_odd_axes_repeat_their_last_voxel(shape):
     assert torch.equal(low, torch.full_like(low, 3.0)) and not energy.any()
     assert low.shape[2:] == tuple(-(-size // 2) for size in shape)
     image = torch.rand(1, 1, *shape)
-    assert torch.allclose(
-        haar(image)[0][..., -1], haar(image[..., -1:])[0][..., 0] if shape[-1] % 2 else haar(image)[0][..., -1]
-    )
+    if shape[-1] % 2:
+        assert torch.allclose(haar(image)[0][..., -1], haar(image[..., -1:])[0][..., 0])
 
 
 def test_weights_are_each_samples_own_and_do_not_stretch_noise():
     images = torch.rand(3, 2, 9, 11)
     weight = disagreement(images)
     assert torch.allclose(weight, torch.cat([disagreement(item[None]) for item in images]))
-    assert torch.allclose(weight.flatten(1).amin(1), torch.tensor(0.5)) and torch.allclose(
-        weight.flatten(1).amax(1), torch.tensor(1.0)
-    )
+    lowest, highest = weight.flatten(1).aminmax(dim=1)
+    assert torch.allclose(lowest, torch.tensor(0.5)) and torch.allclose(highest, torch.tensor(1.0))
     same = images[:, :1].repeat(1, 2, 1, 1)
     assert (disagreement(same + 1e-6 * torch.randn_like(same)) - 0.5).max() < 0.01
 
@@ -327,15 +312,18 @@ def test_a_switch_takes_its_term_away(switches, off):
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_swapping_the_images_swaps_the_results(shape, variant):
+def test_swapping_the_images_swaps_the_results_and_the_papers_objective_does_not_see_it(shape, variant):
     model = strong(SMGICNet(len(shape), **SMALL, variant=variant))
-    moving, fixed = small_pair(shape)
+    pair = small_pair(shape)
     with torch.no_grad():
-        one, other = model(moving, fixed), model(fixed, moving)
+        one, other = model(*pair), model(*reversed(pair))
+        terms = [model.objective(one, *pair), model.objective(other, *reversed(pair))]
     assert one.displacement.abs().max() > 0.5
     for name in ("displacements", "inverses", "velocities", "residuals", "weights"):
         for here, there in zip(getattr(one, name), getattr(other, name), strict=True):
             assert torch.allclose(here, swap(there), atol=1e-5)
+    if variant == "paper":
+        torch.testing.assert_close(*terms, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -359,8 +347,6 @@ def test_velocities_add_and_both_fields_are_exponentials(shape, switches):
     halvings = [len(found.levels) - 1 - level for level in range(len(found.levels))]
     sizes = [tuple(-(-size // 2**count) for size in shape) for count in halvings]
     assert [tuple(level.shape[2:]) for level in found.levels] == sizes
-    assert torch.equal(found.displacement, fields.exponential(found.velocity))
-    assert torch.equal(found.inverse, fields.exponential(-found.velocity))
     known = torch.zeros_like(found.velocities[0])
     for velocity, residual, displacement in zip(found.velocities, found.residuals, found.displacements, strict=True):
         assert torch.allclose(velocity, residual + crop(known, velocity.shape[2:]), atol=1e-5)
@@ -474,14 +460,13 @@ def test_each_level_sees_the_band_warped_by_the_displacement_and_the_velocity_so
     assert not seen[0][2].any()
     for level in (1, 2, 3):
         size = bands[level].shape[2:]
-        displacement, velocity = (
-            crop(fields.upsample(levels[level - 1]), size) for levels in (found.displacements, found.velocities)
-        )
+        known = found.displacements[level - 1], found.velocities[level - 1]
+        displacement, velocity = (crop(fields.upsample(each), size) for each in known)
         warped = fields.warp(bands[level], displacement)
-        images, energies, known = (crop(part, size) for part in seen[level])
+        images, energies, entered = (crop(part, size) for part in seen[level])
         assert torch.allclose(images, torch.cat([warped[:, :1], swap(bands[level])[:, :1]], 1), atol=1e-6)
         assert torch.allclose(energies, torch.cat([warped[:, 1:], swap(bands[level])[:, 1:]], 1), atol=1e-6)
-        assert torch.allclose(known, fields.voxels_to_normalized(velocity, align_corners=False), atol=1e-6)
+        assert torch.allclose(entered, fields.voxels_to_normalized(velocity, align_corners=False), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -520,28 +505,7 @@ def test_without_attention_the_coefficients_are_one(dim):
     assert all(torch.equal(gate, torch.ones_like(gate)) for gate in other.gates)
 
 
-def test_a_step_of_the_optimizer_moves_the_gates():
-    torch.manual_seed(0)  # now and then all units of a narrow gate are below zero, and it gets no gradient
-    model = SMGICNet(2, **SMALL)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    moving, fixed = small_pair(SHAPES[0])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    sum(model.objective(model(moving, fixed), moving, fixed).values()).backward()
-    optimizer.step()
-    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
-
-
 # ---------------------------------------------------------------------------------------------- the objective
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_objective_does_not_see_which_image_moves(shape):
-    model = strong(SMGICNet(len(shape), **SMALL))
-    moving, fixed = small_pair(shape)
-    with torch.no_grad():
-        one = model.objective(model(moving, fixed), moving, fixed)
-        other = model.objective(model(fixed, moving), fixed, moving)
-    assert {name: float(value) for name, value in one.items()} == pytest.approx(
-        {name: float(value) for name, value in other.items()}, rel=1e-4
-    )
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -565,22 +529,18 @@ def test_each_term_is_the_papers_formula(shape):
         expected["symmetric"] += 0.001 * losses.mse(fields.warp(other, inverse), fields.warp(other, back))
         expected["inverse"] += 0.01 * losses.mse(fields.compose(there, inverse), torch.zeros_like(there))
         expected["multilevel"] += 0.0005 * losses.mse(now, (now + before) / 2)
-    assert {name: float(terms[name]) for name in expected} == pytest.approx(
-        {name: float(value) for name, value in expected.items()}, rel=1e-6
-    )
-    similarity = 0.1 * sum(
-        losses.lncc(fields.warp(b, i), a, window=9)
-        for a, b, i in ((moving, fixed, found.inverses[-1][:1]), (fixed, moving, found.inverses[-1][1:]))
-    )
-    for level, (band, field) in enumerate(
-        zip(model.pyramid(torch.cat([moving, fixed])), found.displacements, strict=True)
-    ):
+    similarity = 0.0
+    for a, b, inverse in ((moving, fixed, found.inverses[-1][:1]), (fixed, moving, found.inverses[-1][1:])):
+        similarity += 0.1 * losses.lncc(fields.warp(b, inverse), a, window=9)
+    bands = model.pyramid(torch.cat([moving, fixed]))
+    for level, (band, field) in enumerate(zip(bands, found.displacements, strict=True)):
         width = min(3 + 2 * level, *(size - 1 + size % 2 for size in field.shape[2:]))
         for part, epsilon in zip(band.split(1, 1), (1e-5, 1e-12), strict=False):
             score = losses.lncc(fields.warp(part, field), swap(part), window=width, epsilon=epsilon)
             similarity += 2 * score / 2 ** (3 - level)
-    assert float(terms["similarity"]) == pytest.approx(float(similarity), rel=1e-6)
-    assert [band.shape[1] for band in model.pyramid(torch.cat([moving, fixed]))] == [1, 2, 2, 1]
+    expected["similarity"] = similarity
+    torch.testing.assert_close(terms, expected, rtol=1e-6, atol=0)
+    assert [band.shape[1] for band in bands] == [1, 2, 2, 1]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

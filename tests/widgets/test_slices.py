@@ -41,12 +41,14 @@ def levels(displacement):
 def views(shape):
     pair, registration = example(shape)
     u = registration.displacement
+    composition = t05_diffeomorphisms.composition_inspector(u, {"minus u": -u, "u": u})
+    composition.set(more=True)
     return {
         "slices": widgets.slice_viewer(pair, registration, panels=list(panels.PANELS)),
         "upright": widgets.slice_viewer(pair, registration, upright=True),
         "levels": widgets.level_scrubber(pair, registration),
         "times": widgets.time_scrubber(pair, u),
-        "composition": t05_diffeomorphisms.composition_inspector(u, {"minus u": -u, "u": u}),
+        "composition": composition,
         "compare": widgets.compare(pair.moving, pair.fixed, warped=pair.fixed, fixed_labels=pair.fixed_labels),
         "field": widgets.field_viewer(u, pair.fixed, moving=pair.moving),
         "folds": widgets.jacobian_inspector(u, pair.fixed),
@@ -94,15 +96,15 @@ def test_the_axes_of_a_plane_run_as_its_words_say():
 
 # ---------------------------------------------------------------------------------------------- every control
 VOXEL = {"axis_0": "both", "axis_1": "both", "crosshair": "picture"}
+GRID = {"every": "picture", "stretch": "both"}
 CHANGES = {
     "slices": VOXEL | {"extreme": "nothing"},
     "upright": VOXEL | {"extreme": "nothing"},
     "levels": VOXEL | {"extreme": "nothing", "step": "both"},
     "times": VOXEL | {"extreme": "nothing", "step": "both"},
-    "composition": VOXEL
-    | {"inverse": "both", "order": "both", "every": "picture", "stretch": "both", "extreme": "nothing"},
+    "composition": VOXEL | {"inverse": "both", "order": "both", **GRID, "extreme": "nothing", "more": "nothing"},
     "compare": {"mode": "both", "position": "picture", "warped": "both"},
-    "field": {"mode": "both", "every": "picture", "stretch": "both"},
+    "field": {"mode": "both", **GRID},
     "folds": {"histogram": "picture"},
 }
 PLANAR = {"compare": {}, "field": {}, "folds": {"row": "both", "column": "both"}}  # in 2D
@@ -319,9 +321,8 @@ def test_a_slider_that_is_slow_to_follow_waits_until_it_is_let_go():
 def test_a_composition_in_planes_tells_its_numbers(shape):
     velocity = example(shape)[1].displacement
     u, z = exponential(velocity / 4), exponential(-velocity / 4)
-    view = t05_diffeomorphisms.composition_inspector(
-        u, {"exp(-v)": z, "invert": invert(u)}, spacing=(2.0,) * len(shape)
-    )
+    inverses = {"exp(-v)": z, "invert": invert(u)}
+    view = t05_diffeomorphisms.composition_inspector(u, inverses, spacing=(2.0,) * len(shape))
     error = compose(u, z).norm(dim=1)
     assert f"mean {error.mean():.3f}" in view.caption.value and f"at most {error.max():.3f}" in view.caption.value
     grid, *_, folds = view.scene.panels(view.state)
@@ -368,17 +369,9 @@ def seen(pair, registration, **options):
         (lambda p, r: widgets.compare(p.moving, p.fixed[..., 1:]), ValueError, "moving and fixed must have the same"),
         (lambda p, r: widgets.compare(p.moving, p.fixed, item=3), IndexError, "item from 0 to 1"),
         (lambda p, r: widgets.compare(p.moving * torch.nan, p.fixed, item=0), ValueError, "moving must be finite"),
-        (
-            lambda p, r: widgets.compare(p.moving, p.fixed, warped=p.fixed[..., 1:], item=0),
-            ValueError,
-            "warped and fixed",
-        ),
+        (lambda p, r: widgets.compare(p.moving, p.fixed, warped=p.fixed[..., 1:]), ValueError, "warped and fixed"),
         (lambda p, r: widgets.compare(p.moving, p.fixed, fixed_labels=p.fixed, item=0), TypeError, "must be integers"),
-        (
-            lambda p, r: widgets.field_viewer(r.displacement, p.fixed[..., 1:], item=0),
-            ValueError,
-            "image and displacement",
-        ),
+        (lambda p, r: widgets.field_viewer(r.displacement, p.fixed[..., 1:]), ValueError, "image and displacement"),
         (lambda p, r: widgets.jacobian_inspector(r.displacement[:, :1]), ValueError, "displacement must be"),
         (lambda p, r: widgets.jacobian_inspector(r.displacement / 0, item=0), ValueError, "finite"),
     ],

@@ -37,6 +37,15 @@ from regkit.course.check.hands.t03 import *
 from regkit.course.check.hands.t04 import *
 from regkit.course.check.hands.t05 import *
 from regkit.course.check.hands.t06 import *
+from regkit.course.check.hands.t07 import *
+from regkit.course.check.hands.t08 import *
+from regkit.course.check.hands.t09 import *
+from regkit.course.check.hands.t10 import *
+from regkit.course.check.hands.t11 import *
+from regkit.course.check.hands.t12 import *
+from regkit.course.check.hands.t13 import *
+from regkit.course.check.hands.t14 import *
+from regkit.course.check.recap import *
 from regkit.course.check.t00_first_light import *
 from regkit.course.check.t01_where_is_a_pixel import *
 from regkit.course.check.t02_warping_pulls import *

@@ -1,4 +1,4 @@
-"""Shift and turn one image over another, under live curves of four losses with their capture ranges."""
+"""Shift and turn one image over another, under live curves of five losses, and the joint histogram of both."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regkit.data.anatomy import STRUCTURES, anatomy
+from regkit.data.brains import weighted
 from regkit.fields import rigid_displacement, warp
 from regkit.figures import pixels
 from regkit.figures.paint import render_overlay, titled
-from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture
-from regkit.losses import adaptive_ncc, lncc, mse, ncc
+from regkit.figures.pixels import INK, LINE, POINT, Colour, Limits, Picture, Plane
+from regkit.losses import adaptive_ncc, lncc, mse, mutual_information, ncc
 from regkit.types import Image, InputError, check_pair, spatial
 from regkit.widgets import Choice, Control, Scene, Slider, State, View
 from regkit.widgets.chart import Chart, paint
@@ -22,7 +24,14 @@ Similarity = Callable[[Image, Image], Tensor]
 
 _BAND: Colour = (214, 240, 224)  # of a capture range
 
-SIMILARITIES: Mapping[str, Similarity] = {"MSE": mse, "NCC": ncc, "LNCC": lncc, "adaptive NCC": adaptive_ncc}
+SIMILARITIES: Mapping[str, Similarity] = {
+    "MSE": mse,
+    "NCC": ncc,
+    "LNCC": lncc,
+    "adaptive NCC": adaptive_ncc,
+    "MI": mutual_information,
+}
+_BINS = 32
 
 
 def sweep(
@@ -84,7 +93,13 @@ def show_curves(curves: Mapping[str, Sequence[float]], places: Sequence[float], 
     figure.suptitle(title)
 
 
-RANGES: Mapping[str, Limits] = {"MSE": (0, 0.7), "NCC": (0, 2), "LNCC": (-0.7, 0), "adaptive NCC": (0, 2)}
+RANGES: Mapping[str, Limits] = {
+    "MSE": (0, 0.7),
+    "NCC": (0, 2),
+    "LNCC": (-0.7, 0),
+    "adaptive NCC": (0, 2),
+    "MI": (-2, 0),
+}
 REACH: Mapping[str, float] = {"shift": 40.0, "angle": 60.0}
 STEPS: Mapping[str, float] = {"shift": 1.0, "angle": 2.0}
 UNITS: Mapping[str, str] = {"shift": "voxels", "angle": "degrees"}
@@ -110,8 +125,23 @@ def _chart(name: str, over: str) -> Callable[[Sequence[float], Sequence[float], 
     return draw
 
 
+def t1_and_t2(size: Sequence[int] = (96, 96)) -> tuple[Image, Image]:
+    """One synthetic brain twice, aligned: with T1's contrast, and as T2 shows it: fluid bright, white matter dark."""
+    brain = anatomy(tuple(size))
+    bright = {"outside": 0.0, "white matter": 0.3, "cortex": 0.55, "ventricle": 1.0, "fluid": 0.95}
+    weights = [next((value for word, value in bright.items() if word in name), 0.45) for name in STRUCTURES]
+    return brain.image, weighted(torch.tensor(weights), brain.maps)
+
+
+def _histogram(moved: Plane, target: Plane, limits: Limits) -> Picture:
+    """How often an intensity of fixed (to the right) meets one of moved (up) at a voxel: brighter is more often."""
+    counts = np.histogram2d(moved.ravel(), target.ravel(), _BINS, (limits, limits))[0][::-1]
+    picture = pixels.enlarge(np.rint(255 * np.log1p(counts) / np.log1p(counts.max())).astype(np.uint8)[..., None], 5)
+    return titled("how often values meet", np.repeat(picture, 3, 2))
+
+
 def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
-    """Shift and turn `moving` by hand over one of several fixed images, under live curves of four losses.
+    """Shift and turn `moving` by hand over one of several fixed images, under live curves of five losses.
 
     moving: (1, 1, H, W). fixed: images of that shape by name, aligned with moving. Intensities from 0 to about 1.
 
@@ -148,16 +178,16 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
         return *curves(state["fixed"], state["over"], held), here(state["fixed"], state["angle"], state["shift"])
 
     def render(state: State) -> Picture:
-        """The two images in one, and the four curves with the present place."""
+        """The two images in one, the five curves with the present place, and the joint histogram."""
         displacement = rigid_displacement(spatial(moving), degrees=state["angle"], right=state["shift"])
         moved, target = pixels.plane(warp(moving, displacement)), pixels.plane(fixed[state["fixed"]])
         overlay = render_overlay(moved, target, limits=pixels.intensity_limits(moved, target), scale=scale)
         places, values, now = numbers(state)
         place = state[state["over"]]
         panels = [draw(places, values[name], place, now[name]) for name, draw in charts(state["over"]).items()]
-        return pixels.stack(
-            overlay, pixels.stack(pixels.stack(*panels[:2], axis=1), pixels.stack(*panels[2:], axis=1)), axis=1
-        )
+        panels.append(_histogram(moved, target, pixels.intensity_limits(moved, target)))
+        rows = [pixels.stack(*panels[start : start + 2], axis=1) for start in (0, 2, 4)]
+        return pixels.stack(titled("moving on fixed", overlay), pixels.stack(*rows), axis=1)
 
     def describe(state: State) -> str:
         """What is laid over what, each loss here, and from where downhill leads to the truth."""
@@ -168,6 +198,7 @@ def landscape_viewer(moving: Image, fixed: Mapping[str, Image]) -> View:
             told.append(f"{name} {value:.3f} ({f'{low:g} to {high:g}' if low < high else 'no minimum at 0'})")
         return (
             f"Moving in orange, fixed ({state['fixed']}) in blue, grey where they agree. Aligned at shift 0, angle 0. "
+            "Last panel: how often a value of fixed (to the right) meets one of moving (up). "
             f"The loss here, and its capture range (green) in {UNITS[state['over']]}: {'; '.join(told)}."
         )
 

@@ -8,11 +8,17 @@ The notebook has the function with blanks, under its check:
 
 The check shows the verdict and gives the function back. While it is not right, it gives the solution instead, so that
 every later cell runs, and *show me* unfolds it. The solution is written once, in the module of its tutorial here; the
-instructor's notebook has it in place of the blanks. A mistake is what one gets by writing one text in place of another:
+instructor's notebook has it in place of the blanks. Its texts stand beside that module, in tNN.toml, under its name. A
+mistake is what one gets by writing one text in place of another:
 
-    @by_hand("...", praise="...", calls=_two_fields, otherwise="...", mistakes={
-        "added": ("fields.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."), ...
-    })
+    [compose_by_hand]
+    task = "..."  # told where it is blank
+    praise = "..."
+    otherwise = "..."  # the hint for all others that are not right
+    [compose_by_hand.mistakes]  # name = [a text of the solution, what is written in its place, the hint]
+    "added" = ["fields.warp(u, v)", "u", "displacements do not add: u is wanted where v leads."]
+
+    @by_hand(_two_fields)  # in tNN.py
     def compose_by_hand(u, v):
         return v + fields.warp(u, v)
 """
@@ -25,11 +31,14 @@ import html
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,20 +46,6 @@ from regkit.course.check.exercise import Exercise, Mistake, Unanswered, Verdict,
 
 Function = Callable[..., Any]
 Calls = Callable[[], Sequence[tuple[Any, ...]]]  # makes the arguments of some calls
-
-STEP = {  # mistakes of any loop with `loss` and `optimiser`
-    "gradients added": (
-        "        optimiser.zero_grad()\n",
-        "",
-        "PyTorch adds each step's gradients to the old ones. Set them to zero in each step.",
-    ),
-    "nothing learnt": (
-        "        optimiser.step()\n",
-        "",
-        "the loss stays as it is. Is there a backward() and a step(), and is zero_grad() before both, not between?",
-    ),
-    "uphill": ("loss.backward()", "(-loss).backward()", "the loss rises: the gradient's sign is turned around."),
-}
 
 
 @dataclass(frozen=True)
@@ -80,25 +75,29 @@ class ByHand(Exercise):
         return self.reference()
 
 
-def by_hand(
-    task: str, *, praise: str, calls: Calls, mistakes: Mapping[str, tuple[str, str, str]], otherwise: str
-) -> Callable[[Function], ByHand]:
+def by_hand(calls: Calls, *, loop: bool = False) -> Callable[[Function], ByHand]:
     """A decorator that makes the solution an exercise, judged by what it gives: tensors or numbers, or a tuple.
 
-    calls: makes the arguments of some calls; over those that require a gradient the slope is judged, too. mistakes: by
-    name, a text of the solution, what is written in its place, and the hint. otherwise: the hint for all others that
-    are not right.
+    calls: makes the arguments of some calls; over those that require a gradient the slope is judged, too. loop: it has
+    a loop with `loss` and `optimiser`, so that the mistakes of loop.toml may be made in it, too.
     """
 
     def make(solution: Function) -> ByHand:
-        text = _text(solution)
+        said = _texts(solution.__module__.rpartition(".")[2])[solution.__name__]
+        mistakes = said["mistakes"] | (_texts("loop")["step"]["mistakes"] if loop else {})
         known = {name: Mistake(partial(_rewritten, solution, *edit), hint) for name, (*edit, hint) in mistakes.items()}
         nothing = lambda *arguments: torch.zeros(())  # noqa: E731 (what no solution gives)
-        known["otherwise"] = Mistake(lambda: nothing, otherwise, "otherwise")
+        known["otherwise"] = Mistake(lambda: nothing, said["otherwise"], "otherwise")
         prepare = partial(_outputs, calls)
-        return ByHand(task, praise, prepare, lambda: solution, known, _same, solution=text)
+        return ByHand(said["task"], said["praise"], prepare, lambda: solution, known, _same, solution=_text(solution))
 
     return make
+
+
+@cache
+def _texts(tutorial: str) -> dict[str, Any]:
+    """What is said of the functions of one tutorial, by name."""
+    return tomllib.loads((Path(__file__).parent / f"{tutorial}.toml").read_text(encoding="utf-8"))
 
 
 def _text(solution: Function) -> str:
@@ -136,10 +135,11 @@ def _outputs(calls: Calls, answer: Any) -> list[Tensor]:
         if _has_dots(function):
             raise Unanswered("There is still a ... in it.") from None
         raise
-    if any(is_blank(value) for value in given):
-        raise Unanswered("It returns nothing yet.")
     parts = [part for value in given for part in (value if isinstance(value, tuple) else (value,))]
-    return [torch.as_tensor(part, dtype=torch.float64).detach() for part in parts]
+    if any(is_blank(part) for part in parts):
+        raise Unanswered("It returns nothing yet." if len(parts) == 1 else "A part of what it returns is still blank.")
+    arrays = [part.copy() if isinstance(part, np.ndarray) else part for part in parts]  # torch takes no flipped one
+    return [torch.as_tensor(array, dtype=torch.float64).detach() for array in arrays]
 
 
 def _called(function: Function, arguments: tuple[Any, ...]) -> list[Any]:
