@@ -31,6 +31,7 @@ from regkit.types import Coordinates, Displacement, Image, InputError, Labels, M
 
 __all__ = [
     "affine_displacement",
+    "average_pool",
     "compose",
     "difference",
     "exponential",

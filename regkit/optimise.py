@@ -22,6 +22,9 @@ from regkit.fields import affine_displacement, identity, invert, move_affinely, 
 from regkit.training import Recipe, train
 from regkit.types import Displacement, Image, Matrix, Registration, Similarity, at_least_float32, spatial
 
+__all__ = ["MOST", "Output", "Similarity", "inverse_of", "invert_affine", "local", "local_and_global"]
+__all__ += ["local_and_mutual", "masked", "optimise_affine", "optimise_field", "refine_field", "refine_weights"]
+
 Output = Literal["displacement", "velocity"]
 
 _INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {

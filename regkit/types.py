@@ -23,6 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["DISTRIBUTION", "Amount", "Coordinates", "Count", "Dim", "Displacement", "Image", "InputError"]
+__all__ += ["InputIndexError", "InputTypeError", "Labels", "Mask", "Matrix", "MissingFileError", "MissingPackageError"]
+__all__ += ["Pair", "Percent", "Points", "Positive", "Registration", "Seed", "Similarity", "TooLargeError", "Whole"]
+__all__ += ["at_least_float32", "check_displacement", "check_finite", "check_image", "check_kept", "check_kind"]
+__all__ += ["check_labels", "check_memory", "check_option", "check_pair", "check_same_batch", "check_same_grid"]
+__all__ += ["check_spacing", "check_values", "choose", "guard", "is_memory", "memory", "needing", "spatial", "stack"]
+
 
 class InputError(ValueError):
     """Something cannot be taken: the rule, what was received, and the remedy, which together are its sentence."""
