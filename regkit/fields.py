@@ -294,8 +294,7 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "cells": coarse voxel k covers the fine voxels 2k and 2k + 1 (exact for grids made by 2x pooling; SPnet, SM-GICNet).
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
-    align_corners = types.choose("alignment", alignment, {"cells": False, "corners": True})
-    return 2 * _interpolate(at_least_float32(displacement), align_corners=align_corners)
+    return 2 * _interpolate(at_least_float32(displacement), align_corners=alignment == "corners")
 
 
 def linear_upsample(features: Tensor) -> Tensor:

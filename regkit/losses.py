@@ -220,12 +220,12 @@ def adaptive_ncc_terms(
     terms = _multiscale_ncc(*_comparable(warped, fixed), levels)
     coarse = terms[:, 1:].detach()
     scale = torch.arange(1, levels + 1, device=terms.device)
-    rules = {
-        "parameter-free": coarse.clamp(0, 1),
-        "greedy": (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
-        "mean": (1 / (scale + 1.0)).to(terms).expand_as(coarse),
-    }
-    gammas = types.choose("weighting", weighting, rules)
+    if weighting == "parameter-free":
+        gammas = coarse.clamp(0, 1)
+    elif weighting == "greedy":
+        gammas = (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1)
+    else:
+        gammas = (1 / (scale + 1.0)).to(terms).expand_as(coarse)
     one = gammas.new_ones(len(gammas), 1)
     left = torch.cat([one, (1 - gammas).flip(1)], 1).cumprod(1).flip(1)  # Π_{j>i} (1 - γ_j)
     return AdaptiveTerms(terms, gammas, torch.cat([one, gammas], 1) * left)
