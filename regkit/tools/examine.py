@@ -23,16 +23,7 @@ from nibabel.affines import from_matvec, obliquity
 from nibabel.orientations import aff2axcodes
 
 from regkit._core.files import printable
-from regkit.images import (
-    Affine,
-    Grid,
-    Scan,
-    normalise,
-    open_nifti,
-    read_array,
-    read_image,
-    resample,
-)
+from regkit.images import Affine, Grid, Scan, normalise, open_nifti, read_array, read_image, resample
 from regkit.images.content import FOREGROUND
 from regkit.images.headers import forms_apart, header_affine, is_lost
 from regkit.images.itk import check_grid
