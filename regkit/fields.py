@@ -55,8 +55,6 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------------------------------- images and points
-
-
 def sample(
     image: Image, coordinates: Coordinates, *, mode: Interpolation = "linear", padding: Padding = "border"
 ) -> Image:
@@ -136,8 +134,6 @@ def warp_points(points: Points, displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- the group of maps
-
-
 def compose(first: Displacement, then: Displacement, *, padding: Padding = "border") -> Displacement:
     """One displacement for two warps in a row: compose(u, v)(x) = v(x) + u(x + v(x)).
 
@@ -208,8 +204,6 @@ def difference(field: Image, axis: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- affine maps
-
-
 def affine_displacement(matrix: Matrix, shape: Sequence[types.Count]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
@@ -263,8 +257,6 @@ def reads_inside(displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- sizes
-
-
 def resize(image: Image, shape: Sequence[types.Count]) -> Image:
     """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape).
 
@@ -319,8 +311,6 @@ def average_pool(features: Tensor, **options: Any) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- units
-
-
 def scale_components(displacement: Displacement, factors: Sequence[float]) -> Displacement:
     """Multiply component i by factors[i]."""
     parts = zip(displacement.split(1, 1), factors, strict=True)

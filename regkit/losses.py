@@ -49,9 +49,8 @@ Orders = Literal["one", "both"]
 Weighting = Literal["greedy", "parameter-free", "mean"]
 _PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differences
 
+
 # ---------------------------------------------------------------------------------------------- similarities
-
-
 def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, float32 at least. Raises unless they are images of one shape on one device."""
     types.check_same_grid(warped, fixed, ("warped", "fixed"))
@@ -391,8 +390,6 @@ def dice(warped: Image, fixed: Image) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- smoothness
-
-
 def _pieces(field: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:
     """Parts (items, planes) of a field (items, *space) that fit the cache, each with the axis to difference along."""
     items, length, *rest = field.shape
@@ -460,8 +457,6 @@ def bending(displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- inverse consistency
-
-
 def evaluation_points(
     shape: Sequence[types.Count], *, noise: float = 1.0, stride: types.Count = 1, like: Tensor | None = None
 ) -> Coordinates:

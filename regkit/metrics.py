@@ -60,9 +60,8 @@ _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "unit_squared": lambda error: voxels_to_unit(error).square(),
 }
 
+
 # ---------------------------------------------------------------------------------------------- overlap and landmarks
-
-
 @dataclass(frozen=True)
 class SurfaceDistance:
     """Between two surfaces of one structure, mm: 95th percentile of the distances, and their average."""
@@ -283,8 +282,6 @@ def tre(displacement: Displacement, fixed_points: Points, moving_points: Points,
 
 
 # ---------------------------------------------------------------------------------------------- folds
-
-
 @dataclass(frozen=True)
 class Folds:
     """Where a map folds: the number of places per pair, and their percentage of all places."""
@@ -364,8 +361,6 @@ def jacobian_statistics(displacement: Displacement, *, definition: Definition = 
 
 
 # ---------------------------------------------------------------------------------------------- consistency
-
-
 def inverse_consistency(
     displacement: Displacement, inverse: Displacement, *, norm: Norm = "absolute", region: Region = "all"
 ) -> float:
@@ -401,8 +396,6 @@ def cycle_consistency(
 
 
 # ---------------------------------------------------------------------------------------------- all of them
-
-
 def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str, float]:
     """The usual numbers of one registration, by name; only those that can be taken.
 

@@ -33,8 +33,6 @@ _STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
 # ---------------------------------------------------------------------------------------------- one pair, from nothing
-
-
 def optimise_affine(
     moving: Image,
     fixed: Image,
@@ -172,8 +170,6 @@ def _descend(
 
 
 # ---------------------------------------------------------------------------------------------- refinement
-
-
 def local(warped: Image, fixed: Image) -> Tensor:
     """lncc in a window of 9, or as wide as a thin volume lets it be; 0 below 3 voxels, where there is none."""
     window = min(9, (min(spatial(fixed)) - 1) // 2 * 2 + 1)

@@ -71,8 +71,6 @@ class _ImplicitInverse(torch.autograd.Function):
 
 
 # ---------------------------------------------------------------------------------------------- fixed points
-
-
 def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
     """z <- -u(x + z), accelerated over the whole field; with memory=1 as it stands."""
 

@@ -125,8 +125,6 @@ def _ready(name: str, pair: Pair) -> Method:
 
 
 # ---------------------------------------------------------------------------------------------- rows in files
-
-
 def _path(name: str) -> Path:
     check_option("the benchmark", name, NAMES)
     return FOLDER / f"{name}.csv"
@@ -198,8 +196,6 @@ def _text(rows: Sequence[tuple[str, Row]]) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------- tables
-
-
 def table(rows: Sequence[Row]) -> str:
     """All numbers of each method as markdown, best Dice first; p against `REFERENCE` where that was measured."""
     names = {row.method for row in rows}
