@@ -9,11 +9,12 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
 import shlex
 import sys
 
 from regkit._core import __version__
-from regkit.commands import COMMANDS, EXAMPLES, Help, plainly, silence
+from regkit.commands import COMMANDS, EXAMPLES, Help, logged, plainly, silence
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -39,10 +40,21 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough: regkit ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell has it
+
+
+def run(words: list[str]) -> int:
+    """One command; what the library logs is printed."""
     chosen = parse(words)
     chosen.command_line = shlex.join(["python", "-m", "regkit", *words])
-    with silence() if chosen.quiet else contextlib.nullcontext():
+    with silence() if chosen.quiet else contextlib.nullcontext(), logged():
         return plainly(chosen.run)(chosen)
 
 

@@ -50,6 +50,12 @@ def save(model: nn.Module, path: Path | str, *, metrics: Mapping[str, float] | N
             f"{type(model).__name__}, which does not",
             "put @configured above its class, and save the model itself, not what wraps it",
         )
+    if functions := [name for name, value in configuration.items() if callable(value)]:
+        raise InputTypeError(
+            "a file keeps arguments that are numbers, names and lists of them",
+            f"{type(model).__name__} with a function or module as {', '.join(functions)}",
+            "write a @configured subclass that makes it by itself, and give that the weights",
+        )
     if changed := changed_settings(model):
         raise InputError(
             "a file keeps a model's arguments and weights, and nothing that was changed after it was made",

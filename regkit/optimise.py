@@ -20,9 +20,8 @@ from regkit._core.sampler import compose, exponential, warp
 from regkit._core.windows import gaussian_blur
 from regkit.fields import affine_displacement, identity, invert, move_affinely, resize, resize_displacement
 from regkit.training import Recipe, train
-from regkit.types import Displacement, Image, Matrix, Registration, at_least_float32, spatial
+from regkit.types import Displacement, Image, Matrix, Registration, Similarity, at_least_float32, spatial
 
-Similarity = Callable[[Image, Image], Tensor]
 Output = Literal["displacement", "velocity"]
 
 _SMALLEST = 12  # voxels along an axis at the coarsest scale

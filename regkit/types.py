@@ -299,6 +299,7 @@ Labels = Annotated[Tensor, check_labels]  # (B, 1, *space), integer; 0 is backgr
 Displacement = Annotated[Tensor, check_displacement]  # (B, dim, *space), voxels; channel i moves along spatial axis i
 _PLACES = "(batch, dim, *any) in voxels, two or three components and one place at least"
 Coordinates = Annotated[Tensor, _check_form(_PLACES, range(3, 9), 1, (2, 3), floating=True)]  # absolute positions
+Similarity = Callable[[Tensor, Tensor], Tensor]  # of two images: the smaller, the more alike; a function or a module
 Points = Annotated[Tensor, _check_form("(batch, N, dim) with N > 0", (3,), 2, (2, 3))]  # voxels
 
 # the columns of A, then t in voxels

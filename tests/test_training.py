@@ -1,5 +1,6 @@
 """The training loop: the same numbers for a seed, however often it stops and however many processes share it."""
 
+import itertools
 import json
 import os
 import random
@@ -203,6 +204,11 @@ def whole() -> tuple[Tiny, History]:
     return model, quiet(model, RECIPE)
 
 
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "run.pt"
+
+
 def go_on(path: Path, whole: tuple[Tiny, History]) -> None:
     """A new process would make a new model, here with other weights, and continue."""
     model = Tiny()
@@ -220,9 +226,22 @@ def stop_after(step: int, error: BaseException):
     return callback
 
 
+def at_call(number: int, function, *signals: int):
+    """The function, with signals that arrive at the end of one of its calls, counted from 1."""
+    calls = itertools.count(1)
+
+    def interrupted(*arguments):
+        done = function(*arguments)
+        if next(calls) == number:
+            for each in signals:
+                signal.raise_signal(each)
+        return done
+
+    return interrupted
+
+
 @pytest.mark.parametrize("stop", [0, 3, 5])
-def test_a_crashed_training_goes_on_to_the_same_bits(tmp_path, whole, stop):
-    path = tmp_path / "run.pt"
+def test_a_crashed_training_goes_on_to_the_same_bits(path, whole, stop):
     with pytest.raises(RuntimeError, match="crash"):
         quiet(tiny(), RECIPE, checkpoint=path, every=2, callback=stop_after(stop, RuntimeError("crash")))
     if stop == 0:
@@ -231,22 +250,16 @@ def test_a_crashed_training_goes_on_to_the_same_bits(tmp_path, whole, stop):
     go_on(path, whole)
 
 
-def test_an_interrupted_training_returns_its_history_and_goes_on(tmp_path, whole):
-    path, model = tmp_path / "run.pt", tiny()
+def test_an_interrupted_training_returns_its_history_and_goes_on(path, whole):
+    model = tiny()
     history = quiet(model, RECIPE, checkpoint=path, callback=stop_after(3, KeyboardInterrupt()))
     assert len(history) == 4 and history.terms == {name: values[:4] for name, values in whole[1].terms.items()}
     go_on(path, whole)
 
 
-def test_ctrl_c_in_the_middle_of_a_step_ends_after_that_step(tmp_path, whole):
-    path, calls = tmp_path / "run.pt", []
-
+def test_ctrl_c_in_the_middle_of_a_step_ends_after_that_step(path, whole):
     class Interrupted(list):
-        def __getitem__(self, index):
-            calls.append(index)
-            if len(calls) == 8:  # the third step's second pair
-                signal.raise_signal(signal.SIGINT)
-            return super().__getitem__(index)
+        __getitem__ = at_call(8, list.__getitem__, signal.SIGINT)  # the third step's second pair
 
     handler = signal.getsignal(signal.SIGINT)
     history = quiet(tiny(), RECIPE, Interrupted(PAIRS[2]), checkpoint=path)
@@ -254,37 +267,17 @@ def test_ctrl_c_in_the_middle_of_a_step_ends_after_that_step(tmp_path, whole):
     go_on(path, whole)
 
 
-def test_a_second_ctrl_c_interrupts_at_once_and_harms_nothing(tmp_path, whole):
-    path, model = tmp_path / "run.pt", tiny()
-    objective, calls = model.objective, []
-
-    def impatient(*images):
-        terms = objective(*images)  # the model's generator and statistics have moved on by now
-        calls.append(1)
-        if len(calls) == 4:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-        return terms
-
-    model.objective = impatient
+def test_a_second_ctrl_c_interrupts_at_once_and_harms_nothing(path, whole):
+    model = tiny()  # whose generator and statistics have moved on when they arrive
+    model.objective = at_call(4, model.objective, signal.SIGINT, signal.SIGINT)
     assert len(quiet(model, RECIPE, checkpoint=path)) == 3
     go_on(path, whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_second_signal_within_the_optimisers_step_waits_for_the_steps_end(tmp_path, whole, monkeypatch, number):
-    step, path, calls = torch.optim.Adam.step, tmp_path / "run.pt", []
-
-    def interrupted(self, *options):
-        done = step(self, *options)
-        calls.append(1)
-        if len(calls) == 4:
-            signal.raise_signal(number)
-            signal.raise_signal(number)
-        return done
-
+def test_a_second_signal_within_the_optimisers_step_waits_for_the_steps_end(path, whole, monkeypatch, number):
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", interrupted)
+        patch.setattr(torch.optim.Adam, "step", at_call(4, torch.optim.Adam.step, number, number))
         assert len(quiet(tiny(), RECIPE, checkpoint=path)) == 4
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     go_on(path, whole)
@@ -304,20 +297,19 @@ def test_trainings_in_several_threads_are_those_they_are_alone(whole):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_finished_training_is_not_repeated(tmp_path, whole):
-    path = tmp_path / "run.pt"
+def test_a_finished_training_is_not_repeated(path, whole):
     quiet(tiny(), RECIPE, checkpoint=path)
     before = path.read_bytes()
     go_on(path, whole)
     assert path.read_bytes() == before
 
 
-def test_a_constant_rate_lets_a_training_grow(tmp_path):
+def test_a_constant_rate_lets_a_training_grow(path):
     short, long = (Recipe(steps=n, batch=2) for n in (3, 6))
     grown, whole = tiny(), tiny()
-    quiet(grown, short, checkpoint=tmp_path / "run.pt")
+    quiet(grown, short, checkpoint=path)
     grown = Tiny()
-    quiet(grown, long, checkpoint=tmp_path / "run.pt")
+    quiet(grown, long, checkpoint=path)
     quiet(whole, long)
     assert_same(grown, whole)
 
@@ -333,8 +325,8 @@ def test_a_constant_rate_lets_a_training_grow(tmp_path):
         ({"noise": False}, {}, r"norm.running_mean: \(4,\) in the file, None now"),
     ],
 )
-def test_another_training_does_not_go_on_from_the_file(tmp_path, model, changes, message):
-    path, changed = tmp_path / "run.pt", tiny(**model)
+def test_another_training_does_not_go_on_from_the_file(path, model, changes, message):
+    changed = tiny(**model)
     quiet(tiny(), RECIPE, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
     before, content = {name: value.clone() for name, value in state(changed).items()}, path.read_bytes()
     with pytest.raises(ValueError, match=message):
@@ -344,8 +336,7 @@ def test_another_training_does_not_go_on_from_the_file(tmp_path, model, changes,
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.9, 0.999])
-def test_damaged_and_foreign_files_are_refused(tmp_path, part):
-    path = tmp_path / "run.pt"
+def test_damaged_and_foreign_files_are_refused(path, part):
     quiet(tiny(), RECIPE, checkpoint=path)
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
     with pytest.raises(ValueError, match="must be a whole file"):
@@ -357,8 +348,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, part):
 
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("change", ["seed", "contrast", "size", "function"])
-def test_a_training_goes_on_only_with_the_data_it_began_with(tmp_path, dim, change):
-    pairs, path = PAIRS[dim], tmp_path / "run.pt"
+def test_a_training_goes_on_only_with_the_data_it_began_with(path, dim, change):
+    pairs = PAIRS[dim]
     others = {
         "seed": ShapePairs(7, dim=dim, size=pairs[0].moving.shape[2:], seed=2),
         "contrast": [(1 - pair.moving, pair.fixed) for pair in pairs],
@@ -374,8 +365,7 @@ def test_a_training_goes_on_only_with_the_data_it_began_with(tmp_path, dim, chan
     assert len(quiet(tiny(dim), RECIPE, nearly, checkpoint=path)) == 7
 
 
-def test_files_that_do_not_know_their_data_go_on(tmp_path, whole):
-    path = tmp_path / "run.pt"
+def test_files_that_do_not_know_their_data_go_on(path, whole):
     quiet(tiny(), RECIPE, checkpoint=path, callback=stop_after(2, KeyboardInterrupt()))
     content = torch.load(path, weights_only=True)
     for name in ("data", "threads", "sha256"):  # of later versions
@@ -384,8 +374,7 @@ def test_files_that_do_not_know_their_data_go_on(tmp_path, whole):
     go_on(path, whole)
 
 
-def test_another_number_of_threads_is_told(tmp_path, whole):
-    path = tmp_path / "run.pt"
+def test_another_number_of_threads_is_told(path, whole):
     quiet(tiny(), RECIPE, checkpoint=path)
     content = torch.load(path, weights_only=True) | {"threads": 99}
     del content["sha256"]
@@ -412,8 +401,8 @@ ALTERED = {
 
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("change", ALTERED)
-def test_an_altered_checkpoint_is_refused_and_the_model_unchanged(tmp_path, change, older):
-    path, model = tmp_path / "run.pt", tiny()
+def test_an_altered_checkpoint_is_refused_and_the_model_unchanged(path, change, older):
+    model = tiny()
     quiet(tiny(), Recipe(steps=1), checkpoint=path)
     content = torch.load(path, weights_only=True)
     if older:

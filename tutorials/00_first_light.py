@@ -26,20 +26,48 @@
 # A line that begins with `assert` checks a claim of the text while you run it.
 
 # %%
+import copy
+
 import matplotlib.pyplot as plt
 import torch
 
 import regkit
 from regkit import check, course, data, fields, figures, metrics, models, training, widgets
-from regkit.course.lessons import timelapse
+from regkit.course import league
+from regkit.course.lessons import sweeps, timelapse
+from regkit.course.lessons import t00_first_light as lesson
 
 course.begin(seconds={"fast": 15, "full": 120}, minutes=45)
+
+# %% [markdown]
+# ## Why register images?
+#
+# Two images of one thing never lie exactly on each other. **Registration** finds, for each place in one image, the same
+# place in the other. Five reasons to do so:
+#
+# 1. **Growth.** A tumour is scanned twice: how much has it grown, and where?
+# 2. **An atlas.** One brain has been labelled by experts. Bring their names to a new brain.
+# 3. **Radiotherapy.** The patient lies a little differently every day. Where does the beam have to go now?
+# 4. **A group.** The mean of eight brains is a blur. Once they are registered, it is a brain.
+# 5. **Histology.** A stained slice shows the cells, and a scan shows the place. Bring the two together.
+
+# %%
+lesson.show_reasons()
+
+# %% [markdown]
+# (These are synthetic brains. The tumour, the beam and the stain are drawn.) *Where does all this lead?* The
+# **map of the field**, linked at the top, shows the methods on one page, and which tutorial explains which.
+
+# %% [markdown] tags=["instructor"]
+# Talk 5 minutes, work 40. Start with the five pictures: ask for a sixth reason from the room. Answers to expect:
+# *inward* (most say outward), the landmarks within a voxel, `overlap` with `|A ∪ B|` below (that is Jaccard). The last
+# table has no winner yet: a network that knows only triangles does worse on a brain than doing nothing.
 
 # %% [markdown]
 # ## Two images, one question
 #
 # On the left you see the **moving** image, in the middle the **fixed** image. Registration asks: *where in the moving image
-# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis; we always say voxel.) The
+# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis. We always say voxel.) The
 # right panel shows where the two images differ.
 
 # %%
@@ -76,9 +104,9 @@ my_prediction = "inward"
 #
 # $$\text{warped}(x) = \text{moving}(x + u(x))$$
 #
-# Write this yourself: replace the `...`. The line above a function, `@check...`, says at once what is right. Until it is,
-# the notebook goes on with the solution. One hint, if PyTorch is new to you: `+`, `-`, `*`, `/` and `**` (power) work on
-# all voxels at once.
+# Write this yourself: replace the `...`. The line above a function, `@check...`, judges it at once. Until it is right, the
+# notebook goes on with the solution. Is PyTorch new to you? `+`, `-`, `*`, `/` and `**` (power) work on all voxels at
+# once.
 
 
 # %%
@@ -132,6 +160,7 @@ displacement = regkit.exponential(wind)  # from velocity to displacement (tutori
 blown = regkit.Registration(displacement=displacement, velocity=wind)
 
 # %%
+first_weights = copy.deepcopy(network.state_dict())  # each training begins here
 terms = network.objective(blown, pair.moving, pair.fixed)
 warped = pull(pair.moving, displacement)
 by_hand = pair_loss(warped, pair.fixed, wind, WEIGHT)
@@ -152,21 +181,38 @@ assert torch.isclose(terms["diffusion"], rough, rtol=1e-3), (
 print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_hand:.5f}")
 
 # %% [markdown]
+# > **A good place to pause** (about 20 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## Watch it learn
 #
-# You see three panels: the warped triangle of the held-out pair, the fixed circle, and the places $x + u(x)$ drawn on the
-# triangle. They change while the network learns from *other* pairs. Start the next **two** cells, then look at this
-# picture. You may interrupt the kernel when you have seen enough: the network keeps what it has learned.
+# First a training of 1200 steps that we have **stored**. Move the slider: what has the network made of the held-out
+# triangle after 10 steps, after 100, at the end?
+
+# %%
+stored = lesson.stored_training()  # displacements by the number of steps
+sweeps.sweep(pair.moving, pair.fixed, stored, words="steps", start="1200", mark=False, error=True)
+
+# %% [markdown]
+# Now your own, **live**. You see three panels: the warped triangle, the fixed circle, and the places $x + u(x)$ drawn on
+# the triangle. They change while the network learns from *other* pairs. Start the next **two** cells, then look at this
+# picture. (Fast mode takes 100 steps. Compare with the stored picture after 100 steps, not with the last one.)
 
 # %%
 watch = timelapse.TimeLapse(network, pair)
 watch
 
 # %%
+AGAIN = True  # False: go on from what was kept, for example after a restart of the kernel
 steps = training.steps(fast=100, full=1200)
 recipe = training.Recipe(steps=steps, batch=8, learning_rate=3e-3, schedule="cosine")
-history = training.train(network, pairs, recipe, callback=watch)
+network.load_state_dict(first_weights)
+kept = course.kept("00_network", again=AGAIN)
+history = training.train(network, pairs, recipe, callback=watch, checkpoint=kept)
 figures.show_history(history)
+
+# %% [markdown]
+# You may interrupt the kernel: the network keeps what it has learned so far. It is also kept in a file beside this
+# notebook. Tomorrow set `AGAIN = False` in the cell above, and run all cells: there is no second training.
 
 # %% [markdown]
 # The first term falls because the pictures agree better. The second is far smaller, so it has a scale of its own. It
@@ -198,7 +244,7 @@ def overlap(first, second):
 # %% [markdown]
 # A second number looks at the field. $J$ is the matrix of the derivatives of $x + u(x)$, and $|J|$ is its **determinant**:
 # the factor by which the map changes area at this place, with a sign. A **fold** is a voxel where $|J|$ is zero or negative.
-# There the map is flattened or turned over, which no tissue can be.
+# There the map is flattened or turned over. Tissue cannot do that.
 
 # %%
 test = held_out[list(range(64))]
@@ -337,8 +383,8 @@ if check.landmarks(my_landmarks).colour == "green":
 print({name: f"{value:.1f} voxels" for name, value in error.items()})
 
 # %% [markdown]
-# The network learned on single shapes; three shapes on top of each other are new to it. Tutorial 06 shows what to do then.
-# And if you are better than the network: can you also find the places of *all* 4096 voxels, in a hundredth of a second?
+# The network learned from single shapes. Three shapes on top of each other are new to it: tutorial 06 shows what to do
+# then. Are you better than the network? Then try to find the places of *all* 4096 voxels, in a hundredth of a second.
 
 # %% [markdown] tags=["instructor"]
 # People reach one voxel, since no landmark lies on a faint edge. In full mode the network lies between doing nothing and
@@ -346,8 +392,31 @@ print({name: f"{value:.1f} voxels" for name, value in error.items()})
 # distribution*.
 
 # %% [markdown]
+# ## One pair through the course
+#
+# From here to tutorial 06, the same two pairs come back: two synthetic brains, and the three shapes, bent, turned and with
+# noise. Each tutorial ends with how well *its* lines register them. The table is kept in the file `my_league.json` beside
+# this notebook. Your network is the first entry. It has never seen a brain: what do you expect?
+
+# %%
+PAIRS = league.pairs()
+figures.show_pair(PAIRS["brains"])
+
+# %%
+with torch.no_grad():
+    found = {name: network(each.moving, each.fixed).displacement for name, each in PAIRS.items()}
+table = league.enter("00", "network, trained on single shapes", found)
+table
+
+# %% [markdown]
+# Dice is the mean over all structures. *Error* is how far the field is from the true one, in voxels, within the
+# structures. *Folds* are in percent of the voxels. The network does not help here, and it may do harm. Doing nothing is
+# the row to beat.
+#
 # ## Take away
 #
+# > * Registration finds **the same place in two images**. This is what one needs to measure growth, to use an atlas, to
+# >   aim a beam, to average a group.
 # > * A registration network maps **two images to one displacement field**. The loss compares *images*, so it needs no
 # >   true field.
 # > * Warping **pulls**: `warped[x] = moving[x + u(x)]`. Arrows live on the fixed grid and point into the moving

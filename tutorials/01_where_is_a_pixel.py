@@ -34,15 +34,47 @@ import torch
 import torch.nn.functional as F
 from nibabel.affines import apply_affine
 
-from regkit import check, course, fields
+from regkit import check, course, fields, figures, types
+from regkit.course import league
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
 course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
 
 # %% [markdown]
+# ### Three questions on what was before
+#
+# 1. In `warped[x] = moving[x + u(x)]`, what does a voxel do?
+#    * a: It sends its value to x + u(x).
+#    * b: It reads the moving image at x + u(x).
+#    * c: It adds u(x) to its value.
+# 2. What says whether a network has learned to register?
+#    * a: The loss of its training.
+#    * b: A good warped picture.
+#    * c: Its result on pairs that were held out.
+# 3. A fold is a voxel where
+#    * a: |J| is zero or negative.
+#    * b: Dice is 1.
+#    * c: |J| is 1.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bca"
+
+# %%
+check.recap_01(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: `(3, 0)` from many, `(0, 3)` is right. The exercise: `4 *
+# place + 2` first, `4 * place + 1.5` is right.
+
+# %% [markdown]
 # ## A real scan, and one point in it
 #
-# This is a real MRI scan of a head; it comes with nibabel, the library that reads it. Below is one plane of the array,
+# This is a real MRI scan of a head. It comes with nibabel, the library that reads it. Below is one plane of the array,
 # exactly as it lies in memory: `volume[:, :, 12]`, axis 0 down, axis 1 to the right. The person lies on the side,
 # because the plot does not know what the axes *mean*.
 
@@ -217,9 +249,11 @@ print(f"mm: {mm.round(1)} towards right, anterior, superior")
 # `grid_sample`, and each conversion has a name: `places.to_normalized` for positions, `fields.voxels_to_normalized` for
 # differences of positions, which come below.
 #
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## One point in four systems
 #
-# Move the point. At the right is a close-up of the voxels around it; below, rulers along axis 1. Three things to try:
+# Move the point. At the right is a close-up of the voxels around it. Below are rulers along axis 1. Three things to try:
 #
 # * Move by 0.25: the *voxel* number follows at once. When does the *index* change?
 # * Go to axis 1 = 0, then to 95. Which of the two normalised rulers reaches ±1 at a voxel's centre?
@@ -367,7 +401,7 @@ for align_corners in (True, False):
 # ## Break it
 #
 # The half-pixel bug: one convention makes the grid, and the other reads it. One forgotten keyword is enough. Newer versions
-# of torch warn about it; most other code does not.
+# of torch warn about it. Most other code does not.
 
 # %%
 height, width = 128, 96
@@ -412,8 +446,7 @@ assert np.allclose(ends, (-0.5, 0.5), atol=1e-4) and abs(centre) < 0.01, (
 # image.
 #
 # **Fix:** name the convention in every call. Test with a dot in a *corner* of an image with unequal sides, so that a
-# swapped axis or a wrong $N$ shows. Take odd sides: half of an odd number leaves a remainder, and code that forgets it
-# fails.
+# swapped axis or a wrong $N$ shows. Take odd sides, too: some code is wrong only where half of a side is no whole number.
 
 # %%
 read_at = torch.arange(width)
@@ -471,7 +504,7 @@ for panel, image, place, title in (
 
 # %% [markdown]
 # Leave `to_full` as it is, and write the right line as a new function, `my_to_full`. It takes a number or an array of
-# numbers; the check calls it with two numbers at once (a tensor like `found`). Do not guess: draw a row of 8 squares on
+# numbers. The check calls it with two numbers at once (a tensor like `found`). Do not guess: draw a row of 8 squares on
 # paper.
 
 # %% tags=["exercise"]
@@ -498,6 +531,40 @@ if callable(my_to_full):
 # at -0.5. Those who answer $63/15$ have understood corners, but not that pooling keeps edges. A good question for the room:
 # for which factor is the colleague's line right? (Only for 1. With striding, `image[::4]`, it is different: there
 # `4 * place` is exact.)
+
+# %% [markdown]
+# ## One pair through the course
+#
+# A place is all that a first registration needs. Take the middle of each image, as `middle` finds it, and move one onto the
+# other. Then every voxel has the same displacement. Here it is for the two pairs of the course, the brains and the shapes.
+
+# %%
+PAIRS = league.pairs()
+
+
+def centred(pair):
+    """The displacement that brings both middles to one place, (1, 2, 64, 64), voxels."""
+    shift = middle(pair.moving) - middle(pair.fixed)
+    return shift.view(1, 2, 1, 1).expand(1, 2, 64, 64)
+
+
+found = {name: centred(pair) for name, pair in PAIRS.items()}
+figures.show_registration(PAIRS["brains"], types.Registration(found["brains"]))
+
+# %%
+table = league.enter("01", "a shift: middle onto middle", found)
+table
+
+# %% [markdown]
+# `u` leads from the fixed to the moving image, so it is *moving minus fixed*. A shift is far from enough: the brains are
+# also turned, of other size, and of other shape. (The table keeps a row for each tutorial that you have run.)
+
+# %%
+nothing, shifted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert shifted[1] < nothing[1] - 0.3 and shifted[4] < nothing[4] - 0.3, (
+    "the shift brings both fields nearer to the truth by more than 0.3 voxels, here from "
+    f"{nothing[1]:.2f} to {shifted[1]:.2f} and from {nothing[4]:.2f} to {shifted[4]:.2f}: was `middle` changed?"
+)
 
 # %% [markdown]
 # ## Take away

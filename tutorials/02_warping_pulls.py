@@ -16,11 +16,11 @@
 # *Every arrow points to the right, and the image moves to the left. Once this no longer surprises you, a common sign
 # error of registration is easy to see.*
 #
-# **Goals.** After this notebook you can say which way an image goes under a displacement and why; warp images, labels
-# and points, each the right way; and join two deformations into one without blurring the image.
+# **Goals.** After this notebook you can say which way an image goes under a displacement, and why. You can warp images,
+# labels and points, each the right way. And you can join two deformations into one without blurring the image.
 #
 # **Before you start.** Tutorial 01, or this one sentence: a place is (row, column) in voxels, voxel centres are at
-# whole numbers, and between them an image is read as a mean of the four nearest voxels, the nearer the heavier.
+# whole numbers, and between them an image is read as a mean of the four nearest voxels. The nearest counts most.
 #
 # **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
 
@@ -30,10 +30,42 @@ import numpy as np
 import torch
 
 import regkit
-from regkit import check, course, fields
+from regkit import check, course, fields, figures
+from regkit.course import league
 from regkit.course.lessons import t02_warping_pulls as lesson
 
 course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. `grid_sample` of torch takes (x, y). Along which axis does x run?
+#    * a: Along the last one, the columns.
+#    * b: Along the first one, the rows.
+#    * c: Along the last one, counted in voxels.
+# 2. Where is the half-pixel error largest?
+#    * a: In the middle.
+#    * b: At the border.
+#    * c: It is the same everywhere.
+# 3. From RAS to LPS,
+#    * a: the mm stay as they are.
+#    * b: the third number changes its sign.
+#    * c: the first two numbers change their sign.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "abc"
+
+# %%
+check.recap_02(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *right* from most, *left* is right. The landmark: $q + u(q)$
+# first, then $q - u(q)$; the inverse is right.
 
 # %% [markdown]
 # ## All arrows to the right
@@ -112,7 +144,7 @@ assert abs(right + 10) < 1e-3 and abs(down) < 1e-3, (
 # ## Why not simply push?
 #
 # One could carry each voxel of the moving image *along* its arrow. Write both ways yourself: replace each `...`. The line
-# above a function, `@check...`, tells at once what is right; as long as it is not, the notebook goes on with the solution.
+# above a function, `@check...`, judges it at once. Until it is right, the notebook goes on with the solution.
 
 
 # %%
@@ -134,8 +166,8 @@ def push_by_hand(image, u):
 
 # %% [markdown]
 # To pull, a voxel reads *between* four voxels. `a` and `b` say how far the place is below and to the right of the first
-# of them, from 0 to 1. The mean of the four, the nearer the heavier, is a product: weights of the two rows, times `four`,
-# times weights of the two columns.
+# of them, from 0 to 1. In the mean of the four, a nearer voxel counts more. This mean is a product: weights of the two
+# rows, times `four`, times weights of the two columns.
 
 
 # %%
@@ -158,8 +190,8 @@ def pull_by_hand(image, u):
 
 
 # %% [markdown]
-# Now magnify the F: 1.6 times, and turned by 20°. To *push* it there, arrows lead from the old place to the new one; to
-# *pull*, from the new place back to the old one (the inverse map).
+# Now make the F 1.6 times as large, and turn it by 20°. To *push* it there, arrows lead from the old place to the new one.
+# To *pull*, they lead from the new place back to the old one (the inverse map).
 
 
 # %%
@@ -172,6 +204,7 @@ def turn_and_scale(degrees, scale):
     return fields.affine_displacement(matrix[None], (64, 64))
 
 
+# %%
 out, back = turn_and_scale(20.0, 1.6), turn_and_scale(-20.0, 1 / 1.6)
 pushed = push_by_hand(letter[0, 0], out[0])
 pulled = pull_by_hand(letter[0, 0], back[0])
@@ -192,8 +225,8 @@ assert holes > 1000 and missing == 0, (
 )
 
 # %% [markdown]
-# Pushing leaves **holes** where the map spreads voxels out. Where it crowds them, one **overwrites** another: below
-# we push the F along the arrows `back`, which shrink it, and count. Pulling asks each voxel of the result exactly
+# Pushing leaves **holes** where the map spreads voxels out. Where it brings them together, one **overwrites** another.
+# Below we push the F along the arrows `back`, which shrink it, and count. Pulling computes each voxel of the result exactly
 # once, so each gets exactly one value. That is why nearly every program pulls.
 
 # %%
@@ -226,8 +259,9 @@ assert differ == 0, (
 # %% [markdown]
 # ## Which way does the image go?
 #
-# Move the arrow. At the left is the moving image with $u$; at the right the result, and in blue the outline of where
-# the letter was. Two things to try:
+# Move the arrow. At the left is the result, on the fixed grid: here the arrows start. One voxel is marked. At the right is
+# the moving image, and the mark shows what that voxel fetches. (The blue outline is where the letter was.) Two things to
+# try:
 #
 # * Before each move, say aloud where the F will go.
 # * Choose *around the middle*, so that the arrows fade outwards, and *push instead*. On which side do the holes appear?
@@ -252,6 +286,8 @@ assert behind.sum() > 100 and in_front.sum() < 0.2 * behind.sum(), (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## Between the voxels
 #
 # $x + u(x)$ rarely hits a voxel's centre, so the value in between has to be made up: **nearest** takes the closest
@@ -270,6 +306,7 @@ def detail(image):
     return image.diff(dim=-1)[inside[..., 1:]].var().item()
 
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 axes[0].imshow(brain[0, 0], cmap="gray", vmin=0, vmax=1)
 axes[0].set(title="before", xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)")
@@ -282,6 +319,8 @@ for panel, mode in zip(axes[1:], ("nearest", "linear", "cubic"), strict=True):
     shown = panel.imshow((again - brain)[0, 0], cmap="PuOr", vmin=-0.2, vmax=0.2)
     panel.set(title=f"{mode}\ndetail kept: {kept[mode]:.0%}", xlabel="axis 1 (voxels)", yticks=())
 figure.colorbar(shown, ax=axes[-1], label="there and back, minus before")
+
+# %%
 assert kept["linear"] < 0.6 < kept["cubic"] < 0.9 < kept["nearest"], (
     "linear keeps less than 60 % of the detail, cubic less than 90 %, nearest more, here "
     f"{kept}: run this cell again"
@@ -371,11 +410,13 @@ assert apart < 1e-4, (
     f"compose by hand is regkit's, here {apart:.1e} voxels apart: run this cell again"
 )
 
+# %%
 twice = regkit.warp(regkit.warp(brain, u), v)
 once = regkit.warp(brain, regkit.compose(u, v))
 added = regkit.warp(brain, u + v)
 other_order = regkit.warp(brain, regkit.compose(v, u))
 
+# %%
 figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.5), layout="compressed")
 for panel, image, title in (
     (axes[0], twice, "two warps (the reference)"),
@@ -385,8 +426,8 @@ for panel, image, title in (
 ):
     off = (image - twice)[inside].abs().mean()
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
-    told = "" if image is twice else f"mean difference from it {off:.3f}"
-    panel.set(title=f"{title}\n{told}", xticks=(), yticks=())
+    below = "" if image is twice else f"mean difference from it {off:.3f}"
+    panel.set(title=f"{title}\n{below}", xticks=(), yticks=())
 right = (once - twice)[inside].abs().mean()
 wrong = min((image - twice)[inside].abs().mean() for image in (added, other_order))
 assert right < 0.03 and wrong > 0.1, (
@@ -440,7 +481,7 @@ assert there == [[0, 1, 3], [0, 1, 2, 3], [0, 1, 3]], (
 
 # %% [markdown]
 # **Symptom:** thin rims of a structure that does not exist.
-# **Mend:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
+# **Fix:** `fields.warp_labels` fetches the nearest label. A second way: make one mask for each
 # label, 1 inside and 0 outside (**one-hot**), warp the masks linearly, and give each voxel the label whose mask is
 # largest there. Write the last step:
 
@@ -503,6 +544,7 @@ for panel, image, places, title in (
         note = {"facecolor": "#222222", "edgecolor": "none", "alpha": 0.7, "pad": 1.5}
         panel.text(column + 2.5, row, str(number), color="#ffb000", va="center", bbox=note)
 
+# %%
 places = carried.movedim(-1, 1)[..., None]  # (1, 2, 3, 1), as `sample` wants them
 there = fields.sample(pair.moving, places).flatten()
 here = pair.fixed[0, 0][points[0, :, 0].long(), points[0, :, 1].long()]
@@ -514,7 +556,27 @@ assert apart < 1e-5, (
 )
 
 # %% [markdown]
-# That the intensities agree is no luck; it is the definition of the warp, read at three places.
+# The intensities agree by the definition of the warp, read at three places. Is this luck, since a flat part has one value
+# at many places? Test it at places where the fixed image has an edge: there a wrong arrow would read another value.
+
+# %%
+steep = sum(torch.gradient(pair.fixed[0, 0])[axis].square() for axis in (0, 1))
+edges = steep.flatten().topk(60).indices  # the 60 steepest voxels
+edges = torch.stack([edges // 64, edges % 64], 1).float()
+value = pair.fixed[0, 0][edges[:, 0].long(), edges[:, 1].long()]
+arrows = carry_by_hand(edges, pair.displacement) - edges
+off = {}
+for sign in (1, -1):
+    read = fields.sample(pair.moving, (edges + sign * arrows).T[None, ..., None]).flatten()
+    off[sign] = (read - value).abs().mean().item()
+print(f"at edges p + u(p) is {off[1]:.4f} off in intensity, p - u(p) is {off[-1]:.4f} off")
+assert off[1] < 1e-4 and off[-1] > 0.03, (
+    "at edges the right arrow reads the same value, the wrong one is more than 0.03 off, here "
+    f"{off[1]:.1e} and {off[-1]:.3f}: was carry_by_hand changed?"
+)
+
+# %% [markdown]
+# It is no luck.
 #
 # ## Exercise 1: a full circle
 #
@@ -609,6 +671,42 @@ assert off < 0.02 and missed > 1, (
 # is no inverse is the subject of tutorial 05.
 
 # %% [markdown]
+# ## One pair through the course
+#
+# Landmarks register, too. Suppose that an expert has marked the middle of each structure in both images of the course's two
+# pairs. Which affine map carries the points of the fixed image to those of the moving image? `torch.linalg.lstsq` finds the
+# one with the least squared error.
+
+# %%
+PAIRS = league.pairs()
+
+
+def through_landmarks(pair):
+    """The displacement of the affine map that fits the landmarks best, (1, 2, 64, 64), voxels."""
+    in_moving, in_fixed = league.landmarks(pair)  # (N, 2) each
+    known = torch.cat([in_fixed, torch.ones(len(in_fixed), 1)], 1)  # (N, 3)
+    matrix = torch.linalg.lstsq(known, in_moving).solution.T  # (2, 3)
+    grid = fields.identity((64, 64))
+    moved = torch.einsum("ij,bjhw->bihw", matrix[:, :2], grid) + matrix[:, 2].view(1, 2, 1, 1)
+    return moved - grid
+
+
+found = {name: through_landmarks(each) for name, each in PAIRS.items()}
+figures.show_registration(PAIRS["brains"], regkit.Registration(found["brains"]))
+
+# %%
+table = league.enter("02", "landmarks, an affine map", found)
+nothing, fitted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert fitted[0] > nothing[0] + 0.15 and fitted[3] > nothing[3] + 0.15, (
+    "landmarks gain 0.15 of Dice for both pairs, here from "
+    f"{nothing[0]:.2f} to {fitted[0]:.2f} and from {nothing[3]:.2f} to {fitted[3]:.2f}: run this section's cells again"
+)
+table
+
+# %% [markdown]
+# Points of the fixed image go forwards, into the moving image, so the fitted map *is* $x + u(x)$. The map is good where an
+# affine map can be. But somebody has to mark the points. Can the images do without?
+#
 # ## Take away
 #
 # > * **Warping pulls:** `warped[x] = moving[x + u(x)]`. Arrows to the right, image to the left.

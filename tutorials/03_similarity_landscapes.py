@@ -13,12 +13,13 @@
 # %% [markdown]
 # # 03 · Similarity landscapes
 #
-# *A registration goes downhill on a loss, without a map. Whether it arrives depends less on how it walks than on the shape
-# of the landscape.*
+# *A registration goes downhill on a loss. Does it arrive? This depends on the shape of the landscape, more than on the
+# optimiser.*
 #
-# **Goals.** After this notebook you can write four losses from scratch: the mean squared error (MSE), the normalised
-# cross-correlation (NCC), the local NCC (LNCC) and the adaptive NCC. For each you can say which changes of the images it
-# ignores, and from how far away it finds the right place (its *capture range*). And you can test a gradient.
+# **Goals.** After this notebook you can write five losses from scratch: the mean squared error (MSE), the normalised
+# cross-correlation (NCC), the local NCC (LNCC), the adaptive NCC and the mutual information (MI). For each you can say which
+# changes of the images it ignores, and from how far away it finds the right place (its *capture range*). And you can test a
+# gradient.
 #
 # **Before you start.** Tutorial 02: warping pulls. Mean, variance and correlation; PyTorch's `backward()`.
 #
@@ -31,16 +32,49 @@ import torch
 import torch.nn.functional as F
 
 import regkit
-from regkit import check, course, fields, losses
+from regkit import check, course, fields, figures, losses
+from regkit.course import league
 from regkit.course.lessons.t03_similarity_landscapes import (
     SIMILARITIES,
     capture_range,
     landscape_viewer,
     show_curves,
     sweep,
+    t1_and_t2,
 )
 
 course.begin(seconds={"fast": 9, "full": 9}, minutes=75)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. All arrows point 10 voxels to the right. Which way does the image go?
+#    * a: To the right.
+#    * b: Only its edges move.
+#    * c: To the left.
+# 2. Where does a point p of the fixed image lie in the moving image?
+#    * a: At p + u(p).
+#    * b: At p - u(p).
+#    * c: At u(p).
+# 3. Two displacements, one after the other: how is the image warped?
+#    * a: Twice: once by each.
+#    * b: Once, by the composed displacement.
+#    * c: Once, by their sum.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "cab"
+
+# %%
+check.recap_03(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 15 minutes, work 60. Answers to expect. Predict: *fall* from most, *stay* is right. Exercise 1: `1 - image`
+# first; a gain above 2 is right. T1 with T2: "NCC, since it ignores contrast" first.
 
 # %% [markdown]
 # ## Two discs that do not touch
@@ -84,7 +118,7 @@ for name, loss in SIMILARITIES.items():
     print(f"{name:13} {loss(moving, fixed):+.4f} before, {loss(nudged, fixed):+.4f} after")
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
 
-for blind in (losses.mse, losses.ncc, losses.lncc):
+for blind in (losses.mse, losses.ncc, losses.lncc, losses.mutual_information):
     change = max(abs(blind(image, fixed) - blind(moving, fixed)) for image in (nudged, away))
     assert change < 1e-6, (
         f"{blind.__name__} does not change with one voxel, here {change:.1e}: run all cells from the top"
@@ -96,11 +130,11 @@ assert seen[0] + 0.03 < seen[1] < seen[2] - 0.03, (
 )
 
 # %% [markdown]
-# (`SIMILARITIES` holds regkit's four losses by name. All are **losses**: lower is better.)
+# (`SIMILARITIES` holds regkit's five losses by name. All are **losses**: lower is better.)
 #
 # It **stays**. As long as the discs do not overlap, every voxel of both counts as wrong, wherever the moving disc lies. One
-# voxel in the wrong direction costs the same. The landscape is a **plain**: nothing shows which way to go. Three of the
-# four losses do not change here. The fourth also compares blurred and smaller copies, in which the discs *do* overlap.
+# voxel in the wrong direction costs the same. The landscape is a **plain**: nothing shows which way to go. Only the
+# adaptive NCC changes here. It also compares blurred and smaller copies, in which the discs *do* overlap.
 #
 # This holds for a **shift**, which moves the disc as a whole. What if each voxel has an arrow of its own?
 
@@ -128,15 +162,16 @@ assert sloped.sum() > 20 and off_rim[sloped].max() < 2, (
 
 # %% [markdown]
 # At the rim of the moving disc there is a slope: the MSE falls when the disc **shrinks**, because it lies where the fixed
-# image is black. On opposite sides the slopes are opposite, so they cancel, and a shift has none. They do not point to the
-# goal either. (Tutorial 06 optimises a field from there. It arrives, but on a long detour.)
+# image is black. On opposite sides the slopes are opposite, so they cancel, and **a shift** has none. A **field** has: its
+# arrows are free. They do not point to the goal, but they move the rim, and the smoothness passes this on. (Tutorial 06
+# optimises a field from there. It arrives, but on a long detour.)
 
 # %% [markdown] tags=["instructor"]
 # Most say *fall*: they see where the disc should go, but the loss does not. Worth two minutes: which voxels contribute to
 # the MSE before, and which after? Then ask what *Dice* does (it stays too, at 0).
 
 # %% [markdown]
-# ## Four losses by hand
+# ## Five losses by hand
 #
 # Let $a$ be the warped and $b$ the fixed image, $\operatorname{cov}$ their covariance, $\sigma$ a standard deviation,
 # and $\varepsilon$ a tiny number that prevents a division by zero:
@@ -190,8 +225,15 @@ def lncc_by_hand(a, b, window=9, epsilon=1e-5):
 
 
 # %% [markdown]
-# The **adaptive NCC** (GradICON: Tian et al. 2023, section 5.2) computes the NCC $s_i$ of the images at 5 scales: as
-# they are ($s_0$), blurred ($s_1$), and halved once, twice, three times and blurred ($s_2$ to $s_4$).
+# The **adaptive NCC** (GradICON: Tian et al. 2023, section 5.2) computes the NCC $s_i$ at 5 scales: of the images as they
+# are ($s_0$), blurred ($s_1$), and halved once, twice, three times and blurred ($s_2$ to $s_4$). It mixes them from fine to
+# coarse with weights $\gamma_i$; $\alpha = 0.1$, $\beta = 1.3$:
+#
+# $$g_0 = s_0, \qquad g_i = \gamma_i\, s_i + (1 - \gamma_i)\, g_{i-1}, \qquad
+# \gamma_i = \operatorname{clamp}\big(s_i \,\beta^{4-i} / \alpha,\ 0,\ 1\big), \qquad \text{the loss is } g_4$$
+#
+# (clamp: cut to the range from 0 to 1.) As long as a coarse scale fits badly, its $\gamma$ is 1, and the finer scales do not
+# count. For the gradient, each $\gamma_i$ is a **constant**: `x.detach()` has the value of `x`, and no gradient.
 
 
 # %%
@@ -207,17 +249,6 @@ def ncc_of_scales(a, b):
     return torch.stack(s)
 
 
-# %% [markdown]
-# It mixes them from fine to coarse with weights $\gamma_i$; $\alpha = 0.1$, $\beta = 1.3$:
-#
-# $$g_0 = s_0, \qquad g_i = \gamma_i\, s_i + (1 - \gamma_i)\, g_{i-1}, \qquad
-# \gamma_i = \operatorname{clamp}\big(s_i \,\beta^{4-i} / \alpha,\ 0,\ 1\big), \qquad \text{the loss is } g_4$$
-#
-# (clamp: cut to the range from 0 to 1.) As long as a coarse scale fits badly, its $\gamma$ is 1, and the finer scales do not
-# count. The better it fits, the more they count. For the gradient, each $\gamma_i$ is a **constant**: `x.detach()` has the
-# value of `x`, and no gradient flows through it.
-
-
 # %%
 @check.mix_by_hand
 def mix_by_hand(s, alpha=0.1, beta=1.3):
@@ -227,6 +258,36 @@ def mix_by_hand(s, alpha=0.1, beta=1.3):
         gamma = ...  # a constant from 0 to 1
         g = ...  # s[i], mixed with the g so far
     return g
+
+
+# %% [markdown]
+# **Mutual information** asks for less than the others: not equal values, only that one value *predicts* the other. Count how
+# often the value $a$ meets the value $b$ at a voxel, in bins. This table, divided by the number of voxels, is the **joint
+# histogram** $p(a, b)$. Its sums over rows and columns are the histograms $p(a)$, $p(b)$ of the two images. Then
+#
+# $$I = \sum_{a, b} p(a, b) \log \frac{p(a, b)}{p(a)\,p(b)}, \qquad \text{and the loss is } -I .$$
+#
+# If the values have nothing to do with each other, $p(a, b) = p(a)\,p(b)$, and $I = 0$. (Viola and Wells 1997; Maes et al.
+# 1997. regkit spreads each voxel over several bins, so that there is a gradient: Mattes et al. 2003.)
+
+
+# %%
+def joint_histogram(a, b, bins=32):
+    """How often a value of a meets a value of b, (bins, bins); it sums to 1. a, b: (1, 1, H, W)."""
+    rows, columns = (  # the bin of each voxel: 0 for the least value, bins - 1 for the largest
+        ((image - image.min()) / (image.max() - image.min()) * (bins - 1)).round().long().flatten()
+        for image in (a, b)
+    )
+    counts = torch.bincount(bins * rows + columns, minlength=bins**2)
+    return counts.view(bins, bins) / len(rows)
+
+
+# %%
+@check.information_by_hand
+def information_by_hand(p):
+    """I of a joint histogram p, (bins, bins), one number in nats. A bin that nothing meets counts 0."""
+    p_a, p_b = ..., ...  # the sums over columns, (bins, 1), and over rows, (1, bins)
+    return ...  # the formula; table[p > 0] is a table where p is above 0
 
 
 # %% [markdown]
@@ -245,11 +306,16 @@ def adaptive_by_hand(a, b):
     return mix_by_hand(ncc_of_scales(a, b))
 
 
-hand = (mse_by_hand, ncc_by_hand, lncc_by_hand, adaptive_by_hand)
+def mi_by_hand(a, b):
+    return -information_by_hand(joint_histogram(a, b))
+
+
+hand = (mse_by_hand, ncc_by_hand, lncc_by_hand, adaptive_by_hand, mi_by_hand)
 for (name, loss), by_hand in zip(SIMILARITIES.items(), hand, strict=True):
     print(f"{name:13} regkit {loss(other, brain):+.5f}, by hand {by_hand(other, brain):+.5f}")
     ours, regkits = by_hand(other, brain), loss(other, brain)
-    assert torch.isclose(regkits, ours, rtol=1e-3, atol=1e-5), (
+    near = 0.15 if name == "MI" else 1e-5  # the bins of regkit are soft, ours are not
+    assert torch.isclose(regkits, ours, rtol=1e-3, atol=near), (
         f"{name} by hand is regkit's, here {ours:.5f} and {regkits:.5f}: was the function changed?"
     )
 
@@ -268,7 +334,7 @@ show_curves(itself, shifts, "the same scan")
 
 captured = {name: capture_range(shifts, values) for name, values in itself.items()}
 assert captured["MSE"] == captured["NCC"] == captured["adaptive NCC"] == (-40, 40), (
-    f"three of the four capture all shifts, here {captured}: run all cells from the top"
+    f"three of the five capture all shifts, here {captured}: run all cells from the top"
 )
 assert all(5 < abs(end) < 12 for end in captured["LNCC"]), (
     f"LNCC captures between 5 and 12 voxels, here {captured['LNCC']}: run all cells from the top"
@@ -284,9 +350,8 @@ assert first > 3 * second, (
 # %% [markdown]
 # MSE and NCC are wide funnels. (They reach as far as we looked, since these images always overlap.) LNCC is a narrow hole
 # in a plain: it falls only within about the width of its window, but there it is **sharp**. Adaptive NCC is a wide bowl
-# with a narrow dip at the bottom.
-
-# %% [markdown]
+# with a narrow dip at the bottom. MI is wide and sharp.
+#
 # One detail: we took steps of whole voxels. Between them, linear interpolation blurs *one* of the two images, and the
 # curve of LNCC gets **ripples**. So in fine steps its capture range is smaller again. A little blur of both images fixes
 # this.
@@ -315,15 +380,18 @@ assert sharp < 4 < blurred, (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 35 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## Shift and turn it yourself
 #
 # The moving image is orange, the fixed one blue, and both are grey where they agree. Three experiments:
 #
 # * Show the curves over the *angle*, at shift 0. Which losses have an angle of 40° in their capture range?
-# * Take *lamp at the right* as fixed image: the same head, with light from the side. Which loss still has its minimum at 0?
-# * Take *noise*, and look closely at the bottom of the adaptive NCC.
+# * Take *lamp at the right* as fixed image: the same head, with light from the side. Which losses still have their minimum
+#   at 0?
+# * Take *the same scan*, and move the shift to 0. What happens to the joint histogram, the last panel?
 #
-# The next cells give the answers.
+# The next cells give the answers. (At the truth every value meets only itself: the histogram becomes a line.)
 
 # %%
 ramp = torch.linspace(0, 1, 96).view(1, 1, 1, 96)
@@ -342,14 +410,37 @@ turned = sweep(brain, brain, degrees=angles)
 for name, values in turned.items():
     low, high = capture_range(angles, values)
     print(f"{name:13} captures angles from {low:+g}° to {high:+g}°")
-    assert (high < 10) if name == "adaptive NCC" else (low < -40 and high > 40), (
+    assert (high < 10) if name == "adaptive NCC" else (low <= -40 and high >= 40), (
         "adaptive NCC captures less than 10°, the others more than 40°, here "
         f"{name} {low:+g}° to {high:+g}°: run this cell again"
     )
 
 # %% [markdown]
-# All but the adaptive NCC. Its curve has bumps where the weights $\gamma$ change, so it is no funnel beyond ±6°. But its
-# *gradient* still leads home from 40°. The section *A value is not a slope* explains this.
+# All but the adaptive NCC. Its curve has bumps where the weights $\gamma$ change, so it is no funnel beyond ±6°. Look at
+# them closely, in steps of one degree:
+
+# %%
+degrees = [float(angle) for angle in range(-60, 61)]
+only = {"adaptive NCC": losses.adaptive_ncc}
+values = sweep(brain, brain, degrees=degrees, similarities=only)["adaptive NCC"]
+rising = [  # where the loss falls although we go away from the truth
+    degrees[k] for k in range(60, 120) if values[k + 1] < values[k]
+]
+figure, axes = plt.subplots(figsize=(7, 3.2), layout="compressed")
+axes.plot(degrees, values, color="black")
+for angle in rising:
+    axes.axvspan(angle, angle + 1, color="#f0b8a8")
+axes.set(
+    xlabel="angle (degrees)", ylabel="adaptive NCC", title="red: away from the truth, downhill"
+)
+axes.set(ylim=(0, max(values)))
+assert len(rising) >= 3, (
+    f"on one side it falls outwards in three steps at least, here in {len(rising)}: run this cell again"
+)
+
+# %% [markdown]
+# But its *gradient* still leads home from 40°, because it holds the weights $\gamma$ constant. The section *A value is not
+# a slope* has more on this.
 #
 # ## What each loss ignores
 #
@@ -371,7 +462,8 @@ assert set(weaker.values()) == {0.0}, (
 assert noisy["adaptive NCC"] != 0, (
     f"noise misleads adaptive NCC, here best shift {noisy['adaptive NCC']}: run this section's cells again"
 )
-assert lamp["LNCC"] == 0 and max(lamp[name] for name in ("MSE", "NCC", "adaptive NCC")) < -5, (
+astray = min(abs(lamp[name]) for name in lamp if name != "LNCC")
+assert lamp["LNCC"] == 0 and astray > 5, (
     f"the lamp misleads all but LNCC by more than 5 voxels, here best shifts {lamp}: "
     "run this section's cells again"
 )
@@ -406,9 +498,38 @@ assert flatter < 0.5, (
 # | NCC | one positive gain and one offset for the whole image | uneven light | wide where shapes overlap |
 # | LNCC | a gain and an offset *for each window*, even a negative one | little structure, noise | narrow for shifts, wide for angles |
 # | adaptive NCC | as NCC, at each scale | uneven light, noise (its value) | wide for shifts, even without overlap |
+# | MI | any change of values that keeps different values different | uneven light, few voxels | wide where shapes overlap |
 #
 # (Why is the range of LNCC narrow for shifts and wide for angles? A turn moves the voxels near the middle only a little. So
 # at any angle *some* windows still overlap what belongs to them, and they lead home.)
+#
+# ## T1 with T2
+#
+# The same brain can be scanned in two ways: in a T1 image fluid is dark and white matter bright, in a T2 image it is the
+# other way round. No gain and offset turns one into the other. Here are both, synthetic and **aligned**. Show the curves
+# over the *angle*, at shift 0. Which losses have their minimum at 0?
+
+# %%
+t1, t2 = t1_and_t2((64, 64))
+landscape_viewer(t1, {"T2": t2, "T1": t1})
+
+# %%
+turned = sweep(t1, t2, degrees=angles)
+best = {name: abs(angles[int(np.argmin(values))]) for name, values in turned.items()}
+print({name: f"{angle:g}° off" for name, angle in best.items()})
+assert (
+    best["MI"] == best["LNCC"] == 0 and min(best["MSE"], best["NCC"], best["adaptive NCC"]) > 4
+), (
+    "MI and LNCC find the angle, the other three are more than 4° off, here (degrees) "
+    f"{best}: run this section's cells again"
+)
+
+# %% [markdown]
+# **NCC fails**: at the truth, bright lies on dark in one place and on bright in another, so the correlation is weak. Its
+# minimum is 10° away, where the outlines nearly fit and less contradicts. MI only asks whether one value *predicts* the
+# other: a single line or three spots in the joint histogram are equally good. LNCC also works, since its windows are small
+# and it squares the correlation. If you register different contrasts, choose MI, LNCC, or descriptors such as MIND-SSC
+# (`losses.mindssc`).
 #
 # There is no best loss. That is why some networks use **LNCC on several scales** (SPnet, tutorial 08; SM-GICNet,
 # tutorial 11). Another uses a loss that changes its scale on the way (GradICON, tutorial 07).
@@ -449,29 +570,8 @@ assert along < 0 < here.grad, (
 
 # %% [markdown]
 # The curve falls towards larger shifts, away from the truth. An optimiser steps *against* the gradient, which is
-# positive: towards smaller shifts, home. Now the same at ±40°, far outside the funnel of the curve:
-
-
-# %%
-def slope_over_angle(degrees):
-    angle = torch.deg2rad(torch.tensor(degrees)).requires_grad_()
-    c, s, zero = angle.cos(), angle.sin(), 0 * angle
-    turn = torch.stack([torch.stack([c, -s, zero]), torch.stack([s, c, zero])])
-    arrows = fields.affine_displacement(turn[None], (96, 96))
-    losses.adaptive_ncc(regkit.warp(brain, arrows), brain).backward()
-    return torch.deg2rad(angle.grad).item()  # per degree
-
-
-slopes = {degrees: slope_over_angle(degrees) for degrees in (-40.0, 40.0)}
-for degrees, slope in slopes.items():
-    print(f"at {degrees:+.0f}°, without noise: gradient {slope:+.4f} per degree")
-assert slopes[-40.0] < 0 < slopes[40.0], (
-    f"at 40° on either side the gradient leads home, here {slopes}: run this cell again"
-)
-
-# %% [markdown]
-# The gradient has the sign of the angle, so it leads back to 0. The bumps do no harm at these places. But remember them
-# when you compare values of this loss: *lower* need not be *better*.
+# positive: towards smaller shifts, home. So the bumps do no harm here. But remember them when you compare values of this
+# loss: *lower* need not be *better*.
 #
 # ## Pyramids: how a narrow hole becomes a funnel
 #
@@ -635,13 +735,53 @@ check.slopes((automatic, finite))
 # for the adaptive NCC wherever a $\gamma$ changes (see above).
 
 # %% [markdown]
+# ## One pair through the course
+#
+# No landmarks this time. Move the middles onto each other, as in tutorial 01, and try every second angle. The loss says
+# which one is best.
+
+# %%
+PAIRS = league.pairs()
+
+
+def middle(image):
+    """The brightness-weighted mean position, voxels."""
+    return (fields.identity((64, 64)) * image).sum((2, 3))[0] / image.sum()
+
+
+def shifted_and_turned(pair):
+    """The shift of tutorial 01, and the turn with the lowest NCC: (1, 2, 64, 64), voxels."""
+    shift = middle(pair.moving) - middle(pair.fixed)
+    shift = shift.view(1, 2, 1, 1).expand(1, 2, 64, 64)
+    warped, turns = regkit.warp(pair.moving, shift), [float(angle) for angle in range(-40, 41, 2)]
+    values = sweep(warped, pair.fixed, degrees=turns, similarities={"NCC": losses.ncc})["NCC"]
+    turn = turns[int(np.argmin(values))]
+    return regkit.compose(shift, fields.rigid_displacement((64, 64), degrees=turn))
+
+
+found = {name: shifted_and_turned(pair) for name, pair in PAIRS.items()}
+figures.show_registration(PAIRS["brains"], regkit.Registration(found["brains"]))
+
+# %%
+table = league.enter("03", "middles, and the turn of least NCC", found)
+nothing, turned = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert turned[1] < nothing[1] - 1 and turned[4] < nothing[4] - 1, (
+    "shift and turn bring both fields nearer to the truth by more than 1 voxel, here from "
+    f"{nothing[1]:.2f} to {turned[1]:.2f} and from {nothing[4]:.2f} to {turned[4]:.2f}: run this section's cells again"
+)
+table
+
+# %% [markdown]
+# Nobody marked a point, and it is nearly as good as the landmarks. What no turn can do: the two brains are also of other
+# size and other shape.
+#
 # ## Take away
 #
 # > * A loss is a **landscape**. Its minimum is the place that it prefers; its capture range is from where you *reach* it.
 # > * **A shift has no slope without overlap**: start coarse (pyramid, blur). Free arrows have one, but it only shrinks the
 # >   shape.
 # > * MSE wants equal numbers, NCC allows one gain and offset, **LNCC** others in each window: it is robust and sharp, but
-# >   its range is short.
+# >   its range is short. **MI** wants one value to predict the other: T1 with T2.
 # > * Adaptive NCC is wide first and sharp later. Do not compare its values: its **gradient** counts.
 # > * Count **all** voxels of the fixed image. Test gradients against **finite differences**.
 #

@@ -25,54 +25,66 @@
 # **Time.** You: about 60 minutes. A CPU (measured on two cores): about 16 s in fast mode, 36 s in full mode.
 
 # %%
-import math
-
 import matplotlib.pyplot as plt
 import torch
 
 import regkit
 from regkit import check, course, fields, figures, metrics, optimise, widgets
+from regkit.course import league
 from regkit.course.lessons import sweeps
 
 course.begin(seconds={"fast": 16, "full": 36}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. One scan is T1, the other T2. Which loss has its minimum at the truth over shifts and angles?
+#    * a: MSE.
+#    * b: Mutual information.
+#    * c: NCC.
+# 2. The capture range of a loss is
+#    * a: its value at the truth.
+#    * b: the width of its window.
+#    * c: the range from which every step downhill leads to the truth.
+# 3. Two discs do not overlap. What is the slope of the MSE over a shift?
+#    * a: Zero.
+#    * b: It points to the goal.
+#    * c: It is zero at every scale, however much one blurs.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bca"
+
+# %%
+check.recap_04(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *fall* from most, *fall, then rise* is right. Folds: det(∂u)
+# without the identity first; `jacobian_by_hand(u) <= 0` is right.
 
 # %% [markdown]
 # ## Two scans of one thing
 #
 # Here are three shapes, scanned twice. In the second scan they are turned by 20 degrees, shifted and *bent*. They are
 # also about 13 % smaller: the map reads 1.15 times as far out, and warping pulls. Each scan has its own noise. We made
-# the pair, so for once we know the **true displacement**. The optimiser never sees it. We keep it to judge the result.
+# the pair (it is the course's second pair, `league.pairs()["shapes"]`), so for once we know the **true displacement**. The
+# optimiser never sees it. We keep it to judge the result.
 #
 # No shape is cut off: what the fixed image shows of a shape was read from inside the moving image. Some of the
 # background was read from outside. There the border's value goes on: it is background again.
 
 
 # %%
-def two_scans(noise=0.04):
-    drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.15)
-    turn, size = math.radians(20), tuple(drawn.fixed.shape[2:])
-    rows = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-    matrix = torch.cat([1.15 * torch.tensor(rows), torch.tensor([[4.0], [-3.0]])], 1)[None]
-    grid = fields.identity(size)
-    truth = (
-        fields.move_affinely(grid + drawn.displacement, matrix, size) - grid
-    )  # bent first, then turned
-    generator = torch.Generator().manual_seed(0)
-    clean = (drawn.moving, fields.warp(drawn.moving, truth))
-    moving, fixed = (
-        image + noise * torch.randn(image.shape, generator=generator) for image in clean
-    )
-    labels = drawn.moving_labels
-    return regkit.Pair(moving, fixed, labels, fields.warp_labels(labels, truth), truth)
-
-
-# %%
-pair = two_scans()
+pair = league.pairs()["shapes"]
 places = fields.identity((64, 64)) + pair.displacement
 outside = ((places < 0) | (places > 63)).any(1)
 lost = int((outside & (pair.fixed_labels[:, 0] > 0)).sum())
 assert lost == 0, (
-    f"every shape is read from inside, here {lost} voxels are not: was two_scans changed?"
+    f"every shape is read from inside, here {lost} voxels are not: run this cell again"
 )
 figures.show_pair(pair)
 
@@ -149,7 +161,8 @@ figures.show_registration(pair, regkit.Registration(after_affine))
 # %% [markdown]
 # ## A judge
 #
-# In the last picture, the panel of $|J|$ is green all over. $|J|$ is the **Jacobian determinant** of the map
+# In the last picture, the panel of $|J|$ is green all over. This green is the *affine part*: the map reads further out
+# everywhere, so each voxel fetches from a larger area. $|J|$ is the **Jacobian determinant** of the map
 # $\varphi(x) = x + u(x)$, the local change of area:
 #
 # $$|J|(x) = \det \frac{\partial \varphi}{\partial x} = \det \begin{pmatrix} 1 + \partial_0 u_0 & \partial_1 u_0 \\
@@ -280,6 +293,8 @@ assert torch.isclose(roughness(by_hand), charged, rtol=1e-4), (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 35 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## The price of smoothness
 #
 # We take one weight after the other, with the same pair and the same number of steps. We store the fields. Then you
@@ -460,6 +475,30 @@ assert errors == [], f"no view had an error, here {errors}: run the view's cell 
 # None: the labels there are as flat as the image.
 
 # %% [markdown]
+# ## One pair through the course
+#
+# Affine first, then a field, with *your* two functions. The same lines take the brains and the shapes.
+
+# %%
+PAIRS = league.pairs()
+found = {}
+for name, each in PAIRS.items():
+    first, _ = affine_by_hand(each.moving, each.fixed)
+    found[name] = field_by_hand(each.moving, each.fixed, first, weight=0.03, steps=STEPS)
+figures.show_registration(PAIRS["brains"], regkit.Registration(found["brains"]))
+
+# %%
+table = league.enter("04", "affine, then a field, λ = 0.03", found)
+nothing, fitted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert fitted[0] > nothing[0] + 0.3 and fitted[1] < nothing[1] / 3, (
+    "the brains gain 0.3 of Dice, and a third of the field's error remains at most, here from "
+    f"{nothing[0]:.2f} to {fitted[0]:.2f} and from {nothing[1]:.2f} to {fitted[1]:.2f}: were the functions changed?"
+)
+table
+
+# %% [markdown]
+# This is the first row that registers the brains well. Look at the folds, too.
+#
 # ## Take away
 #
 # > * Registration is optimisation: **misfit + λ · roughness**, by gradient descent, first on six numbers, then on one

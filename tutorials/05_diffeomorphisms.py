@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 05 · Diffeomorphisms
 #
-# *Do not write down where every voxel goes. Write down the wind, and let it blow.*
+# *Do not store where every voxel goes. Store a wind, and let it blow.*
 #
 # **Goals.** After this notebook you can integrate a velocity into a displacement by scaling and squaring. You can say why
 # the result hardly folds, you can undo it, and you can explain why $-u$ is not the inverse of $u$.
@@ -28,10 +28,42 @@ import torch
 
 import regkit
 from regkit import check, course, fields, figures, metrics, optimise
+from regkit.course import league
 from regkit.course.lessons import sweeps
 from regkit.course.lessons import t05_diffeomorphisms as lesson
 
 course.begin(seconds={"fast": 16, "full": 21}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. The weight λ goes from large to zero. What does the error of the *field* do?
+#    * a: It falls, then rises.
+#    * b: It falls.
+#    * c: It does what Dice does.
+# 2. With λ = 0,
+#    * a: the field cannot bend.
+#    * b: the pictures agree least.
+#    * c: the field folds, and noise is matched with noise.
+# 3. Why does one optimise an affine map first?
+#    * a: It removes the folds.
+#    * b: The whole image contributes to its six numbers.
+#    * c: A vector per voxel needs the whole image, too.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "acb"
+
+# %%
+check.recap_05(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *nowhere* from most, *many voxels* is right. Squarings: (4,
+# 256) or (2, 2) first; (2, 8) is right.
 
 # %% [markdown]
 # ## A wind that blows in circles
@@ -114,8 +146,8 @@ assert wound_up.min() <= 0, (
 # ### Predict
 #
 # The displacement $u$ at $t = 1$ carries $x$ to $x + u(x)$, up to ten voxels far. To come back, many people use $-u$.
-# You go along $-u$, and from there along $u$. Take the worst voxel: how far from home do you end? Say `"nowhere"`
-# (exactly home), `"within one voxel"` or `"many voxels"`.
+# You go along $-u$, and from there along $u$. Take the worst voxel: how far from home do you end? Say `"exactly home"`,
+# `"within one voxel"` or `"many voxels"`.
 
 # %% tags=["exercise"]
 my_prediction = ...
@@ -124,7 +156,7 @@ my_prediction = ...
 my_prediction = "many voxels"
 
 # %% [markdown] tags=["instructor"]
-# Most say *nowhere*: minus undoes plus. Let two of them act it out: one walks three steps as the arrow under his feet
+# Most say *exactly home*: minus undoes plus. Let two of them act it out: one walks three steps as the arrow under his feet
 # says, then reads the arrow where he *now* stands and walks against it. It is another arrow.
 
 # %% [markdown]
@@ -236,6 +268,8 @@ assert slope < 2**7, f"far below 128, here {slope:.1f}: is velocity another one?
 # Compositions of *exact* maps keep this. Ours are interpolated at each composition, and keep it nearly. A map that is
 # smooth and one to one, and has a smooth inverse, is a **diffeomorphism**.
 #
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## There and back
 #
 # Let $\varphi(x) = x + u(x)$, and let $\psi(x) = x + z(x)$ claim to be its inverse. Go along $\psi$ first, then along
@@ -286,7 +320,7 @@ assert errors["by hand"] > 1 > 0.3 > errors["regkit"], (
 
 # %% [markdown]
 # The plain iteration is sure to converge only where neighbours' displacements differ by less than their distance. At
-# $t = 1$ they differ by more, and the guesses never come to rest. `regkit.invert` solves the same equation with Newton's
+# $t = 1$ they differ by more, and the guesses do not converge. `regkit.invert` solves the same equation with Newton's
 # method there. Now all three candidates, at $t = 1$:
 
 # %%
@@ -302,7 +336,7 @@ inspector
 # $\psi$ is the candidate. The first panel is the grid of $\varphi \circ \psi$: it is straight if $\psi$ is the inverse.
 # The next two show $E(x)$: first its direction and length, then its length alone. The last panel is $|J|$ of the round
 # trip. Now choose the other two candidates. (The colours keep their scale. GradICON, in the line below, is the subject
-# of tutorial 07.)
+# of tutorial 07. *More controls* has the order of the two maps, the cross hairs, and the voxel that they mark.)
 
 # %%
 left_over = {name: round_trip_by_hand(u, inverse) for name, inverse in inverses.items()}
@@ -371,10 +405,11 @@ assert times > 5, (
 #
 # In tutorial 04 the unknown was a displacement, and with a small weight it folded. Now the unknown is $v$, and we warp
 # the image by $\exp(v)$. The gradients flow through the seven compositions. We try both, with the same images, weight
-# and steps. (These are the shapes of tutorial 04. They are bent but not turned, so no affine step is needed.)
+# and steps. (These are the shapes of tutorial 04. They are bent, by up to three voxels, but not turned. So no affine step is
+# needed.)
 
 # %%
-drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.15)
+drawn = regkit.data.synthetic_pair(dim=2, seed=29, motion=0.3)
 generator = torch.Generator().manual_seed(0)
 noisy = [
     image + 0.04 * torch.randn(image.shape, generator=generator)
@@ -420,8 +455,8 @@ for name, displacement in candidates.items():
 crumpled, good = (
     wrong[f"velocity, λ = {weight}"] / wrong["doing nothing"] for weight in (0.001, 0.1)
 )
-assert crumpled > 0.9 and good < 0.7, (
-    "with λ = 0.001 the field is at least 90 % as wrong as doing nothing, with 0.1 less than 70 %, here "
+assert crumpled > 0.75 and good < crumpled - 0.1, (
+    "with λ = 0.001 the field is at least 75 % as wrong as doing nothing, with 0.1 it is 10 % less, here "
     f"{100 * crumpled:.0f} and {100 * good:.0f} %: run this cell and the one above again"
 )
 folded = metrics.folds(smooth.displacement).count
@@ -430,7 +465,7 @@ assert folded == 0, (
 )
 
 # %% [markdown]
-# *No fold, and yet nearly as wrong as doing nothing.* We chose such a small weight only to make the displacement fold.
+# *No fold, and yet almost as wrong as doing nothing.* We chose such a small weight only to make the displacement fold.
 # A velocity prevents folds. It does not separate signal from noise. The smoothness does, here too. First you see
 # $\lambda = 0.001$, a crumpled map without a fold, then $\lambda = 0.1$, a good one:
 
@@ -537,6 +572,36 @@ errors = [error for view in (scrubber, inspector) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 
 # %% [markdown]
+# ## One pair through the course
+#
+# The affine map of tutorial 04 first, then a velocity in place of the displacement. The pairs, the weight and the number of
+# steps are the same. What do you expect for Dice, and for the folds?
+
+# %%
+PAIRS, found = league.pairs(), {}
+for name, each in PAIRS.items():
+    first = optimise.optimise_affine(each.moving, each.fixed)
+    found[name] = optimise.optimise_field(
+        each.moving, each.fixed, affine=first, output="velocity", weight=0.03, steps=STEPS
+    )
+figures.show_registration(PAIRS["brains"], found["brains"])
+
+# %%
+table = league.enter(
+    "05",
+    "affine, then a velocity, λ = 0.03",
+    {name: one.displacement for name, one in found.items()},
+)
+nothing, fitted = (table.rows[key] for key in (("", "doing nothing", ""), table.latest))
+assert fitted[0] > nothing[0] + 0.3 and fitted[2] < 0.05 and fitted[5] < 0.05, (
+    "the brains gain 0.3 of Dice, and next to nothing folds, here "
+    f"{nothing[0]:.2f} to {fitted[0]:.2f}, folds (percent) {fitted[2]:.3f} and {fitted[5]:.3f}: run this section again"
+)
+table
+
+# %% [markdown]
+# With enough smoothness, both descriptions register alike. The velocity also gives the way back, `found["brains"].inverse`.
+#
 # ## Take away
 #
 # > * A **velocity** is a wind. Its **exponential** is where it carries each particle in a unit of time. The picture goes

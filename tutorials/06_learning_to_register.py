@@ -31,11 +31,43 @@ import matplotlib.pyplot as plt
 import torch
 
 import regkit
-from regkit import check, course, fields, figures, losses, metrics, optimise, training
+from regkit import check, course, data, fields, figures, losses, metrics, optimise, training
+from regkit.course import league
 from regkit.course.lessons import t06_learning_to_register as lesson
 from regkit.course.lessons import timelapse
 
 course.begin(seconds={"fast": 60, "full": 135}, minutes=60)
+
+# %% [markdown]
+# ### Three questions on what was before
+#
+# 1. What is the inverse of exp(v)?
+#    * a: -u.
+#    * b: exp(-v).
+#    * c: exp(v), squared once more.
+# 2. Which is true?
+#    * a: The exponential of a smooth velocity hardly folds.
+#    * b: A displacement field hardly folds, whatever its slope.
+#    * c: The exponential of a rough velocity never folds.
+# 3. Seven squarings are as many small steps as
+#    * a: 7.
+#    * b: 49.
+#    * c: 128.
+#
+# Answer by three letters.
+
+# %% tags=["exercise"]
+my_recap = ...  # such as "abc"
+
+# %% tags=["solution"]
+my_recap = "bac"
+
+# %%
+check.recap_06(my_recap)
+
+# %% [markdown] tags=["instructor"]
+# Talk 10 minutes, work 50. Answers to expect. Predict: *noise* from most, *fainter* is right. The two starts: "the
+# network's, it is nearer" first; count the folds.
 
 # %% [markdown]
 # ## A thousand pairs instead of one
@@ -60,7 +92,8 @@ for column in range(6):
 # ### Predict
 #
 # We train on these pairs. Then we change the held-out images, moving and fixed alike, in four ways. One of them makes
-# the network's Dice clearly worse. Which one? Look at the pictures, then choose.
+# the network's Dice clearly worse. Which one? Look at the pictures, then choose. (As viewers of scans do, each picture is
+# shown from black, its least value, to white, its largest. In *fainter* all values are divided by 5.)
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -69,24 +102,24 @@ changes = {
     "quarter turn": lambda image: torch.rot90(image, 1, (2, 3)),
     "noise": lambda image: image + 0.1 * torch.randn(image.shape, generator=generator),
     "blur": lambda image: losses.gaussian_blur(image, 1.5),
-    "inverted": lambda image: 1 - image,
+    "fainter": lambda image: image / 5,
 }
 
 figure, axes = plt.subplots(1, 5, figsize=(12, 2.7), layout="compressed")
 axes[0].set(ylabel="axis 0 (voxels)")
 for panel, (name, change) in zip(axes, changes.items(), strict=True):
-    panel.imshow(change(test.moving[:1])[0, 0], cmap="gray", vmin=0, vmax=1)
+    panel.imshow(change(test.moving[:1])[0, 0], cmap="gray")  # from its least to its largest value
     panel.set(title=name, xticks=(0, 63), yticks=(0, 63), xlabel="axis 1 (voxels)")
 # %% tags=["exercise"]
-my_shift = ...  # "quarter turn", "noise", "blur" or "inverted"
+my_shift = ...  # "quarter turn", "noise", "blur" or "fainter"
 
 # %% tags=["solution"]
-my_shift = "inverted"
+my_shift = "fainter"
 
 # %% [markdown] tags=["instructor"]
 # Most say *noise*: it looks worst. Some say *quarter turn*, having heard that convolutions are not rotation invariant.
-# Both reason about the picture or the network; the answer lies in the training data, which hold every angle, but not a
-# single dark shape on white. Collect the votes on the board: the cell with the bars decides.
+# Nobody says *fainter*: it looks the same. All reason about the picture or the network; the answer lies in the training
+# data, which hold every angle, but only values from 0 to 1. Collect the votes: the cell with the bars decides.
 
 # %% [markdown]
 # ## The loop
@@ -173,15 +206,18 @@ watch = timelapse.TimeLapse(network, pair, every=STEPS // 15)
 watch
 
 # %%
-recipe = training.Recipe(
-    steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine"
-)  # a rate that falls
-network.load_state_dict(new_network().state_dict())  # from the start, each time this cell runs
-history = training.train(network, pairs, recipe, callback=watch)
+AGAIN = True  # False: go on from what was kept, for example after a restart of the kernel
+# the learning rate falls along a cosine
+recipe = training.Recipe(steps=STEPS, batch=8, learning_rate=3e-3, schedule="cosine")
+network.load_state_dict(new_network().state_dict())
+kept = course.kept("06_network", again=AGAIN)
+history = training.train(network, pairs, recipe, callback=watch, checkpoint=kept)
 complete = len(history) == STEPS  # False if you interrupt the training: less is promised then
 figures.show_history(history)
 
 # %% [markdown]
+# (The network is kept in a file beside this notebook. Tomorrow, set `AGAIN = False` above, and run all cells.)
+#
 # The loss *rises* first, to twice its value at the sixth step. Is the learning rate too high? No: every step sees eight
 # *other* pairs, and those of the sixth lie further apart. A network that learns almost nothing has the same loss there:
 
@@ -249,6 +285,8 @@ assert learnt > needed > nothing or not complete, (
 )
 
 # %% [markdown]
+# > **A good place to pause** (about 30 minutes so far). After the break: *Run* → *Run All Above Selected Cell*.
+#
 # ## A race
 #
 # Three methods register one held-out pair: the **network**, which looks once; the **optimiser** of tutorial 05, which
@@ -338,8 +376,8 @@ else:
     print("The network was not faster here: the computer did something else. Run the race again.")
 
 # %% [markdown]
-# That last line is the honest account. A network is *amortised*: you pay once for the training, and then each pair is
-# cheap. On 64 × 64 voxels an optimiser is fast, and the training pays off late. On 3D scans an optimiser is far slower,
+# The last line is what counts. You pay once for the training of a network, and then each pair is cheap. (Papers call this
+# *amortised*.) On 64 × 64 voxels an optimiser is fast, and the training pays off late. On 3D scans an optimiser is far slower,
 # and a study may have thousands of scans.
 #
 # ## Break it
@@ -415,11 +453,10 @@ axes.invert_yaxis()
 # %%
 print({name: f"{value:.3f}" for name, value in reached.items()})
 harmless = min(reached[name] for name in ("quarter turn", "noise", "blur"))
-if training.mode() == "full" and complete:
-    assert reached["inverted"] < harmless, (
-        "the inversion is the worst of the four for the network, here "
-        f"{reached['inverted']:.3f} against {harmless:.3f}: run the training's cell again"
-    )
+assert reached["fainter"] < harmless - 0.08 or not complete, (
+    "the fainter images cost the network most, by 0.08 of Dice, here "
+    f"{reached['fainter']:.3f} against {harmless:.3f}: run the training's cell again, to its end"
+)
 assert harmless > reached["as trained"] - 0.04 or not complete, (
     f"the other three cost less than 0.04 of Dice, here {reached['as trained'] - harmless:.3f}: "
     "run the training's cell again, to its end"
@@ -428,63 +465,70 @@ check.breaking_shift(my_shift)
 
 # %% [markdown]
 # Do not ask *how different does it look?* Ask *how far is it from the training data?* They contain shapes at every angle.
-# They never contain a dark shape on white. (How much the inversion costs differs from one training to the next: from a
-# fifth to two fifths of Dice in the trainings that we measured in fast mode.)
+# They never contain a shape whose brightest value is 0.2. Another scanner is enough for such a change, and no picture shows
+# it. (Between the trainings that we measured, the loss was from a quarter to two fifths of Dice.)
 #
-# For the MSE, the inversion changes nothing: $(1-a) - (1-b) = b - a$ has the same square. Only the network's answer
-# changes. So there is a fix of one line, **if you know what has changed**: make the data look like the training data.
+# There is a fix of one line, **if you know what has changed**: make the data look like the training data. Here this means
+# to **normalise** each image before the network sees it.
+
 
 # %%
-put_right = answer(1 - shifted["inverted"].moving, 1 - shifted["inverted"].fixed)
-assert abs(dice(put_right) - learnt) < 0.01, (
-    f"inverted back the network does as well as before, here {dice(put_right):.3f} against {learnt:.3f}: "
+def normalised(images):
+    """Each image divided by its largest value."""
+    return images / images.amax((2, 3), keepdim=True)
+
+
+put_right = answer(normalised(shifted["fainter"].moving), normalised(shifted["fainter"].fixed))
+assert abs(dice(put_right) - learnt) < 0.02, (
+    f"normalised, the images are as good as before, here {dice(put_right):.3f} against {learnt:.3f}: "
     "run all cells from `answer` on"
 )
-print(f"inverted back before the network sees it: Dice {dice(put_right):.3f}")
+print(f"normalised before the network sees them: Dice {dice(put_right):.3f}")
 
 # %% [markdown]
 # ## Exercise: fix it
 #
-# And if you do not know? Then use **instance optimisation**: start from the network's answer (or from nothing), and
+# Now the images are **inverted**: dark shapes on white. Nor has the network ever seen these. And suppose that you do not know
+# what has changed. Then use **instance optimisation**: start from the network's answer (or from nothing), and
 # optimise the field of this pair alone, as in tutorial 05. *Which start is better?* Register
 # `check.inverted_pairs()`, one batch of eight pairs, twice with the same options,
 # `optimise.optimise_field(moving, fixed, output="velocity", weight=0.002, learning_rate=0.3, steps=200)`, where 0.002 is
 # the network's own $\lambda$:
 #
 # 1. from nothing, and
-# 2. with `start=before_mending.velocity`, the network's answer from the next cell.
+# 2. with `start=before_fix.velocity`, the network's answer from the next cell.
 #
 # Both Dice should be 0.95 or more. Then count the folds (`metrics.evaluate` takes a registration and a pair). Which start
 # was better in your run? The answer has three parts,
-# `my_mending = (from_nothing, from_network, "nothing" or "network")`. Do not invert the images back.
+# `my_fix = (from_nothing, from_network, "nothing" or "network")`. Do not invert the images back.
 
 # %%
 broken = check.inverted_pairs()
-before_mending = answer(broken.moving, broken.fixed)
-said = metrics.evaluate(before_mending, broken)
+before_fix = answer(broken.moving, broken.fixed)
+said = metrics.evaluate(before_fix, broken)
 print(f"the network alone: Dice {said['dice']:.3f}, folds {said['folds_percent']:.2f} %")
 
 # %% tags=["exercise"]
-my_mending = ...  # (from_nothing, from_network, "nothing" or "network")
+my_fix = ...  # (from_nothing, from_network, "nothing" or "network")
 
 # %% tags=["solution"]
 options = {"output": "velocity", "weight": 0.002, "learning_rate": 0.3, "steps": 200}
 from_nothing, from_network = (
     optimise.optimise_field(broken.moving, broken.fixed, start=start, **options)
-    for start in (None, before_mending.velocity)
+    for start in (None, before_fix.velocity)
 )
 folds_percent = {
     "nothing": metrics.evaluate(from_nothing, broken)["folds_percent"],
     "network": metrics.evaluate(from_network, broken)["folds_percent"],
 }
 print("folds (%):", {name: round(value, 3) for name, value in folds_percent.items()})
-my_mending = (from_nothing, from_network, min(folds_percent, key=folds_percent.get))
+my_fix = (from_nothing, from_network, min(folds_percent, key=folds_percent.get))
 
 # %%
-check.mended(my_mending)
+check.mended(my_fix)
 
 # %% tags=["instructor"]
-verdict = check.mended(my_mending)
+verdict = check.mended(my_fix)
 if training.mode() == "fast" and complete:  # after full training hardly a fold is left of either
     assert folds_percent["nothing"] < folds_percent["network"], (
         f"the start from nothing leaves fewer folds, here (percent) {folds_percent}: "
@@ -586,11 +630,61 @@ assert errors == [], f"the two views drew every frame, here {errors}: run their 
 # save most of the folds, others only a few.
 
 # %% [markdown]
+# ## One pair through the course
+#
+# Your network has seen triangles and circles only. For the brains, train another one of the same kind: on 128 synthetic
+# subjects that are aligned, since an affine map comes first. The loss is as above, with $\lambda = 0.01$.
+
+# %%
+subjects = data.brains.BrainPairs(128, size=(64, 64))  # none of them is one of our two brains
+brains = [subjects[number] for number in range(128)]
+torch.manual_seed(0)
+channels = (32, 32, 32, 32, 16)
+of_brains = regkit.models.VoxelMorph(2, output="velocity", weight=0.01, decoder_channels=channels)
+steps = training.steps(fast=100, full=600)
+recipe = training.Recipe(steps=steps, batch=8, learning_rate=3e-3, schedule="cosine")
+kept = course.kept("06_brains", again=AGAIN)
+learned = training.train(of_brains, brains, recipe, checkpoint=kept)
+
+# %%
+PAIRS, alone, refined = league.pairs(), {}, {}
+for name, each in PAIRS.items():
+    first = optimise.optimise_affine(each.moving, each.fixed)
+    u = fields.affine_displacement(first, (64, 64))
+    with torch.no_grad():
+        guess = of_brains.eval()(regkit.warp(each.moving, u), each.fixed)
+    alone[name] = regkit.compose(u, guess.displacement)
+    options = {"output": "velocity", "affine": first, "weight": 0.03, "learning_rate": 0.3}
+    refined[name] = optimise.optimise_field(
+        each.moving, each.fixed, start=guess.velocity, steps=50, **options
+    )
+figures.show_registration(PAIRS["brains"], refined["brains"])
+
+# %%
+league.enter("06", "affine, then one look of a network", alone)
+refined = {name: each.displacement for name, each in refined.items()}
+table = league.enter("06", "the same, then 50 steps", refined)
+rows = {how: row for (_, how, _), row in table.rows.items()}
+looked, fitted = (
+    rows[how] for how in ("affine, then one look of a network", "the same, then 50 steps")
+)
+if len(learned) == steps:
+    assert fitted[0] > looked[0] > rows["doing nothing"][0] + 0.1 and fitted[1] < 1, (
+        "one look gains 0.1 of Dice, 50 steps more, to less than 1 voxel off, here "
+        f"{looked[0]:.2f} and {fitted[0]:.2f}, {fitted[1]:.2f} voxels: run the training's cell again, to its end"
+    )
+table
+
+# %% [markdown]
+# One look takes a hundredth of a second. Then 50 steps do what took hundreds in tutorials 04 and 05. And the network saw
+# *brains*: in tutorial 00, one that had seen triangles did harm. Tutorials 07 to 11 make better networks, and tutorial 12
+# goes to 3D.
+#
 # ## Take away
 #
 # > * A network trains on **the same loss** as a single field. It never sees a true field.
 # > * It gives **speed for many pairs**, and a good start. An optimiser still fits a single pair better.
-# > * It fails where the **training data** end, not where pictures look strange.
+# > * It fails where the **training data** end, not where pictures look strange. Normalise intensities.
 # > * The training does nothing? Look at the longest vector of the field, and at the learning rate.
 # > * **Instance optimisation** fixes a pair. A rough start can save steps and folds. A wrong one can leave folds: count
 # >   them.

@@ -35,7 +35,7 @@ from scipy import stats
 
 import regkit
 from regkit import check, course, fields, metrics, training, types
-from regkit.course import studies
+from regkit.course import judgement, studies
 from regkit.course.lessons import t13_trust_but_verify as lesson
 from regkit.data import benchmarks
 from regkit.data.anatomy import STRUCTURES
@@ -113,7 +113,17 @@ my_prediction = "200"
 #
 # ## Overlap
 #
-# **Dice** of a structure: twice the voxels that both have, divided by the voxels of both together. By hand:
+# **Dice** of a structure: twice the voxels that both have, divided by the voxels of both together. Write it. (The line
+# above a function says at once what is right; as long as it is not, the notebook goes on with the solution.)
+
+
+# %%
+@check.structure_dice
+def structure_dice(first, second, label):
+    """2 |A ∩ B| / (|A| + |B|) of one structure. first, second: labels of one shape; label: the structure's."""
+    a, b = ...  # True where each of them has this label
+    both = ...  # how many voxels have it in both, a number
+    return ...
 
 
 # %%
@@ -121,12 +131,12 @@ def dice_by_hand(first, second):
     """2 |A ∩ B| / (|A| + |B|) of each structure; 0 is the outside."""
     scores = {}
     for label in set(first.unique().tolist()) | set(second.unique().tolist()):
-        a, b = first == label, second == label
-        scores[label] = 2 * (a & b).sum().item() / (a.sum() + b.sum()).item()
+        scores[label] = structure_dice(first, second, label)
     del scores[0]
     return scores
 
 
+# %%
 pair, u = pairs[3], u_A[[3]]
 warped_labels = fields.warp_labels(pair.moving_labels, u)
 by_hand = dice_by_hand(warped_labels, pair.fixed_labels)
@@ -190,20 +200,36 @@ answers = {"moved": moved, "an island": island}
 SPACING = (1.5, 1.5)  # mm
 
 
-def surface(mask):
-    """The places (N, 2), mm, of voxels with a neighbour outside; none touches the border here."""
+# %% [markdown]
+# First the surface of a mask: the voxels inside that have a neighbour outside. `mask.roll(1, axis)` is the mask moved by
+# one voxel along an axis.
+
+
+# %%
+@check.surface_by_hand
+def surface(mask, spacing):
+    """The places (N, 2), mm, of voxels with a neighbour outside; none touches the border. mask: (H, W); spacing: mm."""
     inside = mask.clone()
     for axis in (0, 1):
-        inside &= mask.roll(1, axis) & mask.roll(-1, axis)
-    return (mask & ~inside).nonzero() * torch.tensor(SPACING)
+        inside = ...  # still True only where both neighbours along this axis are in the mask
+    rim = ...  # in the mask, and not inside
+    return ...  # rim.nonzero() has its rows and columns
 
 
-def surface_distances_by_hand(first, second):
-    """HD95 and ASSD, mm."""
-    between = torch.cdist(surface(first), surface(second))
-    there, back = between.amin(1), between.amin(0)  # to the nearest voxel of the other surface
-    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    return hd95, torch.cat([there, back]).mean().item()
+# %% [markdown]
+# Then the distances. **HD95**: 95 % of each surface lie within this distance of the other; the larger of both ways.
+# **ASSD**: the average over all places of both surfaces.
+
+
+# %%
+@check.distances_by_hand
+def distances_by_hand(first, second):
+    """HD95 and ASSD, mm. first, second: the places of two surfaces, (N, 2) and (M, 2), mm."""
+    between = torch.cdist(first, second)  # (N, M)
+    there, back = ...  # of each place to the nearest one of the other surface: (N,) and (M,)
+    hd95 = ...  # np.percentile(distances, 95)
+    assd = ...
+    return hd95, assd
 
 
 # %%
@@ -212,7 +238,7 @@ figure.suptitle("orange: the truth; blue: an answer")
 for panel, (name, mask) in zip(panels, answers.items(), strict=True):
     labels = [each[None, None].long() for each in (mask, disc)]
     (found,) = metrics.surface_distances(*labels, spacing=SPACING).values()
-    hd95, assd = surface_distances_by_hand(mask, disc)
+    hd95, assd = distances_by_hand(surface(mask, SPACING), surface(disc, SPACING))
     apart = max(abs(hd95 - found.hd95), abs(assd - found.assd))
     assert apart < 1e-5, (
         f"HD95 and ASSD by hand are regkit's, here {apart:.1e} mm apart: was the function changed?"
@@ -229,29 +255,43 @@ for panel, (name, mask) in zip(panels, answers.items(), strict=True):
     panel.set(xlabel="axis 1 (voxels)", ylabel="axis 0 (voxels)", ylim=(47, 0))
 
 # %% [markdown]
-# **HD95**: 95 % of each surface lie within this distance of the other. **ASSD**: the average distance. Both are
-# in millimetres; regkit insists on `spacing` for that, and programs that do not give voxels, which look just as
+# Both are in millimetres; regkit insists on `spacing` for that, and programs that do not give voxels, which look just as
 # plausible. And a structure that is missing altogether is infinitely far away: what a table does with it (leave out? a
 # penalty?) changes its mean.
 #
 # ## Folds
 #
 # A map folds where $|J| \le 0$. But $J$ holds derivatives, and a field on voxels has only differences. The papers'
-# programs take them in different ways, and each prints "folds, %". Two of them by hand, in 2D:
+# programs take them in different ways, and each prints "folds, %". Two of them by hand, in 2D. SM-GICNet takes the
+# differences in each cell between four voxels, from its first corner. Write that:
+
+
+# %%
+@check.folds_percent
+def folds_percent(phi):
+    """Percent of the cells where |J| <= 0. phi: where each voxel is carried, x + u(x), (2, H, W)."""
+    d0 = phi.diff(dim=1)[:, :, :-1]  # ∂φ/∂x0 by the step to the next row: (2, H-1, W-1)
+    d1 = ...  # ∂φ/∂x1, by the step to the next column: (2, H-1, W-1)
+    determinant = ...  # d0[0] is ∂φ0/∂x0, d0[1] is ∂φ1/∂x0
+    return ...
+
+
+# %% [markdown]
+# VoxelMorph and SACB-Net take them at each voxel, from both of its neighbours:
 
 
 # %%
 def folds_by_hand(displacement, way):
     """Percent of the places where |J| <= 0, of one displacement (1, 2, H, W)."""
     phi = (displacement + fields.identity(displacement.shape[2:]))[0].double()  # x + u(x)
-    if way == "central":  # at each voxel, from both neighbours; VoxelMorph, SACB-Net
-        d0, d1 = (torch.gradient(phi, dim=axis)[0] for axis in (1, 2))
-    else:  # in each cell between four voxels, from its first corner; SM-GICNet
-        d0, d1 = phi.diff(dim=1)[:, :, :-1], phi.diff(dim=2)[:, :-1]
+    if way == "forward":
+        return folds_percent(phi)
+    d0, d1 = (torch.gradient(phi, dim=axis)[0] for axis in (1, 2))  # central differences
     determinant = d0[0] * d1[1] - d0[1] * d1[0]
     return 100 * (determinant <= 0).double().mean().item()
 
 
+# %%
 zigzag = torch.zeros(1, 2, 64, 56)
 zigzag[:, 1, :, ::2] = 1.2  # every other column jumps to the right, over its neighbour
 cases = {"network A": u, "zigzag": zigzag, "network A + zigzag": u + zigzag}
@@ -339,21 +379,35 @@ assert won >= 24, f"A wins on at least 24 of 32 pairs, here on {won}: run all ce
 # Rank the differences by size, add the ranks of those that fell: a small sum is surprising. *How* surprising can be
 # counted: there are $2^{32}$ ways to give 32 differences signs. How many of them have a sum as small? (And twice that
 # many, since we would have been as surprised by B.)
+#
+# Write the ranks, the sum of those that fell, and the *effect size* (rank-biserial): the ranks that rose minus those that
+# fell, as a share of all.
+
+
+# %%
+@check.ranks_by_hand
+def ranks_by_hand(gains):
+    """The ranks by size, 1 for the smallest; the sum of those that fell; and the effect size, from -1 to 1."""
+    ranks = ...  # x.argsort().argsort() has the rank of each number of x, from 0 on
+    fallen = ...
+    effect = ...
+    return ranks, fallen, effect
 
 
 # %%
 def signed_rank_by_hand(gains):
     """p of the two-sided test, exactly; and the effect size from -1 to 1 (rank-biserial)."""
-    ranks = np.abs(gains).argsort().argsort() + 1  # 1: the smallest difference
-    total, fallen = ranks.sum(), ranks[gains < 0].sum()
+    ranks, fallen, effect = ranks_by_hand(gains)
+    total = ranks.sum()
     ways = np.zeros(total + 1)  # ways[s]: how many choices of signs have the sum s
     ways[0] = 1
     for rank in ranks:
         ways[rank:] += ways[:-rank].copy()  # this one may fall as well
     as_small = ways[: min(fallen, total - fallen) + 1].sum()
-    return min(1, 2 * as_small / 2 ** len(ranks)), (total - 2 * fallen) / total
+    return min(1, 2 * as_small / 2 ** len(ranks)), effect
 
 
+# %%
 rows = [Row("A", number, {"dice": value}) for number, value in enumerate(dice_A)]
 rows += [Row("B", number, {"dice": value}) for number, value in enumerate(dice_B)]
 p, effect = signed_rank_by_hand(gains)
@@ -415,15 +469,18 @@ for count in (4, 5, 6, 10):
 
 
 # %%
+@check.holm_by_hand
 def holm(p_values):
-    """Corrected p: each times the number of those not smaller, never below a smaller one's."""
-    order = np.argsort(p_values)
-    scaled = np.array(p_values)[order] * np.arange(len(p_values), 0, -1)
+    """Corrected p, in the order given: each times the number of those not smaller, never below a smaller one's."""
+    order = ...  # which p comes first, second ...: np.argsort
+    scaled = ...  # the sorted p times n, n - 1, ... 1
+    rising = ...  # np.maximum.accumulate keeps each from ending below a smaller one's; at most 1
     corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    corrected[...] = rising  # at which places?
     return corrected
 
 
+# %%
 luck = np.random.default_rng(0)
 found = {"as they are": 0, "Holm": 0}
 STUDIES = training.steps(fast=100, full=1000)
@@ -640,6 +697,7 @@ tried = np.array(tried)  # (settings, pairs): gain over A
 winner = tried[:, chosen_on].mean(1).argmax()
 on_these, elsewhere = tried[winner, chosen_on], tried[winner, others_are]
 
+# %%
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="compressed")
 axes.plot(
     tried[:, chosen_on].mean(1), tried[:, others_are].mean(1), "o", color="#0072b2", alpha=0.5
@@ -673,9 +731,9 @@ seeds = {
     name: [record["metrics"]["dice"] for record in studies.records("smgicnet", variant)]
     for name, variant in (("A", "reference"), ("B", "no gradient inverse consistency"))
 }
-for number, (one, other) in enumerate(zip(seeds["A"], seeds["B"], strict=True)):
+for number, (one, other) in enumerate(zip(seeds["A"], seeds["B"], strict=False)):
     print(f"seed {number}: A {one:.3f}, B {other:.3f}, gain {one - other:+.3f}")
-again = np.array(seeds["A"]) - np.array(seeds["B"])
+again = np.array([one - other for one, other in zip(*seeds.values(), strict=False)])
 assert abs(seeds["A"][0] - dice_A.mean()) < 2e-3 and again[0] > 0.02 and again[1] < 0, (
     f"the first seed is A ({dice_A.mean():.3f}) and gains 0.02, the second loses, here {seeds['A'][0]:.3f}, "
     f"{again[0]:+.3f} and {again[1]:+.3f}: run all cells from the top"
@@ -687,43 +745,120 @@ assert abs(seeds["A"][0] - dice_A.mean()) < 2e-3 and again[0] > 0.02 and again[1
 # it has seen one training of each. **The unit that is repeated is the unit that the p is about.** Pairs were; trainings
 # were not. (And who sets the best of three seeds of their own method against one seed of another can have any result.)
 #
+# ## How a gain dissolves
+#
+# A true story of this course. *Multi-scale image encoding raises Dice* (SPnet, Table 4: .577 to .587). We trained with it
+# and without it, from three seeds each. The gains in Dice were .0050, .0005 and .00004: each seed above zero, so
+# our ledger said *yes*, by .0018 in the mean. **A rule that counts signs is passed by chance one time in eight.** What do
+# three numbers say of their mean?
+
+# %%
+three = np.array([0.0050, 0.0005, 0.00004])
+error = three.std(ddof=1) / np.sqrt(3)
+reach = stats.t.ppf(0.975, df=2) * error  # Student's t: 4.3 errors with three seeds, 2.4 with eight
+print(
+    f"gain {three.mean():.4f}, 95 % interval from {three.mean() - reach:+.4f} to {three.mean() + reach:+.4f}"
+)
+assert three.mean() - reach < 0 < three.mean() < 0.002 < reach, (
+    f"the interval holds zero, and is wider than the gain, here {three.mean():.4f} ± {reach:.4f}: "
+    "run this cell again"
+)
+
+# %% [markdown]
+# Nothing at all, or four times as much: both fit. So the ledger now has one rule for all rows (`course.judgement`). The
+# difference $D_{sp}$ of two variants, trained from the same seed $s$, on the same held-out pair $p$, varies with the
+# seed, with the pair, and by what is left:
+#
+# $$D_{sp} = \mu + a_s + b_p + e_{sp}, \qquad \operatorname{var}(\bar D) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{P}
+# + \frac{\sigma_e^2}{S P}.$$
+#
+# More pairs cannot mend the first term: only more trainings can. The 95 % interval of $\mu$ then says *yes* if it is above
+# zero (and the gain as large as matters: .005 of Dice), *no* if it is below what matters, and else **not told apart**,
+# after Holm's correction for all rows. How many seeds would have told .0018 from zero?
+
+# %%
+D = studies.values("spnet", "reference", "dice"), studies.values("spnet", "w/o MIE", "dice")
+kept = min(map(len, D))
+D = D[0][:kept] - D[1][:kept]  # (seeds, pairs)
+found = judgement.estimate(D)
+of_seeds, of_pairs, rest = found.deviations
+print(f"now, {found.seeds} seeds x {found.pairs} pairs: {found.mean:+.4f}", end=" ")
+print(f"[{found.interval[0]:+.4f}, {found.interval[1]:+.4f}]")
+print(f"σ over seeds {of_seeds:.4f}, over pairs {of_pairs:.4f}, what is left {rest:.4f}")
+
+trainings = np.array([3, 5, 8, 16, 32, 64, 128, 256])
+figure, axes = plt.subplots(figsize=(6, 3.4), layout="compressed")
+for gain, colour in ((0.0018, "#d55e00"), (0.005, "#cc79a7"), (0.02, "#0072b2")):
+    # no scatter over pairs: what would be found with all the pairs that one could wish
+    chance = [judgement.power(gain, count, 10**6, (0.0028, 0.0, rest)) for count in trainings]
+    axes.plot(trainings, chance, "o-", color=colour, label=f"a true gain of {gain}")
+    if gain == 0.0018:
+        needed = trainings[np.searchsorted(chance, 0.8)]
+axes.set(xscale="log", xlabel="seeds", ylabel="how often it is seen", ylim=(0, 1.02))
+axes.set_xticks(trainings, trainings)
+axes.minorticks_off()
+axes.legend()
+axes.grid(alpha=0.3)
+print(
+    f"a gain of .0018 is seen four times in five with {needed} seeds, if three have shown the true scatter"
+)
+assert 16 <= needed <= 64, (
+    f"it takes some dozens of seeds, here {needed}: was judgement.power changed?"
+)
+
+# %% [markdown]
+# Dozens of trainings of each, for a gain that nobody would notice in a patient. <!-- claim: SPnet: MIE = not told apart -->
+# (And the scatter that later seeds showed is larger: look at σ over seeds above, and think what that does to the orange
+# curve.) *Not told apart* is no verdict against the idea. It is what honest numbers say when there are few.
+#
 # ## The claims ledger
 #
-# regkit holds the five papers to this: 33 claims. Those about trainings are judged on three seeds: a claim such as *this
-# part raises Dice* holds where the means show it and every seed shows it by itself. (Laws, such as *exchanging the
-# images exchanges the maps*, are judged on a stored network.) Before you look, say of these three whether they hold here:
+# regkit holds the five papers to this: 113 claims. Before you look, say of these four what the ledger says: `"yes"`,
+# `"no"` or `"not told apart"`:
 #
-# * 18: SPnet, symmetric registration raises Dice;
-# * 24: SACB-Net, the block on more levels is better;
-# * 27: SACB-Net, a kernel for each cluster is better than one for all.
+# * *SITReg: limit*: the paper's limit, γ = 0.15, keeps each step from folding, whatever the weights;
+# * *SPnet: SyN 3D*: on whole brains, its Dice is above SyN's;
+# * *SPnet: MIE*: multi-scale image encoding raises Dice;
+# * *SM-GICNet: no affine*: it needs no alignment, Dice is no less without.
 
 # %% tags=["exercise"]
-my_claims = {18: ..., 24: ..., 27: ...}  # True or False
+my_claims = {
+    "SITReg: limit": ...,
+    "SPnet: SyN 3D": ...,
+    "SPnet: MIE": ...,
+    "SM-GICNet: no affine": ...,
+}
 
 # %% tags=["solution"]
-my_claims = {18: True, 24: False, 27: False}
+my_claims = {
+    "SITReg: limit": "no",
+    "SPnet: SyN 3D": "yes",
+    "SPnet: MIE": "not told apart",
+    "SM-GICNet: no affine": "no",
+}
 
 # %%
 ledger = lesson.claims_board()
 count = len(ledger.scene.claims)
-assert count == 33, f"the ledger has 33 claims, here {count}: change the number in the text"
+assert count == 113, f"the ledger has 113 claims, here {count}: change the number in the text"
 ledger
 
 # %% [markdown]
-# Move to a claim, then *show results*: each dot is a training, lines link those from one seed. Lines that cross
-# are trainings that disagree. List *those that do not* hold: in how many is the difference smaller than the scatter?
-# "Does not hold here" is not "is false": the networks are small, the brains synthetic, the trainings short. (In the lines
-# below, < is what the claim says; the numbers say whether it is so.)
+# Move to a claim, then *show results*: each grey dot is a training (of 3D rows, which are of one training each, a
+# pair), the bar the interval. Grey ground is what does not matter. List those *not told apart*: how many are so because
+# the effect is small, how many because the seeds are few? "No" is not "is false": the networks are small, the
+# brains synthetic, the trainings short.
+# <!-- claim: SITReg: limit = no --> <!-- claim: SPnet: SyN 3D = yes --> <!-- claim: SM-GICNet: no affine = no -->
 
 # %%
-for number, said in my_claims.items():
-    finding = ledger.scene.findings[number - 1]
-    outcome = "open" if finding.holds is None else "holds" if finding.holds else "does not hold"
-    told = "nothing" if said is ... else "holds" if said else "does not hold"
-    print(f"{number}: {outcome}. You said: {told}. {finding.words}")
-held = [ledger.scene.findings[number - 1].holds for number in (18, 24, 27)]
-assert held == [True, False, False], (
-    f"18 holds, 24 and 27 do not, here {held}: are there new trainings? then change the text"
+told = {f"{each.claim.method}: {each.claim.name}": each for each in ledger.scene.findings}
+for name, said in my_claims.items():
+    print(
+        f"{name}: {told[name].verdict}. You said: {'nothing' if said is ... else said}. {told[name].words}"
+    )
+verdicts = [told[name].verdict for name in my_claims]
+assert verdicts == ["no", "yes", "not told apart", "no"], (
+    f"the ledger says no, yes, not told apart and no, here {verdicts}: are there new trainings? then change the text"
 )
 
 # %% [markdown]
@@ -828,7 +963,7 @@ check.fair_protocol(my_protocol)
 # %% tags=["instructor"]
 board.set(method=networks[-1], pair=1, metric="folds (%)")
 board.controls["go"].click()
-ledger.set(claim=27, revealed=True)
+ledger.set(claim=60, revealed=True)
 errors = [error for view in (board, ledger, rig) for error in view.errors]
 assert errors == [], f"no view had an error, here {errors}: run the view's cell again"
 cases = check.protocol_cases()

@@ -37,13 +37,13 @@ import numpy as np
 import SimpleITK
 import torch
 from IPython.display import HTML
+from nibabel.affines import apply_affine
 
-from regkit import check, course, fields, images, losses, metrics, training
+from regkit import check, course, fields, images, losses, metrics, optimise, training
 from regkit.__main__ import main
 from regkit.course import patients
 from regkit.course.lessons.t14_your_own_brain import doctor
 from regkit.images import itk
-from regkit.optimise import refine_field
 from regkit.tools import examine
 from regkit.tools.methods import make_method
 from regkit.tools.register import register_scans
@@ -95,6 +95,39 @@ for panel, (name, array) in zip(panels, arrays.items(), strict=True):
 # and one file counts to 2800 where the other counts to 670. A network that is given these two arrays will answer, and
 # its answer will mean nothing.
 #
+# The intensities first. A *window* leads from the least to the 99.5th percentile; what is brighter than that counts as 1.
+# (The line above a function says at once what is right; as long as it is not, the notebook goes on with the solution.)
+
+
+# %%
+@check.windowed
+def windowed(values):
+    """Intensities from 0 to 1: 0 at the least one, 1 at the 99.5th percentile and above. values: an array."""
+    (
+        low,
+        high,
+    ) = ...  # np.percentile(values, (first, second)) gives two; percentiles count from 0 to 100
+    scaled = ...  # 0 at low, 1 at high
+    return ...  # np.clip(x, least, largest)
+
+
+# %%
+for name, array in arrays.items():
+    ours = windowed(array[np.isfinite(array)])
+    print(
+        f"{name}: from {array.min():.0f} ... {array.max():.0f} to {ours.min():.0f} ... {ours.max():.0f}"
+    )
+if not OWN:
+    scan = images.read_image(FIXED)
+    window = tuple(np.percentile(scan.tensor.numpy(), (0, 99.5)))
+    off = np.abs(
+        windowed(scan.tensor.numpy()) - images.normalise(scan, window=window).tensor.numpy()
+    ).max()
+    assert off < 1e-3, (
+        f"the window by hand is regkit's, here {off:.1e} apart: was windowed changed?"
+    )
+
+# %% [markdown]
 # All that is needed to mend it is in the headers. `images.read_image` uses them; but are the headers right?
 #
 # ### Predict
@@ -221,7 +254,7 @@ alone = register_scans(moving, fixed, network, affine=True)
 
 # %%
 REFINE = training.steps(fast=10, full=20)
-found = refine_field(
+found = optimise.refine_field(
     alone.near.tensor, alone.here.tensor, alone.found, steps=REFINE, progress=False
 )
 refined = itk.Deformation(found.displacement, alone.here.grid)  # a displacement, and where it is
@@ -247,6 +280,7 @@ def upright(scan, like=moving):
     return images.normalise(images.resample(scan, fixed.grid), window=window).tensor[0, 0].numpy()
 
 
+# %%
 here = upright(target, like=fixed)
 middle = round(float(np.argwhere(here > 0.2)[:, 2].mean()))  # a plane through the brain
 width, height = (count * size for count, size in zip(here.shape[:2], fixed.spacing, strict=False))
@@ -263,6 +297,7 @@ def draw_on_fixed(panel, scan, title):
     panel.set(title=title, xlabel="L    (mm)    R")
 
 
+# %%
 figure, panels = plt.subplots(1, 4, figsize=(12, 4), sharey=True, layout="compressed")
 panels[0].set_ylabel("P    (mm)    A")
 for panel, (name, scan) in zip(panels, stages.items(), strict=True):
@@ -276,6 +311,7 @@ def correlation(scan):
     return 1 - float(losses.ncc(*both))
 
 
+# %%
 alike = {name: correlation(scan) for name, scan in stages.items()}
 overlap = [float("nan")] * 4
 if not OWN:
@@ -296,6 +332,8 @@ if not OWN:
     assert rises > 0, (
         f"the correlation rises at each stage, here by {rises:+.3f} at least: run this section's cells again"
     )
+
+# %%
 for (name, value), dice in zip(alike.items(), overlap, strict=True):
     print(f"{name:25s} correlation {value:.3f}", "" if OWN else f"· mean Dice {dice:.2f}")
 
@@ -393,12 +431,14 @@ if not OWN:
 
 
 # %%
+@check.to_lps_by_hand
 def to_lps(u, affine):
     """u (3, i, j, k), voxels, as vectors (i, j, k, 3): mm along the body, LPS."""
-    ras = np.einsum("xa,aijk->ijkx", affine[:3, :3], u)
-    return ras * [-1, -1, 1]
+    ras = ...  # np.einsum("xa,aijk->ijkx", matrix, u) multiplies a matrix with u at each voxel
+    return ...  # the three components stand last
 
 
+# %%
 def write_vectors(path, vectors, affine):
     """Vectors (i, j, k, 3) as the NIfTI file that ITK takes for a displacement field."""
     file = nibabel.Nifti1Image(vectors[:, :, :, None].astype(np.float32), affine)
@@ -437,6 +477,26 @@ assert apart < 1e-3, (
 )
 
 # %% [markdown]
+# And how does one read a field that *another* program has written? Turn the two lines around:
+
+
+# %%
+@check.from_lps_by_hand
+def from_lps(vectors, affine):
+    """The way back: vectors (i, j, k, 3), mm along the body, LPS, as u (3, i, j, k), voxels."""
+    ras = ...
+    return ...  # np.einsum("ax,ijkx->aijk", matrix, vectors)
+
+
+# %%
+vectors = theirs.get_fdata()[:, :, :, 0]  # regkit's file
+off = np.abs(from_lps(vectors, affine) - u).max()
+assert off < 1e-2, (
+    f"regkit's file read by hand is our field, here {off:.1e} voxels apart: was from_lps changed?"
+)
+print(f"regkit's file, read by hand: {off:.1e} voxels apart")
+
+# %% [markdown]
 # ## Your prediction
 
 # %%
@@ -457,6 +517,22 @@ assert first == -5, (
 #
 # A file that *looks* right is no proof. Another program has to read it and say where it would go. SimpleITK shares no line
 # with regkit. We ask both for the same thousand places in the fixed scan, *between* voxels, and compare.
+#
+# To ask another program is to speak its language: mm, LPS. `apply_affine(matrix, points)` carries points (N, 3), or one.
+
+
+# %%
+LPS = np.diag([-1, -1, 1, 1])  # from RAS to LPS, and back
+
+
+# %%
+@check.ask_in_lps
+def ask_in_lps(program, affine, places):
+    """Where a program reads for places (N, 3) in voxels, in voxels again. program: carries points (N, 3), mm, LPS."""
+    points = ...
+    moved = ...
+    return ...
+
 
 # %%
 field = SimpleITK.ReadImage(str(folder / "by_hand.nii.gz"), SimpleITK.sitkVectorFloat64)
@@ -464,14 +540,15 @@ transform = SimpleITK.DisplacementFieldTransform(field)  # takes the field over:
 
 generator = np.random.default_rng(14)
 places = generator.uniform(1, np.array(u.shape[1:]) - 2, size=(1000, 3))  # voxels
-LPS = np.diag([-1, -1, 1, 1])
 
 
 def by_simpleitk(places, transform):
     """Where SimpleITK reads in the moving scan for places (N, 3) of the fixed one, in fixed voxels."""
-    points = nibabel.affines.apply_affine(LPS @ affine, places)
-    moved = np.array([transform.TransformPoint(point.tolist()) for point in points])
-    return nibabel.affines.apply_affine(np.linalg.inv(LPS @ affine), moved)
+
+    def carried(points):
+        return np.array([transform.TransformPoint(point.tolist()) for point in points])
+
+    return ask_in_lps(carried, affine, places)
 
 
 def by_regkit(places):
@@ -486,6 +563,30 @@ print(
 )
 assert apart.mean() < 0.01, (
     f"SimpleITK reads where regkit does within 0.01 voxels, here {apart.mean():.4f}: was to_lps changed?"
+)
+
+# %% [markdown]
+# The same for a point in mm: a colleague marks a *landmark* in the fixed scan, and wants to know where it lies in the
+# moving one. The affine knows the way from voxels to mm, and its inverse the way back.
+
+
+# %%
+@check.landmark_by_hand
+def landmark_by_hand(arrow_at, affine, point):
+    """Where a landmark of the fixed scan lies in the moving one, mm, RAS. arrow_at(voxel): u there, (3,)."""
+    voxel = ...
+    end = ...  # where its arrow leads, in voxels
+    return ...
+
+
+# %%
+mark = apply_affine(affine, places[0])  # mm, RAS
+found_at = landmark_by_hand(lambda voxel: by_regkit(voxel[None])[0] - voxel, affine, mark)
+asked = np.array(transform.TransformPoint((LPS[:3, :3] @ mark).tolist())) @ LPS[:3, :3]
+off = np.linalg.norm(found_at - asked)
+print(f"landmark at {mark.round(1)} mm, in the moving scan at {found_at.round(1)} mm")
+assert off < 0.05, (
+    f"SimpleITK carries the landmark to the same place, here {off:.3f} mm apart: was landmark_by_hand changed?"
 )
 
 # %% [markdown]
@@ -535,6 +636,7 @@ for name, values in wrong.items():
     tensor = torch.from_numpy(np.ascontiguousarray(resample_by_simpleitk(moved)))[None, None]
     broken[name] = images.Scan(tensor, fixed.original, fixed.original)
 
+# %%
 figure, panels = plt.subplots(1, 4, figsize=(12, 4), sharey=True, layout="compressed")
 for panel, (name, scan) in zip(panels, broken.items(), strict=True):
     draw_on_fixed(panel, scan, f"{name}\n{errors[name]:.1f} voxels off")

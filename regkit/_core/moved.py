@@ -20,15 +20,15 @@ _BEFORE = {  # version 0.2, by room: what a module was called, and its name now 
     "course": "claims laws=claims ledger=claims pages patients studies variants=studies",
     "course.check": "check.refereeing=t13_trust_but_verify",
     "course.lessons": """
-        views.ablations views.cells=t10_sacbnet views.claims_board=t13_trust_but_verify views.clustering=t10_sacbnet
-        views.columns=t13_trust_but_verify views.compositions=t05_diffeomorphisms views.dots=t13_trust_but_verify
-        views.growing=t11_smgicnet views.intake_doctor=t14_your_own_brain views.iterations=t09_sitreg
-        views.landscape_view=t03_similarity_landscapes views.landscapes=t03_similarity_landscapes
-        views.matching=t10_sacbnet views.meetings=t09_sitreg views.places=t01_where_is_a_pixel
-        views.pulling=t02_warping_pulls views.races=t06_learning_to_register views.returns=t08_spnet
-        views.ripples=t07_gradicon views.roundtrips=t07_gradicon views.scales=t07_gradicon
-        views.scoreboard=t13_trust_but_verify views.sweeps views.timelapse views.wavelets=t11_smgicnet
-        views.witnesses=t08_spnet
+        views.ablations=architecture views.cells=t10_sacbnet views.claims_board=t13_trust_but_verify
+        views.clustering=t10_sacbnet views.columns=t13_trust_but_verify views.compositions=t05_diffeomorphisms
+        views.dots=t13_trust_but_verify views.growing=t11_smgicnet views.intake_doctor=t14_your_own_brain
+        views.iterations=t09_sitreg views.landscape_view=t03_similarity_landscapes
+        views.landscapes=t03_similarity_landscapes views.matching=t10_sacbnet views.meetings=t09_sitreg
+        views.places=t01_where_is_a_pixel views.pulling=t02_warping_pulls views.races=t06_learning_to_register
+        views.returns=t08_spnet views.ripples=t07_gradicon views.roundtrips=t07_gradicon
+        views.scales=t07_gradicon views.scoreboard=t13_trust_but_verify views.sweeps views.timelapse
+        views.wavelets=t11_smgicnet views.witnesses=t08_spnet
     """,
     "data": "anatomy appearance=brains benchmarks vessels",
     "figures": "views.drawing=pixels views.pictures=paint views.volumes=planes",

@@ -16,6 +16,10 @@ from torch import Tensor
 from regkit.types import InputError
 
 _KINDS = {dict: "a dict", list: "a list", str: "a text", int: "a whole number", float: "a finite number"}
+LATER = {
+    "similarity": None,
+    "encoder": "plain",
+}  # arguments that came after stored results, whose descriptions lack them
 
 
 def check_form(content: Any, form: Any, origin: object, remedy: str, place: str = "") -> None:

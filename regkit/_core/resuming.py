@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regkit._core.files import read_tensors, write_atomically
-from regkit._core.records import check_form, digest, parsed
+from regkit._core.records import LATER, check_form, digest, parsed
 from regkit.types import InputError
 
 if TYPE_CHECKING:
@@ -191,7 +191,10 @@ def _description(model: nn.Module, recipe: Recipe, world: int) -> dict[str, str]
     described = {f"recipe.{name}": repr(value) for name, value in asdict(recipe).items()}
     described["model"] = type(model).__name__
     for name, value in vars(model).get("configuration", {}).items():
-        described[f"model.{name}"] = json.dumps(value, default=repr)
+        if (name, value) not in LATER.items():
+            described[f"model.{name}"] = json.dumps(
+                value, default=lambda each: getattr(each, "__qualname__", repr(each))
+            )
     for name, value in model.state_dict().items():
         described[f"shape of {name}"] = str(tuple(value.shape))
     for name, parameter in model.named_parameters():

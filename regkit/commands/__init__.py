@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import functools
+import logging
 import os
 import sys
 import warnings
@@ -66,6 +67,8 @@ def plainly(run: Run) -> Run:
             except KeyboardInterrupt:
                 print("regkit: interrupted", file=sys.stderr)
                 return 130
+            except BrokenPipeError:
+                raise
             except Exception as error:
                 said = sentence(error)
                 if said is None and sys.flags.dev_mode:
@@ -128,6 +131,20 @@ def silence() -> Iterator[None]:
             yield
     finally:
         os.environ["TQDM_DISABLE"] = before
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[None]:
+    """What the library logs, from INFO on, on the standard output."""
+    logger, handler = logging.getLogger("regkit"), logging.StreamHandler(sys.stdout)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 class Help(argparse.HelpFormatter):

@@ -17,6 +17,7 @@ from regkit.commands import COMMANDS, NETWORKS, refuse
 
 MARKS = ("<!-- leaderboard: written by python -m regkit leaderboard -->\n", "<!-- end of the leaderboard -->\n")
 NAMES = ("brains_3d", "brains_3d_unaligned")
+SLICES = ("brains", "brains_unaligned")
 METHODS = ("none", "affine", "syn", "optimise", *NETWORKS, *(f"{name} + refinement" for name in NETWORKS))
 STEPS = 20
 
@@ -28,7 +29,8 @@ def add_leaderboard(commands: Any) -> None:
         help=COMMANDS["leaderboard"],
         description="Measure what is missing of the leaderboard and write it; or compare all methods on two scans.",
     )
-    parser.add_argument("--benchmark", choices=NAMES, help="one of the two (both)")
+    words = f"one of {' and '.join(NAMES)} (both), or slices, for the ledger: methods without weights"
+    parser.add_argument("--benchmark", choices=NAMES + SLICES, help=words)
     parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--again", action="store_true", help="measure also what is stored")
     scans = parser.add_argument_group("two scans of your own instead")

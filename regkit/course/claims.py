@@ -1,151 +1,34 @@
-"""The claims ledger: what the five papers claim, in our words, and what comes out here, on data that a laptop can make.
+"""The claims ledger: what the five papers claim, in our words, and what it is judged on here.
 
-A claim about trained networks is judged on stored results (`studies`) by one rule: it holds where the means over the
-seeds show it and every seed shows it by itself. A law (symmetry, say) is judged on a stored model. What does not hold
-stays in. `python -m regkit ledger` writes the table.
+The claims are rows of claims.toml: each is judged on effects (differences between variants of `studies`, or methods of
+the leaderboard), on a law or a count of `LAWS` that is taken of a model now, or says why it cannot be judged on data
+that a laptop can make. What does not hold stays in. `python -m regkit ledger` judges all together and writes the table.
 """
 
+from __future__ import annotations
+
+import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
-from statistics import mean
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from regkit.course.studies import STUDIES, load, records, spread
-from regkit.fields import compose, invert
+from regkit.course.evidence import Law, read
+from regkit.course.studies import STUDIES, load
+from regkit.fields import compose, exponential, invert
 from regkit.losses import gradicon, icon
 from regkit.metrics import folds
-from regkit.models import SITReg
-from regkit.models.sitreg import two_sided
-from regkit.tools import compare
-from regkit.tools.measures import RECORDED
-from regkit.types import Pair, stack
+from regkit.models import SACBNet, SITReg, SPNet, VoxelMorph
+from regkit.models.sitreg import spline_matrix, two_sided, upsample_controls
+from regkit.types import Displacement, Pair, stack
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """Numbers that a claim is judged by: one measure of some variants of a study, between two bounds if it has any."""
-
-    study: str
-    measure: str
-    variants: tuple[str, ...]
-    least: float = 0.0
-    most: float = float("inf")
-
-    @property
-    def title(self) -> str:
-        """What is measured, and in which study."""
-        return f"{RECORDED[self.measure].words} ({self.study})"
-
-    def values(self) -> dict[str, list[float]]:
-        """The number that each seed reached, by variant; of those that are trained."""
-        return {variant: _values(self.study, variant, self.measure) for variant in self.variants}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came out, in words and numbers, and whether the claim holds; None while something is not trained yet.
-
-    evidence: the numbers behind it; none of a law, which is judged on a model.
-    """
-
-    words: str
-    holds: bool | None
-    evidence: tuple[Evidence, ...] = ()
-
-
-Judge = Callable[[], Finding]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One row. source: where the paper makes the claim; paper: its numbers. studies: what to train for it.
-
-    remark: what one should know of the finding, and what was tried where the claim does not hold.
-    """
-
-    method: str
-    words: str
-    source: str
-    paper: str
-    studies: tuple[str, ...]
-    judge: Judge
-    remark: str = ""
-
-    @property
-    def command(self) -> str:
-        """What makes the results that the claim is judged on."""
-        return " && ".join(f"python -m regkit study {name}" for name in self.studies) or "python -m regkit ledger"
-
-
-# ---------------------------------------------------------------------------------------------- judged on results
-def rises(study: str, measure: str, *chain: str, factor: float = 1.0) -> Judge:
-    """The measure rises from each variant to the next, more than `factor` times; in every seed from first to last."""
-
-    def shown(columns: list[list[float]]) -> bool:
-        rising = all(factor * mean(low) < mean(high) for low, high in pairwise(columns))
-        return rising and all(low < high for low, high in zip(columns[0], columns[-1], strict=True))
-
-    return _judge(Evidence(study, measure, chain), RECORDED[measure].words, " < ", shown)
-
-
-def not_less(study: str, measure: str, chosen: str, *others: str) -> Judge:
-    """The measure's mean for `chosen` is not below that of any of the others by more than the deviation over seeds."""
-
-    def shown(columns: list[list[float]]) -> bool:
-        first, *rest = (spread(column) for column in columns)
-        return first.mean >= max(each.mean - max(each.deviation, first.deviation) for each in rest)
-
-    return _judge(Evidence(study, measure, (chosen, *others)), RECORDED[measure].words, " against ", shown)
-
-
-def within(study: str, measure: str, *names: str, least: float = 0.0, most: float = float("inf")) -> Judge:
-    """The measure is between two bounds, in every seed."""
-    evidence = Evidence(study, measure, names, least, most)
-
-    def shown(columns: list[list[float]]) -> bool:
-        return all(least <= value <= most for column in columns for value in column)
-
-    return _judge(evidence, evidence.title, ", ", shown)
-
-
-def every(*judges: Judge) -> Judge:
-    """All findings together; what is not trained yet leaves the whole open."""
-
-    def judge() -> Finding:
-        findings = [each() for each in judges]
-        held = [finding.holds for finding in findings]
-        together = None if None in held else all(held)
-        evidence = tuple(each for finding in findings for each in finding.evidence)
-        return Finding("; ".join(finding.words for finding in findings), together, tuple(dict.fromkeys(evidence)))
-
-    return judge
-
-
-def _judge(evidence: Evidence, title: str, link: str, shown: Callable[[list[list[float]]], bool]) -> Judge:
-    """Whether the numbers of the variants, one column each, show a claim; open while a column is empty."""
-
-    def judge() -> Finding:
-        columns = [_values(evidence.study, variant, evidence.measure) for variant in evidence.variants]
-        spreads = [spread(column) if column else "not trained yet" for column in columns]
-        words = link.join(f"{variant} {each}" for variant, each in zip(evidence.variants, spreads, strict=True))
-        return Finding(f"{title}: {words}", shown(columns) if all(columns) else None, (evidence,))
-
-    return judge
-
-
-def _values(study: str, variant: str, measure: str) -> list[float]:
-    return [record["metrics"][measure] for record in records(study, variant)]
-
-
-# ---------------------------------------------------------------------------------------------- laws, judged on a model
+# ---------------------------------------------------------------------------------------------- laws and counts
 _PAIRS = 4
-SQUARING = 15  # fields that the standard scaling and squaring keeps with seven steps: two each, and the result
 
 
 def _some(study: str) -> tuple[Any, Pair]:
@@ -153,20 +36,18 @@ def _some(study: str) -> tuple[Any, Pair]:
     return load(study).model, stack(STUDIES[study].held_out[:_PAIRS])
 
 
-def symmetry(study: str) -> Finding:
+def symmetry(study: str) -> tuple[str, bool]:
     """What a model finds for the exchanged images is what it gave as inverse."""
     model, pair = _some(study)
     with torch.no_grad():
         there, back = model(pair.moving, pair.fixed), model(pair.fixed, pair.moving)
-    difference = max(
-        float((one - other).abs().max())
-        for one, other in ((there.displacement, back.inverse), (there.inverse, back.displacement))
-    )
+    both = (there.displacement, back.inverse), (there.inverse, back.displacement)
+    difference = max(float((one - other).abs().max()) for one, other in both)
     bound = "exactly 0" if difference == 0 else "below 1e-6" if difference < 1e-6 else f"{difference:.1g}"
-    return Finding(f"largest difference over {_PAIRS} held-out pairs: {bound} voxels", difference < 1e-6)
+    return f"largest difference over {_PAIRS} held-out pairs: {bound} voxels", difference < 1e-6
 
 
-def evaluations(study: str, most: int = 7) -> Finding:
+def evaluations(study: str, most: int = 7) -> tuple[str, bool]:
     """How often a step's displacement is looked up until its inverse is within the model's tolerance."""
     model, pair = _some(study)
     with torch.no_grad():
@@ -174,7 +55,7 @@ def evaluations(study: str, most: int = 7) -> Finding:
     counts = [_evaluations(step[i : i + 1]) for step in steps for i in range(len(step))]
     within = sum(count <= most for count in counts) / len(counts)
     words = f"{100 * within:.0f} % of {len(counts)} inversions take at most {most}, the longest {max(counts)}"
-    return Finding(words, max(counts) <= most)
+    return words, max(counts) <= most
 
 
 def _evaluations(step: Tensor) -> int:
@@ -189,9 +70,8 @@ def _evaluations(step: Tensor) -> int:
     return 50
 
 
-def memory() -> Finding:
-    """Fields that an inversion-based update keeps for the backward pass, against the standard squaring."""
-    step = (0.2 * torch.randn(2, 2, 17, 19, generator=torch.Generator().manual_seed(0))).requires_grad_()
+def _kept(compute: Callable[[], Tensor], *inputs: Tensor, least: int = 0) -> int:
+    """The bytes that a computation keeps for its backward pass, with its result; without inputs and what is smaller."""
     saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -199,259 +79,122 @@ def memory() -> Finding:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        update = compose(*two_sided(step, invert))
-    storages = {tensor.untyped_storage().data_ptr() for tensor in (*saved, update) if tensor.numel() >= step.numel()}
-    kept = len(storages - {step.untyped_storage().data_ptr()})
-    words = f"{kept} fields are kept for the backward pass, where seven standard squarings keep {SQUARING}"
-    return Finding(words, 5 * kept <= SQUARING)
+        saved.append(compute())
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in saved}
+    given = {each.untyped_storage().data_ptr() for each in inputs}
+    return sum(size for place, size in storages.items() if size >= least and place not in given)
 
 
-def translation() -> Finding:
+def _squared(velocity: Displacement) -> Displacement:
+    """The standard scaling and squaring, as autograd keeps it: the sampling grid and the result of each of seven."""
+    size = torch.tensor(velocity.shape[2:]).view(1, -1, 1, 1) - 1
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in velocity.shape[2:]), indexing="ij"))[None]
+    u = velocity / 2**7
+    for _ in range(7):
+        places = (2 * (grid + u) / size - 1).movedim(1, -1).flip(-1)
+        u = u + nn.functional.grid_sample(u, places, padding_mode="border", align_corners=True)
+    return u
+
+
+def update_memory() -> tuple[str, bool]:
+    """Fields that an inversion-based update keeps for the backward pass, against two ways to square a velocity."""
+    step = (0.2 * torch.randn(2, 2, 17, 19, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    field = step.untyped_storage().nbytes()
+    ways = (lambda: compose(*two_sided(step, invert)), lambda: _squared(step), lambda: exponential(step))
+    inverted, squared, ours = (_kept(way, step, least=field) // field for way in ways)
+    words = f"{inverted} fields an update; a squared velocity keeps {squared}, regkit's, which recomputes, {ours}"
+    return words, squared >= 5 * inverted
+
+
+@lru_cache(None)
+def _training_memory(model: type[nn.Module], **arguments: Any) -> int:
+    """Bytes that the forward pass of one training step keeps, on 32³ voxels."""
+    pair = torch.rand(2, 1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    network: Any = model(3, **arguments)
+
+    def loss() -> Tensor:
+        terms = network.objective(network(*pair), *pair)
+        return sum(terms.values())  # type: ignore[no-any-return]
+
+    return _kept(loss)
+
+
+def memory_ratio(
+    one: tuple[type, dict[str, Any]], other: tuple[type, dict[str, Any]], least: float, most: float
+) -> Law:
+    """What training `one` keeps against `other`, in 3D; as claimed between two bounds."""
+
+    def law() -> tuple[str, bool]:
+        sizes = [_training_memory(model, **arguments) for model, arguments in (one, other)]
+        ratio = sizes[0] / sizes[1]
+        return (
+            f"{sizes[0] / 1e6:.0f} MB against {sizes[1] / 1e6:.0f} MB on 32³ voxels: {ratio:.2f}",
+            least <= ratio <= most,
+        )
+
+    return law
+
+
+def parameters(model: Any, millions: float) -> tuple[str, bool]:
+    """How many weights a network has in 3D, as the paper rounds it; 2^20 may be a million."""
+    count = sum(each.numel() for each in model(3).parameters())
+    digits = len(f"{millions}".split(".")[1])
+    return f"{count:,}", millions in (round(count / 1e6, digits), round(count / 2**20, digits))
+
+
+def translation() -> tuple[str, bool]:
     """What a shift of 3 voxels between two maps that are inverse otherwise costs."""
     shift = torch.zeros(1, 2, 33, 40)
     shift[:, 0] = 3.0
     costs = float(gradicon(shift, torch.zeros_like(shift))), float(icon(shift, torch.zeros_like(shift)))
-    return Finding(f"GradICON {costs[0]:.1g}, ICON {costs[1]:.2g}", costs[0] < 1e-6 < costs[1])
+    return f"GradICON {costs[0]:.1g}, ICON {costs[1]:.2g}", costs[0] < 1e-6 < costs[1]
 
 
-def control_limit() -> Finding:
-    """No step of SITReg folds, whatever the weights: here the safe limit under weights a hundred times too large."""
+def bound() -> tuple[str, bool]:
+    """Folds in the steps of SITReg as it is here, 0.99 of a proven bound, under weights a hundred times too large."""
     model = SITReg(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(100)
         pair = stack(STUDIES["sitreg"].held_out[:1])
-        steps = [stage.step for stage in model.stages(pair.moving, pair.fixed)]
-    count = sum(folds(step).count for step in steps)
-    return Finding(f"{count:.0f} folded voxels in all steps", count == 0)
+        count = sum(folds(stage.step).count for stage in model.stages(pair.moving, pair.fixed))
+    return f"with the later release's bound {count:.0f} folded voxels in all steps", count == 0
+
+
+def gamma_limit(gamma: float = 0.15, size: int = 8, factor: int = 2) -> tuple[str, bool]:
+    """Folds of the steepest control values within the paper's limit, on its prefiltered spline, in 2D and 3D."""
+    matrix = spline_matrix(size * factor, factor, "prefiltered")
+    place = size * factor // 2
+    slope, value = factor * (matrix[place + 1] - matrix[place]), matrix[place]
+    counts = []
+    for dim in (2, 3):
+        parts = [[slope if axis == along else value for axis in range(dim)] for along in range(dim)]
+        steepest = sum(lattice(part) for part in parts)
+        control = torch.as_tensor(-gamma * np.sign(steepest)).expand(1, dim, *[size] * dim)
+        step = upsample_controls(control, [size * factor] * dim, factor, spline="prefiltered")
+        counts.append(folds(step, definition="forward").count)
+    return f"the steepest step has {counts[0]:.0f} folded voxels in 2D, {counts[1]:.0f} in 3D", not any(counts)
+
+
+def lattice(vectors: list[np.ndarray]) -> np.ndarray:
+    """The outer product of one vector an axis."""
+    return np.asarray(np.einsum(*(part for axis, each in enumerate(vectors) for part in (each, [axis]))))
 
 
 # ---------------------------------------------------------------------------------------------- the rows
-def _of(method: str, study: str) -> Callable[..., Claim]:
-    """What makes the rows of a method, most of which are judged on one study."""
-
-    def claim(
-        words: str, source: tuple[str, str], judge: Judge, remark: str = "", studies: tuple[str, ...] = (study,)
-    ) -> Claim:
-        return Claim(method, words, *source, studies, judge, remark)
-
-    return claim
-
-
-_of_gradicon, _of_sitreg = _of("GradICON", "gradicon"), _of("SITReg", "sitreg")
-_of_spnet, _of_sacbnet, _of_smgicnet = _of("SPnet", "spnet"), _of("SACB-Net", "sacbnet"), _of("SM-GICNet", "smgicnet")
-
-_GRADICON = (
-    _of_gradicon(
-        "converges faster than ICON at equally few folds",
-        ("Figure 3", "curves"),
-        every(
-            rises("gradicon", "mse", "reference", "ICON"), within("gradicon", "folds", "reference", "ICON", most=0.05)
-        ),
-    ),
-    _of_gradicon(
-        "several steps converge faster than one",
-        ("Figure 3", "curves"),
-        rises("gradicon", "mse", "reference", "one step"),
-    ),
-    _of_gradicon(
-        "both together are best",
-        ("Figure 3", "curves"),
-        every(*(rises("gradicon", "mse", "reference", other) for other in ("ICON", "one step", "ICON, one step"))),
-    ),
-    _of_gradicon(
-        "a weight of ICON small enough to move folds, and one that prevents folds stands still",
-        ("Table 2", "ICON 8.9 mm, 0.46 % folds; GradICON 3.6 mm, 0.004 %"),
-        every(rises("gradicon", "folds", "reference", "weak ICON"), rises("gradicon", "mse", "reference", "weak ICON")),
-    ),
-    _of_gradicon(
-        "more sub-networks lower the error on vessels",
-        ("Figure 4", "bars"),
-        rises("gradicon_vessels", "field_error", "reference", "two networks", "one network"),
-        studies=("gradicon_vessels",),
-    ),
-    _of_gradicon(
-        "the self-adaptive similarity lowers folds",
-        ("Figure 4", "bars"),
-        rises("gradicon_vessels", "folds", "reference", "NCC"),
-        studies=("gradicon_vessels",),
-    ),
-    _of_gradicon(
-        "a translation between the maps costs no GradICON loss", ("section 4", "a formula"), translation, studies=()
-    ),
-    _of_gradicon(
-        "the same weight works at two resolutions",
-        ("sections 5.2 to 5.4", "one weight for knees, lungs and brains"),
-        every(
-            *(within(study, "folds", "reference", most=0.05) for study in ("gradicon", "gradicon_finer")),
-            *(within(study, "dice", "reference", least=0.85) for study in ("gradicon", "gradicon_finer")),
-        ),
-        "Nothing folds at either size; at the smaller one a seed of three is still slow after its 400 steps.",
-        studies=("gradicon", "gradicon_finer"),
-    ),
-)
-
-_SITREG = (
-    _of_sitreg(
-        "exchanging the images exchanges the maps exactly",
-        ("section 3.2", "by construction"),
-        partial(symmetry, "sitreg"),
-    ),
-    _of_sitreg(
-        "forward and inverse map undo each other by construction",
-        ("Table 1", "cycle error 5.6e-3 voxel², VoxelMorph 0.45"),
-        every(
-            within("sitreg", "inverse_error", "reference", most=0.05),
-            within("voxelmorph", "exchange_error", "reference", least=0.1),
-        ),
-        studies=("sitreg", "voxelmorph"),
-    ),
-    _of_sitreg(
-        "an inversion takes at most 7 fixed-point iterations",
-        ("appendix", "96 % need 3 to 5, none more than 7"),
-        partial(evaluations, "sitreg"),
-    ),
-    _of_sitreg(
-        "the deformation inversion layer keeps a fifth of the memory of a velocity field",
-        ("Table A5", "0.56 GB against 2.81 GB"),
-        memory,
-        "regkit's own squaring recomputes what it needs and keeps 8 fields.",
-        studies=(),
-    ),
-    _of_sitreg(
-        "works without pre-alignment when the affine stage is on",
-        ("Table 1", "Dice 0.810, against 0.817 with pre-alignment"),
-        every(
-            within("sitreg_unaligned", "dice", "reference", least=0.7), within("sitreg", "dice", "reference", least=0.7)
-        ),
-        studies=("sitreg", "sitreg_unaligned"),
-    ),
-    _of_sitreg(
-        "its steps cannot fold, whatever the weights", ("section 3.4", "by construction"), control_limit, studies=()
-    ),
-)
-
-_SPNET = (
-    _of_spnet(
-        "the average of bidirectional velocities cuts the inverse consistency error by an order of magnitude",
-        ("Table 4", "0.425 to 0.046 voxels"),
-        rises("spnet", "exchange_error", "reference", "SS+BE", factor=10),
-    ),
-    *(
-        _of_spnet(words, ("Table 4", paper), rises("spnet", "dice", without, "reference"))
-        for words, paper, without in (
-            ("feature warping raises Dice", "0.562 to 0.587", "w/o FW"),
-            ("multi-scale image encoding raises Dice", "0.577 to 0.587", "w/o MIE"),
-            ("symmetric registration raises Dice", "0.571 to 0.587", "w/o SR"),
-            ("bidirectional estimation raises Dice, averaged", "0.570 to 0.587", "SS"),
-        )
-    ),
-    _of_spnet(
-        "a velocity field cuts folds",
-        ("Table 4", "0.223 % to 0.002 %"),
-        rises("spnet", "folds", "reference", "w/o SVF, weight 0.01"),
-        "The paper does not say how much its inverse consistency term weighs without the velocity; with weight 1 "
-        "nothing folds, but little moves either (w/o SVF).",
-    ),
-    _of_spnet(
-        "more levels raise Dice",
-        ("Table 4", "0.549, 0.573, 0.587 with 2, 3, 4"),
-        rises("spnet", "dice", "2 levels", "3 levels", "reference"),
-    ),
-    _of_spnet(
-        "exchanging the images exchanges the maps exactly", ("section 2", "by construction"), partial(symmetry, "spnet")
-    ),
-)
-
-_SACBNET = (
-    _of_sacbnet(
-        "the block raises Dice over the same pyramid without it",
-        ("Table 3", "LPBA 0.714 to 0.731"),
-        rises("sacbnet", "dice", "no block", "reference"),
-    ),
-    _of_sacbnet(
-        "the block on more levels is better",
-        ("Table 3", "0.7141, 0.7217, 0.7241, 0.7294"),
-        rises("sacbnet", "dice", "no block", "block on level 5", "blocks on levels 5, 4", "reference"),
-        "A second block is no better than one, within the deviation; all four are best in every seed.",
-    ),
-    _of_sacbnet(
-        "about 7 clusters suffice",
-        ("Table 3", "0.7294, 0.7309, 0.7300 with 5, 7, 11"),
-        not_less("sacbnet", "dice", "reference", "5 clusters", "11 clusters"),
-    ),
-    _of_sacbnet(
-        "clustering means over space is at least as good as over channels, or both",
-        ("Table 4", "0.7294, 0.7281, 0.7285"),
-        not_less("sacbnet", "dice", "reference", "means over channels", "both means"),
-    ),
-    _of_sacbnet(
-        "a kernel for each cluster is better than one for all",
-        ("the idea; no row in the paper", "none"),
-        rises("sacbnet", "dice", "1 cluster", "reference"),
-        "The means agree, one seed does not: the difference is within the deviation over the seeds.",
-    ),
-)
-
-_CLOSE = "A small effect: it is within the deviation over the seeds."
-
-_SMGICNET = (
-    _of_smgicnet(
-        "registers without affine alignment where a single level fails",
-        ("Table 1, Figure 3b", "0.797 against 0.289 (ICNet)"),
-        rises("smgicnet", "dice", "one level", "reference", factor=1.5),
-    ),
-    *(
-        _of_smgicnet(words, ("Figure 3b", "bars"), rises("smgicnet", "dice", without, "reference"), remark)
-        for words, without, remark in (
-            ("attention gates raise Dice", "no attention", _CLOSE),
-            ("symmetry raises Dice", "not symmetric", ""),
-            ("gradient inverse consistency raises Dice", "no gradient inverse consistency", _CLOSE),
-            ("more levels raise Dice", "two levels", ""),
-        )
-    ),
-    _of_smgicnet(
-        "gradient inverse consistency replaces the smoothness term without more folds",
-        ("section 3.3", "in words"),
-        every(
-            within("smgicnet", "folds", "reference", "no smoothness", most=0.01),
-            not_less("smgicnet", "dice", "no smoothness", "no gradient inverse consistency"),
-        ),
-    ),
-)
-
-CLAIMS = (*_GRADICON, *_SITREG, *_SPNET, *_SACBNET, *_SMGICNET)
-
-# ---------------------------------------------------------------------------------------------- the table
-_VERDICTS = {True: "**yes**", False: "**no**", None: "open"}
-_PREFACE = """Small networks, small images, open data: regkit.benchmarks has the pairs, regkit.variants the recipes.
-A claim holds where the means over the seeds show it and every seed shows it by itself; a law is judged on the stored
-model of the first seed. Numbers are of held-out pairs. They are not the papers' numbers, and cannot be: their data are
-other, their networks larger, their trainings longer. What is compared is the direction of each effect."""
-
-
-def table(claims: Sequence[Claim]) -> str:
-    """The ledger as markdown; the first line below the title counts."""
-    findings = [claim.judge() for claim in claims]
-    held, failed, open_ = (sum(finding.holds is value for finding in findings) for value in (True, False, None))
-    undecided = f", {open_} not trained yet" if open_ else ""
-    head = ["", "Method", "The claim", "The paper", "Here: mean ± standard deviation (seeds)", "Holds?", "Command"]
-    rows = [
-        [
-            str(number),
-            claim.method,
-            claim.words,
-            f"{claim.source}: {claim.paper}",
-            finding.words,
-            f"{_VERDICTS[finding.holds]}{f'. {claim.remark}' if claim.remark else ''}",
-            f"`{claim.command}`",
-        ]
-        for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
-    ]
-    return f"""# What the papers claim, and what comes out here
-
-{len(claims)} claims: {held} hold, {failed} do not{undecided}. Made by `python -m regkit ledger`.
-
-{_PREFACE}
-
-{compare.table(head, rows)}"""
+LAWS: dict[str, Law] = {
+    "translation": translation,
+    "symmetry of SITReg": partial(symmetry, "sitreg"),
+    "symmetry of SPnet": partial(symmetry, "spnet"),
+    "iterations": partial(evaluations, "sitreg"),
+    "update memory": update_memory,
+    "gamma limit": gamma_limit,
+    "bound": bound,
+    "memory of SPnet": memory_ratio((SPNet, {}), (VoxelMorph, {"similarity": "lncc"}), 1.8, 2.2),
+    "memory of blocks": memory_ratio((SACBNet, {}), (SACBNet, {"blocks": "none"}), 1.1, math.inf),
+    "memory of clusters": memory_ratio((SACBNet, {"clusters": 8}), (SACBNet, {"clusters": 5}), 0.9, 1.1),
+    "weights of SITReg": partial(parameters, SITReg, 1.2),
+    "weights of SPnet": partial(parameters, SPNet, 0.41),
+    "weights of SACB-Net": partial(parameters, SACBNet, 1.11),
+}
+CLAIMS = read(Path(__file__).with_suffix(".toml"), LAWS)

@@ -72,7 +72,7 @@ def judge(pair: Pair, displacement: Displacement) -> list[float]:
     return [score["dice"], off.item(), score["folds_percent"]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class League:
     """Rows of six numbers by (tutorial, what registered, mode); which one is the latest; a note where there is one."""
 
@@ -85,7 +85,7 @@ class League:
         rows = sorted(self.rows.items())
         return [[marks.get(key, ""), *key, *(f"{number:.2f}" for number in numbers)] for key, numbers in rows]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [_COLUMNS, *self._cells()]
         lines = ["{:2s}{:3s}{:36s}{:6s}".format(*row) + "".join(f"{cell:>15s}" for cell in row[4:]) for row in rows]
         return printable("\n".join([*lines, self.note]).strip())

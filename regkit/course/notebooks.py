@@ -37,7 +37,20 @@ from regkit.course.papers import further_reading
 from regkit.training import Mode
 from regkit.types import DISTRIBUTION, InputError, MissingFileError, needing
 
-__all__ = ["BADGE", "BOOTSTRAP", "HIDDEN", "TAG", "Edition", "begin", "build", "edition", "editions", "folder", "lab"]
+__all__ = [
+    "BADGE",
+    "BOOTSTRAP",
+    "HIDDEN",
+    "TAG",
+    "Edition",
+    "begin",
+    "build",
+    "edition",
+    "editions",
+    "folder",
+    "kept",
+    "lab",
+]
 __all__ += ["publish", "repository", "set_repository", "sources", "working_copy"]  # what regkit.course has
 
 Edition = Literal["learner", "instructor"]
@@ -255,6 +268,23 @@ def begin(*, seconds: Mapping[str, int], seed: int = 0, minutes: int | None = No
     print(f'For {other} mode ({seconds[other]} s), write begin(mode="{other}", ...) above and run this cell again.')
 
 
+def kept(name: str, *, again: bool) -> Path | None:
+    """Where a training keeps its state beside the notebook, for `training.train(checkpoint=...)`, in this mode.
+
+    again: from the start; what an earlier run kept is removed. Else the training goes on from it, and one that had come
+    to its end gives its network and history at once. None where nothing can be written, which is said.
+    """
+    path = Path(f"my_{name}_{training.mode()}.ckpt")
+    if not os.access(Path(), os.W_OK):
+        print("Nothing can be written beside this notebook: after a restart the training begins anew.")
+        return None
+    if again:
+        path.unlink(missing_ok=True)
+    else:
+        print(f"going on from {path}" if path.exists() else f"there is no {path} yet: the training begins anew")
+    return path
+
+
 def working_copy(target: Path) -> list[Path]:
     """Bring the learner's notebooks, the glossary and its pictures into a folder, where they may be worked in.
 
@@ -310,7 +340,8 @@ def _without_pop_ups(folder: Path) -> dict[str, str]:
 def publish(tutorials: Path, target: Path) -> list[Path]:
     """Run every learner's notebook and write it as an HTML page whose pictures move without a kernel.
 
-    Beside them come the glossary, the course's other texts (`*.md`), and an index. Returns the pages, the index last.
+    Beside them come the glossary, the course's other texts (`*.md`), the library's reference (api/), and an index.
+    Returns the pages, the index last.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails; the pages written before stay.
@@ -338,4 +369,5 @@ def publish(tutorials: Path, target: Path) -> list[Path]:
     for name, text in pages.texts(tutorials, notebooks).items():
         written.append(target / f"{name}.html")
         written[-1].write_text(pages.text_to_html(text), encoding="utf-8")
+    pages.reference(target / "api")
     return written

@@ -5,14 +5,17 @@ It stands by itself because nbconvert is heavy, and only `python -m regkit pages
 
 import base64
 import copy
+import inspect
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 import numpy as np
+import pdoc
 from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
@@ -20,6 +23,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
+from regkit import types
 from regkit.widgets.static import webp
 
 _TEMPLATE = """{%- extends "lab/index.html.j2" -%}
@@ -47,6 +51,7 @@ image registration. On these pages every cell was run; sliders and choices still
 ![a brain on its way onto another: the warped image, its grid, what is left](gallery/time.gif)
 
 """
+_INSIDE = "_core|commands|course.(check|lessons|pages|papers)"  # what the reference leaves out
 _MOVED = {"README.md#Glossary": "glossary.html", "README.md": "index.html"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -97,6 +102,7 @@ def to_html(notebook: Any, title: str) -> str:
     sections = re.findall(r'<h2 id="([^"]*)">(.*?)<a class="anchor-link"', page, re.DOTALL)
     entries = "".join(f'<li><a href="#{place}">{words}</a></li>' for place, words in sections)
     home = '<a href="index.html">regkit</a> · <a href="glossary.html">glossary</a> · <a href="claims.html">ledger</a>'
+    home += ' · <a href="api/regkit.html">reference</a>'
     contents = f'<nav class="regkit-contents" aria-label="contents">{home}<ul>{entries}</ul></nav>'
     return page.replace("</head>", f"{_STYLE}</head>", 1).replace("<main>", f"{contents}<main>", 1)
 
@@ -112,6 +118,46 @@ def text_to_html(text: str) -> str:
     return to_html(new_notebook(cells=[new_markdown_cell(text)]), text.split("\n", 1)[0].lstrip("# "))
 
 
+def reference(target: Path) -> None:
+    """The API reference, from the docstrings: target/regkit.html, with a search that needs no network."""
+    pdoc.render.configure(docformat="google", show_source=False)
+    signatures = pdoc.render.env.filters["format_signature"]
+    pdoc.render.env.filters["format_signature"] = lambda found, colon: signatures(_named(found), colon)
+    pdoc.pdoc("regkit", "regkit.tools", f"!regkit.({_INSIDE})", output_directory=target)
+    for page in target.rglob("*.html"):
+        page.write_text(_with_names(page.read_text("utf-8"), escape), encoding="utf-8")
+
+
+def _with_names(text: str, written: Callable[[str], str] = str) -> str:
+    """Text with the names of `regkit.types`, such as Displacement, for what they stand for."""
+    for name, value in vars(types).items():
+        if get_origin(value) is Annotated:
+            rule = written(repr(value).removeprefix("typing."))  # which it lacks within others, such as Optional
+            text = re.sub(rf"(typing\.)?{re.escape(rule)}", name, text)
+    return text
+
+
+def _named(signature: inspect.Signature) -> inspect.Signature:
+    """A signature whose annotations have names."""
+
+    def named(annotation: Any) -> Any:
+        empty = annotation is inspect.Signature.empty
+        return annotation if empty else _Words(_with_names(inspect.formatannotation(annotation)))
+
+    parameters = [each.replace(annotation=named(each.annotation)) for each in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=named(signature.return_annotation))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Something that is written as its text."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 def texts(tutorials: Path, notebooks: Mapping[str, Any]) -> dict[str, str]:
     """The pages that are text, by name: the glossary, other texts of the course; last the index, with all goals."""
     found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(tutorials.glob("*.md"))}
@@ -124,4 +170,5 @@ def texts(tutorials: Path, notebooks: Mapping[str, Any]) -> dict[str, str]:
         goals = re.search(r"\*\*Goals\.\*\* (.+?)(\n\n|$)", head, re.DOTALL)
         parts.append(f"## [{head.splitlines()[0].lstrip('# ')}]({name}.ipynb)\n\n{goals[1] if goals else ''}\n\n")
     others = [f"[{text.splitlines()[0].lstrip('# ')}]({name}.md)" for name, text in found.items()]
+    others += ["[reference of the library](api/regkit.html)"]
     return {**found, "index": _WELCOME + "".join(parts) + " | ".join(others)}

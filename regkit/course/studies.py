@@ -17,6 +17,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import logging
 import math
 import re
 import shlex
@@ -33,7 +34,7 @@ from torch import nn
 
 from regkit import checkpoints, training, types
 from regkit._core.files import sweep, write_atomically
-from regkit._core.records import check_form, sealed, unsealed
+from regkit._core.records import LATER, check_form, sealed, unsealed
 from regkit._core.resuming import HISTORY
 from regkit.data.benchmarks import BENCHMARKS
 from regkit.models import GradICON, SACBNet, SITReg, SMGICNet, SPNet, VoxelMorph
@@ -107,7 +108,7 @@ class Study:
         bound = inspect.signature(self.model).bind(**{**self.arguments, **choice})
         bound.apply_defaults()
         name = getattr(self.model, "__name__", repr(self.model))
-        arguments = {key: value for key, value in sorted(bound.arguments.items())}
+        arguments = {k: v for k, v in sorted(bound.arguments.items()) if (k, v) not in LATER.items()}
         return {"model": name, "arguments": arguments, "recipe": asdict(self.recipe), "data": self.data}
 
     def path(self, choice: Choice) -> Path:
@@ -115,7 +116,7 @@ class Study:
         description = self.description(choice)
         content = json.dumps(description, sort_keys=True, default=repr)
         usual = self.description({})["arguments"]
-        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual[key]]
+        different = [f"{key}-{value}" for key, value in description["arguments"].items() if value != usual.get(key)]
         words = re.sub(r"[^\w.]+", "-", "-".join(different)).strip("-") or "reference"
         checksum = hashlib.sha256(content.encode()).hexdigest()[:12]
         return self.folder / f"{description['model'].lower()}-{words}-seed{self.recipe.seed}-{checksum}.safetensors"
@@ -328,7 +329,7 @@ def run(study: str, variant: str, seed: int, *, progress: bool = True) -> dict[s
 
 
 def train(study: str | None = None, variant: str | None = None, seeds: Sequence[int] | None = None) -> None:
-    """Train what is missing of a study (all, if none is named) and a variant (all), and print what each reached.
+    """Train what is missing of a study (all, if none is named) and a variant (all), and log what each reached.
 
     Raises:
         ValueError: there is no such study or variant; lists those that there are.
@@ -338,7 +339,7 @@ def train(study: str | None = None, variant: str | None = None, seeds: Sequence[
         for seed, each in itertools.product(seeds or SEEDS, chosen):
             reached = run(name, each, seed)["metrics"]
             numbers = ", ".join(f"{measure} {value:.4g}" for measure, value in reached.items())
-            print(f"{name} / {each} / seed {seed}: {numbers}", flush=True)
+            logging.getLogger(__name__).info(f"{name} / {each} / seed {seed}: {numbers}")
 
 
 def records(study: str, variant: str = "reference") -> list[dict[str, Any]]:

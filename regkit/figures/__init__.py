@@ -6,7 +6,7 @@ are numbered and count voxels; ranges are fixed, so that two figures compare.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from regkit.fields import jacobian_determinant, warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import JACOBIAN_LIMITS, Limits, Picture
 from regkit.training import History
-from regkit.types import InputError, Pair, Registration, needing
+from regkit.types import InputError, Pair, Registration, choose, needing
 
 if TYPE_CHECKING:  # matplotlib is needed by those who plot
     from matplotlib.axes import Axes
@@ -86,32 +86,37 @@ def _difference(axes: Axes, first: np.ndarray, second: np.ndarray, limits: Limit
     _bar(axes, pixels.DIFFERENCES, (-half, half), "difference of intensity")
 
 
-def show_registration(pair: Pair, registration: Registration, *, item: int = 0) -> Figure:
-    """A registration in eight panels: moving, fixed, warped, the map's grid; the difference before and after, u, |J|.
+def show_registration(pair: Pair, registration: Registration, *, item: int = 0, panels: Literal[4, 8] = 4) -> Figure:
+    """A registration in four panels: warped, the difference that is left, the map's grid, |J| with its folds outlined.
 
     pair: images (B, 1, H, W). The grid is φ(x) = x + u(x) drawn on the moving image, where it leads. item: which of a
-    batch.
+    batch. panels=8: smaller, and moving, fixed, the difference before and the displacement u, too.
 
     Raises:
-        ValueError, IndexError: volumes, other grids, NaN, no such item.
+        ValueError, IndexError: another number of panels; volumes, other grids, NaN, no such item.
     """
+    choose("panels", str(panels), {"4": 4, "8": 8})
     moving, fixed = pixels.plane(pair.moving, "moving", item), pixels.plane(pair.fixed, "fixed", item)
     warped = pixels.plane(warp(pair.moving, registration.displacement.detach()), "warped", item)
     pixels.check_same_plane(warped, fixed, ("displacement", "fixed"))
     field = pixels.field_plane(registration.displacement, "displacement", item)
     determinant = pixels.plane(jacobian_determinant(registration.displacement), "determinant", item)
     limits, scale = pixels.intensity_limits(moving, fixed), pixels.integer_scale(moving.shape)
-    figure, axes = _panels(2, 4)
-    for panel, image, title in zip(axes, (moving, fixed, warped), ("moving", "fixed", "warped"), strict=False):
-        _show(panel, paint.render_image(image, limits=limits, scale=scale), scale, title)
-    _bar(axes[2], pixels.GREYS, limits, "intensity")
+    figure, axes = _panels(2, panels // 2)
+    places = iter(axes)
+    if panels == 8:
+        for image, title in ((moving, "moving"), (fixed, "fixed")):
+            _show(next(places), paint.render_image(image, limits=limits, scale=scale), scale, title)
+        _difference(next(places), moving, fixed, limits, "before: moving - fixed")
+        _displacement(next(places), field, scale)
+    shown = next(places)
+    _show(shown, paint.render_image(warped, limits=limits, scale=scale), scale, "warped")
+    _bar(shown, pixels.GREYS, limits, "intensity")
+    _difference(next(places), warped, fixed, limits, "after: warped - fixed")
     below = pixels.darken(paint.render_image(moving, limits=limits, scale=scale), 0.6)
     grid = paint.render_grid(below, field, every=max(1, max(moving.shape) // 16))
-    _show(axes[3], grid, scale, "x + u(x), on moving")
-    _difference(axes[4], moving, fixed, limits, "before: moving - fixed")
-    _difference(axes[5], warped, fixed, limits, "after: warped - fixed")
-    _displacement(axes[6], field, scale)
-    _jacobian(axes[7], determinant, scale)
+    _show(next(places), grid, scale, "x + u(x), on moving")
+    _jacobian(next(places), determinant, scale)
     return figure
 
 

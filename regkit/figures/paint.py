@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
+from scipy import ndimage
 
 from regkit.figures import pixels
 from regkit.figures.pixels import FOLD, INK, LINE, NIGHT, PAPER, POINT, Colour, Limits, Picture
@@ -49,11 +50,13 @@ def render_displacement(displacement: Any, *, limit: float, scale: int = 1) -> P
 
 
 def render_jacobian(determinant: Any, *, limits: Limits = pixels.JACOBIAN_LIMITS, scale: int = 1) -> Picture:
-    """|J| around 1: purple where φ shrinks, near-white at 1, green where it grows; `FOLD` exactly where |J| <= 0."""
+    """|J| around 1: purple where φ shrinks, near-white at 1, green where it grows; `FOLD` exactly where |J| <= 0.
+
+    Where a voxel has three pixels or more, folds have a dark outline, too: orange and green are alike to some eyes.
+    """
     values = pixels.plane(determinant, "determinant")
     picture = pixels.colour(values, pixels.JACOBIANS, limits)
-    picture[values <= 0] = FOLD
-    return pixels.enlarge(picture, scale)
+    return render_folds(pixels.enlarge(picture, scale), values)
 
 
 # ---------------------------------------------------------------------------------------------- two images in one
@@ -180,10 +183,15 @@ def render_arrows(
 
 
 def render_folds(picture: Picture, determinant: Any) -> Picture:
-    """`FOLD` over a picture exactly where |J| <= 0."""
+    """`FOLD` over a picture exactly where |J| <= 0, outlined as in `render_jacobian`."""
     values = pixels.plane(determinant, "determinant")
-    folds = pixels.enlarge((values <= 0)[..., None].astype(np.uint8), _scale(picture, values))
-    return np.where(folds, np.array(FOLD, np.uint8), picture)
+    scale = _scale(picture, values)
+    folds = pixels.enlarge((values <= 0)[..., None].astype(np.uint8), scale) > 0
+    picture = np.where(folds, np.array(FOLD, np.uint8), picture)
+    if scale >= 3 and folds.any():
+        folds = folds[..., 0]
+        picture[folds & ~ndimage.binary_erosion(folds, border_value=1)] = INK
+    return picture
 
 
 def render_point(picture: Picture, place: Sequence[int], shape: Sequence[int]) -> Picture:

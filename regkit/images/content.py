@@ -34,7 +34,7 @@ def field_of_view(values: Tensor) -> Tensor:
     -32768), the last number of 16 bits, or below 0 where the others have a background of their own.
     """
     inside = values.isfinite()
-    finite = values if inside.all() else values[inside]
+    finite = _seen(values, inside)
     if finite.numel() and finite.min() >= 0 and finite.max() < _BRIGHTEST:  # no value can be padding
         return inside
     for sign in (1, -1):
@@ -67,7 +67,7 @@ def background(values: Tensor, inside: Tensor) -> float:
     most, counts = torch.unique(edge, return_counts=True)
     if float(counts.max()) >= _EDGE * len(edge):
         return float(most[counts.argmax()])
-    low, high = _percentiles(values[inside], 100 * _SHARE, 99.5)
+    low, high = _percentiles(_seen(values, inside), 100 * _SHARE, 99.5)
     first, middle, last = _percentiles(edge, 25, 50, 75)
     return middle if last - first <= _EVEN * (high - low) else float(values[inside].min())
 
@@ -81,7 +81,7 @@ def window(
     of what is brighter, else the lower that of what is darker; where few voxels in one piece are far brighter than all
     others, the upper is theirs. A background much darker than all else is cut.
     """
-    seen = values[inside]
+    seen = _seen(values, inside)
     low, high, least = _percentiles(seen, *percentiles, 100 * _SHARE)
     low = least if least - low > (high - least) / 4 else low
     if low == high:
@@ -91,10 +91,9 @@ def window(
         elif len(darker):
             low = _percentiles(darker, percentiles[0])[0]
     far = inside & (values > low + _SPARSE * (high - low))
-    if low < high and (far := far & _in_one_piece(far)).any():
+    if low < high and far.any() and (far := far & _in_one_piece(far)).any():
         high = _percentiles(values[far], percentiles[1])[0]
-    rest = seen[(seen - dark).abs() > FOREGROUND * (high - low)]
-    if low == dark and len(rest):
+    if low == dark and len(rest := seen[(seen - dark).abs() > FOREGROUND * (high - low)]):
         near, last = _percentiles(rest, 100 * _SHARE, 100 - 100 * _SHARE)
         low = near - (last - near) / 4 if near - dark > _FAR * (last - near) > 0 else low
     return low, high
@@ -106,29 +105,40 @@ def bounding_box(content: Tensor) -> np.ndarray | None:
     Single voxels, far from all others, count only where there is nothing else.
     """
     kept = _in_one_piece(content)
-    places = (kept if kept.any() else content)[0, 0].nonzero().numpy()
-    return np.array([places.min(0), places.max(0) + 1]) if len(places) else None
+    kept = kept if kept.any() else content
+    axes = range(2, content.dim())
+    planes = [kept.any(tuple(other for other in (0, 1, *axes) if other != axis)).nonzero() for axis in axes]
+    return np.array([[int(each[0]) for each in planes], [int(each[-1]) + 1 for each in planes]]) if kept.any() else None
 
 
 def _in_one_piece(content: Tensor) -> Tensor:
     """Voxels that have two others among their neighbours: a vessel has, a dead voxel has not."""
-    dim = content.dim() - 2
-    mean = F.avg_pool3d if dim == 3 else F.avg_pool2d
-    return content & (mean(F.pad(content.float(), [1] * 2 * dim), 3, 1) > 2.5 / 3**dim)
+    return content & (_around(content, 0) > 2)
 
 
-def grown(mask: Tensor, border: float = 0.0) -> Tensor:
+def grown(mask: Tensor, border: int = 0) -> Tensor:
     """A mask (1, 1, *space), bool, and its neighbours; border: 1 where what is beyond counts as in it."""
-    dim = mask.dim() - 2
-    widest = F.max_pool3d if dim == 3 else F.max_pool2d
-    return widest(F.pad(mask.float(), [1] * 2 * dim, value=border), 3, 1) > 0
+    return _around(mask, border) > 0
+
+
+def _around(mask: Tensor, border: int) -> Tensor:
+    """How many of a voxel and its neighbours are in a mask, uint8; border: 1 where what is beyond is."""
+    count = F.pad(mask.byte(), [1] * 2 * (mask.dim() - 2), value=border)
+    for axis, size in enumerate(mask.shape[2:], 2):
+        count = count.narrow(axis, 0, size) + count.narrow(axis, 1, size) + count.narrow(axis, 2, size)
+    return count
 
 
 def outermost(values: Tensor, inside: Tensor | None = None) -> Tensor:
     """The values at the edge of the field of view: at the image's border, or beside what is not seen."""
     if inside is None or inside.all():
         return torch.cat([values.select(axis, end).flatten() for axis in range(2, values.dim()) for end in (0, -1)])
-    return values[inside & grown(~inside, border=1.0)]
+    return values[inside & grown(~inside, border=1)]
+
+
+def _seen(values: Tensor, inside: Tensor) -> Tensor:
+    """The values in the field of view, (n,)."""
+    return values.flatten() if inside.all() else values[inside]
 
 
 def _percentiles(values: Tensor, *percents: float) -> list[float]:

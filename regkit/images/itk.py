@@ -103,7 +103,9 @@ def itk_vectors(deformation: Deformation, to: Grid, after: Affine | None = None)
     change = _LPS[:, None] * (matrix - start)[:3] / step
     if (np.abs(change) @ [*grid.shape, 1, 1][:4] > 0.5).any():
         vectors = vectors + np.tensordot(change[:, [*grid.axes, 3]], _with_ones(grid.space), 1)
-    vectors = np.moveaxis(np.rint(vectors), 0, -1).astype(np.float32) * np.float32(step)  # gzip packs whole steps
+    vectors = np.rint(vectors, out=vectors).astype(np.float32, copy=False)  # gzip packs whole steps
+    vectors *= np.float32(step)
+    vectors = np.moveaxis(vectors, 0, -1)
     if components == 2:
         return vectors[..., :2]
     vectors = vectors.reshape(*grid.shape, *[1] * (3 - len(grid.shape)), 3)

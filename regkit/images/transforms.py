@@ -345,7 +345,8 @@ def write_composite(path: Path | str, deformation: Deformation, to: Grid, throug
     sitk, grid, dim = _simpleitk(Path(path)), deformation.grid, _dim(deformation.grid, to)
     affine = itk_map(grid, to, through)
     vectors = itk_vectors(deformation, to, after=np.linalg.inv(affine))
-    field = sitk.GetImageFromArray(vectors.transpose(*reversed(range(dim)), dim).astype(np.float64), isVector=True)
+    vectors = np.ascontiguousarray(vectors.transpose(*reversed(range(dim)), dim))
+    field = sitk.Cast(sitk.GetImageFromArray(vectors, isVector=True), sitk.sitkVectorFloat64)
     place = (_LPS @ itk_places(grid, to)[0])[:dim]
     spacing = np.linalg.norm(place[:, :dim], axis=0)
     field.SetSpacing(spacing.tolist())

@@ -62,7 +62,7 @@ class GradICON(Network[GradICONRegistration]):
     points: where the penalty is evaluated. "noisy": every voxel plus a Gaussian step of one voxel (released); "voxels":
         without the step; "sparse": every second voxel along each axis with twice the step (released later, faster).
     similarity: "mse" (Table 1, Figure 3), "ncc", "mean_ncc" and "adaptive_ncc" (Figure 4; Table 2), "lncc" (released
-        later, with weight 1.5).
+        later, with weight 1.5); or a function or module of two images.
     weight: λ; None takes the toy study's 0.2 for "gradicon", 1024 for "icon" (A.1.1). Table 2 takes 0.1.
     """
 
@@ -77,7 +77,7 @@ class GradICON(Network[GradICONRegistration]):
         regularizer: Literal["none", "icon", "gradicon"] = "gradicon",
         orders: Literal["both", "one"] = "both",
         points: Literal["noisy", "voxels", "sparse"] = "noisy",
-        similarity: Literal["mse", "ncc", "lncc", "mean_ncc", "adaptive_ncc"] = "mse",
+        similarity: Literal["mse", "ncc", "lncc", "mean_ncc", "adaptive_ncc"] | types.Similarity = "mse",
         weight: types.Amount | None = None,
     ):
         super().__init__()
@@ -137,7 +137,8 @@ class GradICON(Network[GradICONRegistration]):
         points = self.draw_points(shape, like=registration.displacement) if points is None else points
         warped_moving, warped_fixed = warp(moving, registration.displacement), warp(fixed, registration.inverse)
         terms: dict[str, Tensor] = {}
-        terms[self.similarity] = self._measure(warped_moving, fixed) + self._measure(warped_fixed, moving)
+        name = self.similarity if isinstance(self.similarity, str) else "similarity"
+        terms[name] = self._measure(warped_moving, fixed) + self._measure(warped_fixed, moving)
         phi_AB = partial(apply_map, registration.fields, shape=shape)
         phi_BA = partial(apply_map, registration.inverse_fields, shape=shape)
         if self.regularizer == "icon":
@@ -153,6 +154,8 @@ class GradICON(Network[GradICONRegistration]):
 
     def _measure(self, warped: Image, target: Image) -> Tensor:
         """The similarity of two images."""
+        if not isinstance(self.similarity, str):
+            return self.similarity(warped, target)
         if self.similarity == "mse":
             return losses.mse(warped, target)
         if self.similarity == "ncc":

@@ -95,6 +95,7 @@ class SACBNet(Network[SACBRegistration]):
     as_released: cluster until the centroids rest (1e-10, no limit; else 1e-4, 50 iterations), from the program's own
         draw, and start the last layer as PyTorch does, with noise, not near zero.
     weight: λ. The program sets 0.3 (abdomen) and names 3 (IXI) and 1 (LPBA) in a remark; the paper prints none.
+    similarity: a function or module of two images in place of lncc.
     """
 
     def __init__(
@@ -114,9 +115,10 @@ class SACBNet(Network[SACBRegistration]):
         matching_padding: Literal["zeros", "replicate"] = "zeros",
         as_released: bool = False,
         weight: types.Amount = 0.3,
+        similarity: types.Similarity | None = None,
     ):
         super().__init__()
-        self.dim, self.weight, self.last = dim, weight, last
+        self.dim, self.weight, self.last, self.similarity = dim, weight, last, similarity
         self.alignment, self.padding, self.matching_padding = alignment, padding, matching_padding
         first, *channels = (width * factor for factor in (1, 2, 4, 8, 16, 16))
         self.encoder = nn.ModuleList([units(dim, in_channels, first, channels[0], channels[0])])
@@ -187,8 +189,9 @@ class SACBNet(Network[SACBRegistration]):
     def objective(self, registration: Registration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """The similarity and the weighted penalty, by name; their sum is the loss."""
         warped = fields.warp(moving, registration.displacement, padding=self.padding)
+        name, measure = ("lncc", losses.lncc) if self.similarity is None else ("similarity", self.similarity)
         return {
-            "lncc": losses.lncc(warped, fixed),
+            name: measure(warped, fixed),
             "diffusion": self.weight * losses.diffusion(registration.displacement),
         }
 

@@ -80,6 +80,7 @@ class SITReg(Network[SITRegistration]):
     affine: "halfway" predicts A, and f₁₂ = A ∘ L ∘ R⁻¹ ∘ A (Table A2). affine_voxels: of the coarsest level, in all.
     as_released: leave out the affine network's first layer, whose result the released program discards.
     solver, tolerance: of the inversions; largest error in voxels. weight: λ (Table A1: 1, 1.5, 2). window: of lncc.
+    similarity: a function or module of two images in place of lncc; both are 0 where a map reads outside.
 
     Raises:
         ValueError: numbers of levels that do not fit each other.
@@ -108,11 +109,12 @@ class SITReg(Network[SITRegistration]):
         tolerance: types.Positive = 1e-2,
         weight: types.Amount = 1.0,
         window: types.Count = 7,
+        similarity: types.Similarity | None = None,
     ):
         super().__init__()
         counts = (convolutions,) * len(channels) if isinstance(convolutions, int) else convolutions
         _check_levels(channels, update_channels, counts, affine)
-        self.dim, self.spline, self.weight, self.window = dim, spline, weight, window
+        self.dim, self.spline, self.weight, self.window, self.similarity = dim, spline, weight, window, similarity
         self.update, self.meeting, self.solver, self.tolerance = update, meeting, solver, tolerance
         self.features = Features(dim, (in_channels, *channels), counts, groups, normalization)
         self.updates = nn.ModuleList()
@@ -194,16 +196,20 @@ class SITReg(Network[SITRegistration]):
     def objective(self, registration: SITRegistration, moving: Image, fixed: Image) -> dict[str, Tensor]:
         """½ lncc and ½ λ diffusion, both of both directions, by name; their sum is the loss."""
         assert registration.inverse is not None
-        similarity = self._lncc(moving, fixed, registration.displacement)
-        similarity = similarity + self._lncc(fixed, moving, registration.inverse)
+        similarity = self._measure(moving, fixed, registration.displacement)
+        similarity = similarity + self._measure(fixed, moving, registration.inverse)
         deformable, deformable_inverse = registration.deformable
         roughness = losses.diffusion(deformable) + losses.diffusion(deformable_inverse)
-        return {"lncc": similarity / 2, "diffusion": self.weight * roughness / 2}
+        name = "lncc" if self.similarity is None else "similarity"
+        return {name: similarity / 2, "diffusion": self.weight * roughness / 2}
 
-    def _lncc(self, image: Image, other: Image, displacement: Displacement) -> Tensor:
-        """-lncc of both images, set to zero where the map reads outside."""
+    def _measure(self, image: Image, other: Image, displacement: Displacement) -> Tensor:
+        """The similarity of both images, set to zero where the map reads outside."""
         inside = fields.reads_inside(displacement).to(displacement.dtype)
-        return losses.lncc(fields.warp(image, displacement) * inside, other * inside, window=self.window)
+        warped, other = fields.warp(image, displacement) * inside, other * inside
+        if self.similarity is None:
+            return losses.lncc(warped, other, window=self.window)
+        return self.similarity(warped, other)
 
 
 def _check_levels(channels: Sequence[int], updates: Sequence[int], counts: Sequence[int], affine: str) -> None:

@@ -18,7 +18,7 @@ from regkit._core.grid import identity
 from regkit.fields import average_pool, scale_components, upsample
 from regkit.losses import diffusion, level_window, lncc
 from regkit.models.layers import Network, check_inputs, configured, conv, conv_transposed, crop, pad_to_multiple, swap
-from regkit.types import Amount, Count, Dim, Displacement, Image, Registration, spatial
+from regkit.types import Amount, Count, Dim, Displacement, Image, Registration, Similarity, spatial
 
 Geometry = Literal["aligned", "aligned nearest", "aligned zeros", "released"]
 ENCODER_WIDTHS = (8, 16, 32, 32)  # of levels 0 (full resolution) to 3
@@ -55,7 +55,7 @@ class SPNet(Network[SPNetRegistration]):
         Not guaranteed: φ_BA undoes φ_AB only up to interpolation (about 0.01 voxel); folds are rare, not excluded.
         Intensities should be in [0, 1].
 
-    The switches below are the rows of Table 4; Table 5's other encoders (ResNet, Inception) are none.
+    The switches below are the rows of Table 4, and the encoders of Table 5.
     dim: 2 or 3. in_channels: of each image.
     levels: of the pyramid, n in the table; the coarsest has 1/2^(levels - 1) of the size.
     integrate: False is "w/o SVF": the estimators give displacements.
@@ -69,6 +69,9 @@ class SPNet(Network[SPNetRegistration]):
         The two between change one thing after the other ("nearest" pyramid, then "zeros" outside).
     weight: λ of the velocities' smoothness (the program's is 1).
     inverse_weight: of the inverse consistency that stands in where `integrate` is False (the paper gives none).
+    similarity: a function or module of two images in place of the local NCC, at every level.
+    encoder: "resnet" or "inception", Table 5, where image_encoding is False: a module of the papers that it cites takes
+        the place of each level's two convolutions. It prints no widths; regkit keeps those of "plain".
     """
 
     def __init__(
@@ -86,15 +89,17 @@ class SPNet(Network[SPNetRegistration]):
         geometry: Geometry = "aligned",
         weight: Amount = 1.0,
         inverse_weight: Amount = 1.0,
+        similarity: Similarity | None = None,
+        encoder: Literal["plain", "resnet", "inception"] = "plain",
     ) -> None:
         super().__init__()
         self.dim, self.stride, self.geometry = dim, 2 ** (levels - 1), geometry
         self.integrate, self.feature_warping, self.average = integrate, feature_warping, average
-        self.encoder = Encoder(dim, in_channels, levels, image_encoding)
+        self.encoder = Encoder(dim, in_channels, levels, image_encoding, encoder)
         self.estimators = nn.ModuleList(Estimator(dim, self.encoder, level) for level in range(levels))
         self.estimated = 2 if bidirectional and symmetric else 1  # directions that the estimators are asked for
         self.compared = 2 if symmetric else 1  # directions whose similarity counts
-        self.weight, self.inverse_weight = weight, inverse_weight
+        self.weight, self.inverse_weight, self.similarity = weight, inverse_weight, similarity
 
     def forward(self, moving: Image, fixed: Image) -> SPNetRegistration:
         """Register (B, C, *space) onto (B, C, *space), of any size."""
@@ -174,9 +179,14 @@ class SPNet(Network[SPNetRegistration]):
             displacement, velocity = registration.displacements[-1 - level], registration.velocities[-1 - level]
             image = crop(image, spatial(displacement))
             warped, target = self.pull(image, displacement)[:count], swap(image)[:count]
-            similarity = similarity + lncc(warped, target, window=level_window(image, level)) / 2**level
+            if self.similarity is None:
+                measured = lncc(warped, target, window=level_window(image, level))
+            else:
+                measured = self.similarity(warped, target)
+            similarity = similarity + measured / 2**level
             smoothness = smoothness + diffusion(velocity) / 2**level
-        terms = {"lncc": similarity, "diffusion": self.weight * smoothness}
+        name = "lncc" if self.similarity is None else "similarity"
+        terms = {name: similarity, "diffusion": self.weight * smoothness}
         if not self.integrate:
             both = registration.displacements[-1]  # u_AB and u_BA
             round_trip = sampler.compose(swap(both), both).square().sum(1).mean()
@@ -187,14 +197,13 @@ class SPNet(Network[SPNetRegistration]):
 class Encoder(nn.Module):
     """Features of every level, fine to coarse; from level 1 on with eight channels straight from the shrunken image."""
 
-    def __init__(self, dim: Dim, channels: int, levels: int, image_encoding: bool) -> None:
+    def __init__(self, dim: Dim, channels: int, levels: int, image_encoding: bool, kind: str = "plain") -> None:
         super().__init__()
         self.stages, self.images = nn.ModuleList(), nn.ModuleList()
         self.channels: list[int] = []  # of the features, fine to coarse
         received = channels
         for level, width in enumerate(ENCODER_WIDTHS[:levels]):
-            down = activated(conv(dim, received, width, stride=2 if level else 1))
-            self.stages.append(nn.Sequential(down, activated(conv(dim, width, width))))
+            self.stages.append(stage(dim, received, width, 2 if level else 1, kind))
             encoded = image_encoding and level > 0
             self.images.append(activated(conv(dim, channels, EXTRA)) if encoded else NoChannels())
             received = width + EXTRA * encoded
@@ -206,6 +215,50 @@ class Encoder(nn.Module):
             features = torch.cat([stage(features), image_stage(image)], 1)
             levels.append(features)
         return levels
+
+
+def stage(dim: Dim, received: int, width: int, stride: int, kind: str) -> nn.Module:
+    """One level of the encoder: C₁ of equation 5, or what Table 5 has in its place."""
+    if kind == "inception":
+        return InceptionStage(dim, received, width, stride)
+    down = activated(conv(dim, received, width, stride=stride))
+    plain = nn.Sequential(down, activated(conv(dim, width, width)))
+    return ResidualStage(plain, conv(dim, received, width, 1, stride=stride)) if kind == "resnet" else plain
+
+
+class ResidualStage(nn.Module):
+    """C₁(x) + W x, W of one tap. Source: He et al. 2016, equation 2; without its batch normalisation, as all here."""
+
+    def __init__(self, plain: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.plain, self.shortcut = plain, shortcut
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.plain(features) + self.shortcut(features)
+
+
+class InceptionStage(nn.Module):
+    """Convolutions of 1, 3 and 5 taps and a maximum over 3, each of a quarter of the width, joined.
+
+    One tap before the 3 and the 5, and after the maximum. Source: Szegedy et al. 2015, Figure 2b.
+    """
+
+    def __init__(self, dim: Dim, received: int, width: int, stride: int) -> None:
+        super().__init__()
+        part, pool = width // 4, nn.MaxPool2d if dim == 2 else nn.MaxPool3d
+
+        def last(channels: int, kernel: int) -> nn.Module:
+            return activated(conv(dim, channels, part, kernel, stride=stride))
+
+        def small() -> nn.Module:
+            return activated(conv(dim, received, part, 1))
+
+        pooled = nn.Sequential(pool(3, stride=1, padding=1), last(received, 1))
+        branches = [nn.Sequential(small(), last(part, kernel)) for kernel in (3, 5)]
+        self.branches = nn.ModuleList([last(received, 1), *branches, pooled])
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([branch(features) for branch in self.branches], 1)
 
 
 class Estimator(nn.Module):

@@ -14,9 +14,7 @@ from regkit import losses
 from regkit._core.sampler import exponential
 from regkit.fields import warp
 from regkit.models.layers import Network, check_inputs, configured, conv, crop, pad_to_multiple
-from regkit.types import Amount, Count, Dim, Image, InputError, Registration, at_least_float32, spatial
-
-_WEIGHTS = {"mse": 0.02, "lncc": 1.0}
+from regkit.types import Amount, Count, Dim, Image, InputError, Registration, Similarity, at_least_float32, spatial
 
 
 @configured
@@ -38,8 +36,8 @@ class VoxelMorph(Network[Registration]):
         The defaults are the published program's; the strided convolutions are those of the 2019 paper's Figure 3.
     output: "displacement" (2019, IEEE TMI) or "velocity" (2019, Medical Image Analysis; here at full resolution and
         without its sampling: the mean velocity).
-    similarity: "mse" or "lncc" (both in the first paper).
-    weight: λ; None takes 0.02 for "mse" and 1 for "lncc". The penalty acts on what the network gives.
+    similarity: "mse" or "lncc" (both in the first paper), or a function or module of two images.
+    weight: λ; None takes 0.02 for "mse" and 1 for others. The penalty acts on what the network gives.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class VoxelMorph(Network[Registration]):
         encoder_channels: tuple[Count, ...] = (16, 32, 32, 32),
         decoder_channels: tuple[Count, ...] = (32, 32, 32, 32, 32, 16, 16),
         output: Literal["displacement", "velocity"] = "displacement",
-        similarity: Literal["mse", "lncc"] = "mse",
+        similarity: Literal["mse", "lncc"] | Similarity = "mse",
         weight: Amount | None = None,
     ):
         super().__init__()
@@ -61,7 +59,7 @@ class VoxelMorph(Network[Registration]):
                 "add one for the full resolution",
             )
         self.dim, self.output, self.similarity = dim, output, similarity
-        self.weight = _WEIGHTS[similarity] if weight is None else weight
+        self.weight = (0.02 if similarity == "mse" else 1.0) if weight is None else weight
         self.unet = UNet(dim, 2 * in_channels, encoder_channels, decoder_channels)
         self.head = conv(dim, decoder_channels[-1], dim)
         nn.init.normal_(self.head.get_parameter("weight"), std=1e-5)
@@ -82,9 +80,11 @@ class VoxelMorph(Network[Registration]):
         """The similarity and the weighted diffusion penalty, by name; their sum is the loss."""
         field = registration.displacement if registration.velocity is None else registration.velocity
         warped = warp(moving, registration.displacement)
-        measure = losses.mse if self.similarity == "mse" else losses.lncc
+        measure, name = self.similarity, "similarity"
+        if isinstance(measure, str):
+            measure, name = losses.mse if measure == "mse" else losses.lncc, measure
         return {
-            self.similarity: measure(warped, fixed.expand_as(warped)),
+            name: measure(warped, fixed.expand_as(warped)),
             "diffusion": self.weight * losses.diffusion(field),
         }
 

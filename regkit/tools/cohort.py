@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,7 @@ def register_pairs(rows: Sequence[Row], out: Path, register: Callable[[Row], tup
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(lines)
         write_atomically(out / TABLE, buffer.getvalue().encode())
-        print(f"{row.name}: {state}{f': {reason}' if reason else ''}")
+        logging.getLogger(__name__).info(f"{row.name}: {state}{f': {reason}' if reason else ''}")
     return sum(line[3] == "failed" for line in lines)
 
 

@@ -29,6 +29,7 @@ from regkit.types import InputError, Pair, check_option
 
 FOLDER = PACKAGE / "course" / "results" / "leaderboard"
 NAMES = ("brains_3d", "brains_3d_unaligned")  # of the benchmarks
+SLICES = ("brains", "brains_unaligned")  # of methods without weights: what the studies' networks are compared with
 REFERENCE = "voxelmorph"
 STEPS = 20  # of refinement, at each scale
 _REFINED = " + refinement"
@@ -93,9 +94,10 @@ def measure(name: str, chosen: Sequence[str] = (), *, again: bool = False, progr
         ValueError: no such benchmark, or a method that cannot be measured here; a damaged file of rows.
     """
     rows = {(row.method, row.pair): (own, row) for own, row in _read(name)}
+    possible = [each for each in rivals() if name in NAMES or each in _OTHERS]
     for each in chosen:
-        check_option("the method", each, rivals())
-    keys = {method: key(name, method) for method in chosen or rivals()}
+        check_option("the method", each, possible)
+    keys = {method: key(name, method) for method in chosen or possible}
     pairs = BENCHMARKS[name].held_out
     missing = [
         (method, number)
@@ -126,7 +128,7 @@ def _ready(name: str, pair: Pair) -> Method:
 
 # ---------------------------------------------------------------------------------------------- rows in files
 def _path(name: str) -> Path:
-    check_option("the benchmark", name, NAMES)
+    check_option("the benchmark", name, NAMES + SLICES)
     return FOLDER / f"{name}.csv"
 
 

@@ -1,5 +1,7 @@
 """All commands: help is quick, what it lists is what the library has, and what cannot be done is told in one line."""
 
+import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -7,6 +9,8 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import get_args
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +36,27 @@ for words in {asked}:
 sys.exit(len({{"torch", "numpy"}} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "scan.nii")
+    reading, writing = os.pipe()
+    os.close(reading)  # as `regkit ... | head` after the last line that head wants
+    command = [sys.executable, "-m", "regkit", "examine", str(tmp_path / "scan.nii")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == 141 and b"Traceback" not in done.stderr and b"roken" not in done.stderr
+
+
+def test_what_the_library_logs_is_printed_by_commands_alone(capsys, monkeypatch):
+    def study(chosen):
+        logging.getLogger("regkit.course.studies").info("0.5 reached")
+        return 0
+
+    monkeypatch.setattr("regkit.commands.study.run", study)
+    study(None)
+    assert main(["study", "--quiet"]) == 0 and capsys.readouterr().out == ""
+    assert main(["study"]) == 0 and capsys.readouterr().out == "0.5 reached\n"
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
@@ -66,7 +91,8 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
 def test_what_help_lists_is_what_the_library_has():
     assert list(commands.NETWORKS) == list(methods.NETWORKS) and commands.METHODS == methods.METHODS
     assert list(commands.BENCHMARKS) == list(benchmarks.BENCHMARKS)
-    assert (leaderboard.NAMES, leaderboard.STEPS) == (board.NAMES, board.STEPS)
+    names = (leaderboard.NAMES, leaderboard.SLICES, leaderboard.STEPS)
+    assert names == (board.NAMES, board.SLICES, board.STEPS)
     assert leaderboard.METHODS == board.METHODS
     assert asdict(Recipe()) == train.RECIPE
     assert (get_args(Schedule), get_args(Precision)) == (train.SCHEDULES, train.PRECISIONS)

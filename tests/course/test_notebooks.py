@@ -111,6 +111,14 @@ def test_a_tutorial_has_every_part_that_the_course_promises(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_no_cell_of_code_is_longer_than_a_screen(source):
+    for cell in re.split(r"^# %%", source.read_text(encoding="utf-8"), flags=re.MULTILINE)[2:]:
+        words, *lines = cell.splitlines()
+        code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        assert "[markdown]" in words or len(code) <= 25, f"{source.name}: {len(code)} lines from {code[0]!r} on"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_claim_that_fails_says_what_was_claimed_and_the_number_that_it_met(source):
     claims = [node for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)]
     for claim in claims:

@@ -6,7 +6,7 @@ import pytest
 from helpers.tutorials import SOURCES
 
 from regkit.course import studies
-from regkit.course.papers import PRINTED
+from regkit.course.papers import PRINTED, READINGS, further_reading
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -46,3 +46,14 @@ def test_what_a_tutorial_says_of_its_paper_stands_in_the_table(name):
     paragraphs = [part for cell in source.split("# %%") for part in re.split(r"\n#\n|\n# \* ", cell) if "paper" in part]
     said = [float(number) for part in paragraphs for number in re.findall(r"(?<![\d\w])\.\d{3,4}\b", part)]
     assert said and set(said) <= known
+
+
+def test_every_tutorial_ends_with_three_readings_of_its_own():
+    assert list(READINGS) == [source.name[:2] for source in SOURCES]
+    for number, readings in READINGS.items():
+        assert len(readings) == len(set(readings.values())) == 3
+        assert all(re.fullmatch(r"10\.\d{4,5}/\S+|arXiv:\d{4}\.\d{5}", place) for place in readings.values())
+        text = further_reading(number)
+        links = re.findall(r"^\* \[.+\]\((https://doi\.org/[^()\s]+)\)$", text, re.MULTILINE)
+        assert text.startswith("## Further reading") and len(links) == 3
+    assert further_reading("99") == ""

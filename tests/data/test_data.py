@@ -8,6 +8,8 @@ import torch
 from helpers.parity import Entries
 
 from regkit.data import ShapePairs, _distance, _normals, shapes, smooth_displacement, synthetic_pair
+from regkit.data.brains import BrainPairs
+from regkit.data.vessels import VesselPairs
 from regkit.fields import compose, difference, invert, jacobian_determinant, warp, warp_labels
 from regkit.types import Pair
 
@@ -67,11 +69,19 @@ def test_the_centre_of_a_shape_is_inside_also_on_a_grid_point():
             assert _distance(centre, 0.3, normals).item() == pytest.approx(-0.3 if normals is None else -0.3 / dim)
 
 
+SETS = {
+    "shapes, 2D": lambda seed: ShapePairs(6, size=(11, 14), seed=seed),
+    "shapes, 3D": lambda seed: ShapePairs(6, dim=3, size=(11, 14, 9), seed=seed),
+    "brains": lambda seed: BrainPairs(6, size=(45, 38), seed=seed),
+    "vessels": lambda seed: VesselPairs(6, size=24, trees=3, seed=seed),
+}
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda seed: shapes(3, dim=3, size=9, seed=seed).images,
-        lambda seed: ShapePairs(5, size=12, seed=seed)[2].fixed,
+        *(lambda seed, make=make: make(seed)[2].fixed for make in SETS.values()),
         lambda seed: smooth_displacement((9, 12), amplitude=1, smoothness=2, seed=seed),
         lambda seed: synthetic_pair(3, seed, size=(9, 12, 10)).fixed,
     ],
@@ -90,16 +100,18 @@ def test_data_follow_from_their_seed_and_leave_the_global_state_alone(make):
     assert np.array_equal(np.random.get_state()[1], before[1]) and np.random.get_state()[2] == state
 
 
-@DIMS
-def test_pairs_are_indexed_sliced_and_iterated_alike(dim):
-    pairs = ShapePairs(6, dim=dim, size=(11, 14, 9)[:dim], seed=2)
-    several = pairs[1:6:2]
-    assert isinstance(several, Pair) and several.moving.shape == (3, 1, *(11, 14, 9)[:dim])
-    assert torch.equal(several.fixed[1:2], pairs[3].fixed) and torch.equal(pairs[[5, 3]].moving[:1], pairs[-1].moving)
-    assert torch.equal(torch.cat([pair.moving for pair in pairs]), pairs[:].moving) and len(list(pairs)) == 6
-    pair = pairs[4]
-    assert torch.equal(pair.moving_labels.bool(), pair.moving > 0.5)
-    assert torch.equal(pair.fixed_labels.bool(), pair.fixed > 0.5)
+@pytest.mark.parametrize("name", SETS)
+def test_pairs_are_indexed_sliced_and_iterated_alike(name):
+    pairs, every = SETS[name](2), range(6)
+    assert len(pairs) == 6 and isinstance(pairs[1:6:2], Pair)
+    for part in (key for key, value in vars(pairs[0]).items() if isinstance(value, torch.Tensor)):
+        each = [getattr(pair, part) for pair in pairs]
+        for index, numbers in ((slice(1, 6, 2), every[1:6:2]), ([5, 3], [5, 3]), (slice(None), every), (-1, [5])):
+            expected = torch.cat([each[number] for number in numbers])
+            assert torch.equal(getattr(pairs[index], part), expected), (part, index)
+    if "shapes" in name:
+        assert torch.equal(pairs[4].moving_labels.bool(), pairs[4].moving > 0.5)
+        assert torch.equal(pairs[4].fixed_labels.bool(), pairs[4].fixed > 0.5)
     with pytest.raises(IndexError):
         pairs[6]
 

@@ -128,17 +128,12 @@ def test_no_motion_is_none():
 @pytest.mark.parametrize("size", [32, SHAPE])
 def test_pairs_carry_their_answer(size):
     pairs = VesselPairs(8, size=size, trees=3, seed=1)
-    several = pairs[1:8:2]
-    assert isinstance(several, Pair) and len(pairs) == 8 and several.moving.shape[0] == 4
     for index in (0, 5, -1):
         pair = pairs[index]
         assert torch.equal(pair.fixed, warp(pair.moving, pair.displacement))
         assert torch.equal(pair.fixed_labels, warp_labels(pair.moving_labels, pair.displacement))
         assert pair.fixed_labels.sum() > 0 and not torch.equal(pair.moving, pair.fixed)
     assert torch.equal(pairs[1].moving, pairs[4].moving) and not torch.equal(pairs[1].fixed, pairs[4].fixed)
-    assert torch.equal(several.fixed[1:2], pairs[3].fixed) and torch.equal(pairs[[7, 2]].fixed[1:], pairs[2].fixed)
-    with pytest.raises(IndexError):
-        pairs[8]
 
 
 def test_no_test_tree_or_deformation_is_seen_in_training():
@@ -146,11 +141,6 @@ def test_no_test_tree_or_deformation_is_seen_in_training():
     assert torch.cdist(train.images.flatten(1), test.images.flatten(1)).min() > 3
     assert torch.cdist(train.displacement.flatten(1), test.displacement.flatten(1)).min() > 3
     assert torch.cdist(train.images.flatten(1), train.images.flatten(1)).fill_diagonal_(9).min() > 3
-
-
-def test_pairs_follow_from_their_seed():
-    first, again, other = (VesselPairs(3, size=24, seed=seed)[:] for seed in (5, 5, 6))
-    assert torch.equal(first.fixed, again.fixed) and not torch.equal(first.moving, other.moving)
 
 
 def test_the_deformation_error_is_zero_for_the_truth_and_a_length_in_voxels():

@@ -49,26 +49,36 @@ def run(dataset, raw, tmp_path, capsys):
     return prepare
 
 
-def fails(run, message, **options):
-    """A run ends with one line that says what is wrong."""
-    status, _, error = run(**options)
-    assert status == 1 and error.startswith("error: ") and message in error, error
-    assert error.count("\n") == 1
+@pytest.fixture
+def fails(run, tmp_path):
+    """A run ends with one line that says what is wrong, and what was prepared before is as it was."""
+
+    def failing(message, *arguments, **options):
+        before = contents(prepared_folder(tmp_path))
+        status, _, error = run(*arguments, **options)
+        assert status == 1 and error.startswith("error: ") and message in error, error
+        assert error.count("\n") == 1 and contents(prepared_folder(tmp_path)) == before
+
+    return failing
+
+
+def contents(path):
+    """All that is there; nothing where there is nothing."""
+    return {each: each.is_file() and each.read_bytes() for each in [*path.rglob("*"), path] if each.exists()}
 
 
 def prepared_folder(tmp_path):
     return tmp_path / "out/prepared"
 
 
-def test_the_wrong_folder(run, tmp_path):
+def test_the_wrong_folder(fails, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/holiday.jpg").write_bytes(b"")
-    fails(run, "must hold one file subjects.txt, received 0", origin=tmp_path / "other")
-    fails(run, "must go to a folder and come from one", origin=tmp_path / "missing")
+    fails("must hold one file subjects.txt, received 0", origin=tmp_path / "other")
+    fails("must go to a folder and come from one", origin=tmp_path / "missing")
     candi = MAKERS["candi"](tmp_path / "children", tmp_path / "archives")
     message = "received none among the 1 files below"
-    fails(run, message, of=candi, origin=tmp_path / "other")
-    assert not prepared_folder(tmp_path).exists()
+    fails(message, of=candi, origin=tmp_path / "other")
 
 
 def test_a_folder_inside_the_one_that_is_read(dataset, raw, capsys):
@@ -77,57 +87,47 @@ def test_a_folder_inside_the_one_that_is_read(dataset, raw, capsys):
     assert not (raw / "out").exists()
 
 
-def test_missing_files(run, raw, tmp_path):
+def test_missing_files(fails, raw):
     (raw / NAME / "aligned_seg35.nii.gz").unlink()
-    fails(run, f"each scan must have the file {{id}}/aligned_seg35.nii.gz, received none for {NAME}")
+    fails(f"each scan must have the file {{id}}/aligned_seg35.nii.gz, received none for {NAME}")
     shutil.rmtree(raw / NAME)
-    fails(run, "must hold all 6 scans, since the split counts them, received 5")
-    assert not prepared_folder(tmp_path).exists()
+    fails("must hold all 6 scans, since the split counts them, received 5")
 
 
-def test_extra_files(run, raw, tmp_path):
+def test_extra_files(fails, raw):
     shutil.copytree(raw / NAME, raw / "OASIS_OAS1_9999_MR1")
-    fails(run, "must hold all 6 scans, since the split counts them, received 7")
+    fails("must hold all 6 scans, since the split counts them, received 7")
     shutil.rmtree(raw / "OASIS_OAS1_9999_MR1")
     shutil.copytree(raw / NAME, raw / f"copy/{NAME}")
-    fails(run, f"each scan must have one file, received two for {NAME}")
-    assert not prepared_folder(tmp_path).exists()
+    fails(f"each scan must have one file, received two for {NAME}")
 
 
-def test_a_label_map_of_another_size(run, raw, tmp_path):
+def test_a_label_map_of_another_size(fails, raw):
     save(raw / NAME / "aligned_seg35.nii.gz", np.ones((14, 20, 17), np.int16), "LIA")
-    fails(run, f"must have the size of its image, received (14, 17, 20) for an image of (14, 18, 20) of {NAME}")
-    assert not prepared_folder(tmp_path).exists()
+    fails(f"must have the size of its image, received (14, 17, 20) for an image of (14, 18, 20) of {NAME}")
 
 
-def test_scans_of_another_size(run, raw, tmp_path):
+def test_scans_of_another_size(fails, raw):
     for file in ("aligned_norm", "aligned_seg35"):
         save(raw / NAME / f"{file}.nii.gz", np.arange(14 * 21 * 18).reshape(14, 21, 18).astype(np.int16) % 36, "LIA")
-    fails(run, f"must be (14, 16, 16) voxels in some order of axes, received (14, 16, 17) of {NAME}")
+    fails(f"must be (14, 16, 16) voxels in some order of axes, received (14, 16, 17) of {NAME}")
     for file in ("aligned_norm", "aligned_seg35"):
         save(raw / NAME / f"{file}.nii.gz", np.ones((14, 4, 18), np.int16), "LIA")
-    fails(run, "a crop must leave voxels")
-    assert not prepared_folder(tmp_path).exists()
+    fails("a crop must leave voxels")
 
 
-def test_labels_that_the_dataset_does_not_have(run, raw, tmp_path):
+def test_labels_that_the_dataset_does_not_have(fails, raw):
     save(raw / NAME / "aligned_seg35.nii.gz", np.full((14, 20, 18), 36, np.int16), "LIA")
-    fails(run, f"must hold numbers of the dataset only, received [36] in {NAME}")
+    fails(f"must hold numbers of the dataset only, received [36] in {NAME}")
     save(raw / NAME / "aligned_seg35.nii.gz", np.full((14, 20, 18), 0.5, np.float32), "LIA")
-    fails(run, f"{NAME}: labels must be whole numbers")
-    assert not prepared_folder(tmp_path).exists()
+    fails(f"{NAME}: labels must be whole numbers")
 
 
 def test_damaged_files(run, raw, tmp_path):
     path = raw / NAME / "aligned_norm.nii.gz"
     whole = path.read_bytes()
-    for content in (
-        whole[:200],
-        b"",
-        b"no gzip at all",
-        gzip.compress(gzip.decompress(whole)[:5000]),
-        whole[:-4] + b"crc!",
-    ):
+    cut = gzip.compress(gzip.decompress(whole)[:5000])
+    for content in (whole[:200], b"", b"no gzip at all", cut, whole[:-4] + b"crc!"):
         path.write_bytes(content)
         status, _, error = run()
         assert status == 1 and error.startswith("error: ") and NAME in error and "Traceback" not in error, error
@@ -136,7 +136,7 @@ def test_damaged_files(run, raw, tmp_path):
     assert run()[0] == 0
 
 
-def test_a_full_disk(run, tmp_path, monkeypatch):
+def test_a_full_disk(fails, run, monkeypatch):
     write, written = layout.write_image, []
 
     def full(path, scan):
@@ -146,8 +146,7 @@ def test_a_full_disk(run, tmp_path, monkeypatch):
         write(path, scan)
 
     monkeypatch.setattr(layout, "write_image", full)
-    fails(run, "the disk must have room for the dataset, received «No space left on device» at")
-    assert not prepared_folder(tmp_path).exists()
+    fails("the disk must have room for the dataset, received «No space left on device» at")
     assert run()[0] == 0 and run("--check", origin=None)[0] == 0
     assert len(written) == 3 + 4  # what was written before stayed
 
@@ -174,13 +173,13 @@ def test_an_interruption_goes_on(run, dataset, tmp_path):
     assert not (tmp_path / "out/prepared.part").exists()
 
 
-def test_what_another_plan_left_is_not_used(run, dataset, tmp_path):
+def test_what_another_plan_left_is_not_used(fails, run, dataset, tmp_path):
     def convert(case, variant):
         if case.id.startswith("OASIS_OAS1_0004"):
             raise DatasetError("stop here")
         return dataset.convert(case, variant)
 
-    fails(run, "stop here", of=replace(dataset, convert=convert))
+    fails("stop here", of=replace(dataset, convert=convert))
     left = tmp_path / "out/prepared.part/prepared/images"
     assert len(list(left.iterdir())) == 2
     assert run("--limit", "1")[0] == 0
@@ -217,27 +216,26 @@ def test_a_hostile_archive(tmp_path, capsys, name):
     assert not (tmp_path / "out/data").exists() and not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
-def test_a_folder_with_other_contents(run, dataset, tmp_path):
+def test_a_folder_with_other_contents(fails, run, dataset, tmp_path):
     folder = prepared_folder(tmp_path)
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("years of work")
-    fails(run, "a prepared folder must hold dataset.json")
-    assert (folder / "thesis.tex").read_text() == "years of work"
+    fails("a prepared folder must hold dataset.json")
     (folder / "dataset.json").write_text("{}")
-    fails(run, "must be written by a script of data_scripts")
+    fails("must be written by a script of data_scripts")
     shutil.rmtree(folder)
     folder.mkdir()
     assert run()[0] == 0  # an empty folder is filled
-    fails(lambda **options: run("--limit", "1", **options), "must hold one preparation of one dataset")
+    fails("must hold one preparation of one dataset", "--limit", "1")
     next((folder / "images").iterdir()).unlink()
-    fails(run, "a prepared folder must be whole")
+    fails("a prepared folder must be whole")
     shutil.rmtree(folder)
     folder.write_text("a file")
-    fails(run, "must go to a folder and come from one")
+    fails("must go to a folder and come from one")
     folder.unlink()
     (tmp_path / "out/prepared.part").mkdir()
     (tmp_path / "out/prepared.part/thesis.tex").write_text("years of work")
-    fails(run, "the work needs the folder")
+    fails("the work needs the folder")
 
 
 def test_check_finds_what_has_changed(run, tmp_path):
@@ -254,13 +252,9 @@ def test_check_finds_what_has_changed(run, tmp_path):
     (folder / "splits.json").write_text('{"train": ["unknown"], "validation": [], "test": []}')
     status, out, error = run("--check", origin=None)
     assert status == 1 and "6 problems" in out
-    for said in (
-        f"images/{image.name} is missing",
-        f"labels/{image.name} has changed",
-        "surplus.nii.gz does not belong",
-    ):
-        assert said in error
-    assert f"images/{other.name} has changed" in error and "images/unknown.nii.gz is in splits.json but not" in error
+    missing = (f"images/{image.name} is missing", "images/unknown.nii.gz is in splits.json but not")
+    changed = (f"labels/{image.name} has changed", f"images/{other.name} has changed")
+    assert all(said in error for said in (*missing, *changed, "surplus.nii.gz does not belong"))
     (folder / "splits.json").write_text("[]")
     assert "splits.json cannot be read" in run("--check", origin=None)[2]
 
@@ -296,10 +290,8 @@ def test_a_dry_run_touches_nothing(run, dataset, tmp_path):
     assert run()[0] == 0 and "(it is there already)" in run("--dry-run")[1]
 
 
-def test_a_dataset_that_needs_an_account_says_what_to_do(run):
-    fails(
-        run, "cannot be fetched unattended; make a free account at grand-challenge.org", origin=None, of=drive.DATASET
-    )
+def test_a_dataset_that_needs_an_account_says_what_to_do(fails):
+    fails("cannot be fetched unattended; make a free account at grand-challenge.org", origin=None, of=drive.DATASET)
 
 
 def test_a_limit_takes_the_first_scans_of_each_split(run, tmp_path):

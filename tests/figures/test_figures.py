@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -291,8 +292,8 @@ def example(shape=(21, 17), batch=2):
 
 def test_figures_number_their_axes_and_fix_their_ranges():
     pair, displacement = example()
-    registered = figures.show_registration(pair, Registration(displacement), item=1)
-    for figure, panels in ((figures.show_pair(pair, item=1), 3), (registered, 8)):
+    registered = partial(figures.show_registration, pair, Registration(displacement), item=1)
+    for figure, panels in ((figures.show_pair(pair, item=1), 3), (registered(), 4), (registered(panels=8), 8)):
         shown = [axes for axes in figure.axes if axes.get_title() and axes.get_xlabel()]
         assert len(shown) == panels
         for axes in shown:
@@ -304,7 +305,7 @@ def test_figures_number_their_axes_and_fix_their_ranges():
 
 def test_the_same_pair_before_and_after_has_one_range():
     pair, displacement = example()
-    figure = figures.show_registration(pair, Registration(displacement.zero_()), item=0)
+    figure = figures.show_registration(pair, Registration(displacement.zero_()), item=0, panels=8)
     before, after = (axes.images[0].get_array() for axes in figure.axes if "- fixed" in axes.get_title())
     assert np.array_equal(before, after)
 

@@ -35,10 +35,38 @@ def objective(model: torch.nn.Module, pair: regkit.Pair) -> float:
 
 
 def test_all_methods_are_there():
-    counts = {"GradICON": 9, "SACBNet": 16, "SITReg": 13, "SMGICNet": 10, "SPNet": 12, "VoxelMorph": 2}
+    counts = {"GradICON": 9, "SACBNet": 16, "SITReg": 13, "SMGICNet": 10, "SPNet": 14, "VoxelMorph": 2}
     assert set(NAMES) == set(SMALL) == set(counts)
     for name, count in counts.items():  # of the values that its switches have beside the reference's
         assert sum(len(values) - 1 for values in switches(getattr(models, name)).values()) == count, name
+
+
+class Farness(torch.nn.Module):
+    """A similarity of one's own, as a module."""
+
+    def forward(self, one, other):
+        return (one - other).abs().mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_similarity_of_ones_own_is_what_training_minimises_and_no_file_loses_it(name, tmp_path):
+    pair, found = synthetic_pair(2, size=(33, 38)), {}
+    for kind, own in (("none", {}), ("function", {"similarity": losses.ncc}), ("module", {"similarity": Farness()})):
+        torch.manual_seed(0)
+        model = getattr(models, name)(2, **SMALL[name], **own).eval()
+        registration = model(pair.moving, pair.fixed)
+        found[kind] = model.objective(registration, pair.moving, pair.fixed)
+        if own:
+            sum(found[kind].values()).backward()
+            assert sum(weight.grad.abs().sum() for weight in model.parameters() if weight.grad is not None) > 0
+            with pytest.raises(TypeError, match="function or module as similarity"):
+                regkit.save(model, tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir()) and set(found["function"]) == set(found["module"]) >= {"similarity"}
+    assert len({round(next(iter(terms.values())).item(), 6) for terms in found.values()}) == 3
+    others = set(found["none"]) & set(found["module"]) - {"similarity"}
+    assert all(torch.equal(found["none"][term], found["module"][term]) for term in others if term != "gradicon")
+    with pytest.raises((TypeError, ValueError), match="similarity"):
+        getattr(models, name)(2, similarity="overlap")
 
 
 @pytest.mark.parametrize("dim", [2, 3])

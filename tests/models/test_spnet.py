@@ -188,3 +188,19 @@ def test_the_released_sampler_is_half_a_voxel_off_at_the_faces():
     ramp = fields.identity((9, 12))[:, :1]
     pulled = model.pull(ramp, torch.zeros(1, 2, 9, 12))
     assert torch.allclose(pulled[0, 0, 1:-1, 5], torch.arange(1, 8) * 9 / 8 - 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("encoder", ["resnet", "inception"])
+def test_the_encoders_of_table_5_have_the_plain_ones_shapes_and_keep_the_symmetry(encoder, dim):
+    torch.manual_seed(0)
+    plain, other = (SPNet(dim, image_encoding=False, encoder=kind).eval() for kind in ("plain", encoder))
+    moving, fixed = torch.rand(2, 1, 1, *(19, 24, 17)[:dim])
+    shapes = [[level.shape for level in network.encoder(network.pyramid(moving))] for network in (plain, other)]
+    assert shapes[0] == shapes[1]
+    for estimator in other.estimators:
+        torch.nn.init.normal_(estimator.head.weight, std=1.0)
+    there, back = other(moving, fixed), other(fixed, moving)
+    assert there.displacement.abs().max() > 0.01 and torch.allclose(there.velocity, -back.velocity, atol=1e-5)
+    sum(other.objective(there, moving, fixed).values()).backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in other.encoder.stages.parameters() if weight.dim() > 1)

@@ -41,12 +41,14 @@ def levels(displacement):
 def views(shape):
     pair, registration = example(shape)
     u = registration.displacement
+    composition = t05_diffeomorphisms.composition_inspector(u, {"minus u": -u, "u": u})
+    composition.set(more=True)
     return {
         "slices": widgets.slice_viewer(pair, registration, panels=list(panels.PANELS)),
         "upright": widgets.slice_viewer(pair, registration, upright=True),
         "levels": widgets.level_scrubber(pair, registration),
         "times": widgets.time_scrubber(pair, u),
-        "composition": t05_diffeomorphisms.composition_inspector(u, {"minus u": -u, "u": u}),
+        "composition": composition,
         "compare": widgets.compare(pair.moving, pair.fixed, warped=pair.fixed, fixed_labels=pair.fixed_labels),
         "field": widgets.field_viewer(u, pair.fixed, moving=pair.moving),
         "folds": widgets.jacobian_inspector(u, pair.fixed),
@@ -100,7 +102,7 @@ CHANGES = {
     "upright": VOXEL | {"extreme": "nothing"},
     "levels": VOXEL | {"extreme": "nothing", "step": "both"},
     "times": VOXEL | {"extreme": "nothing", "step": "both"},
-    "composition": VOXEL | {"inverse": "both", "order": "both", **GRID, "extreme": "nothing"},
+    "composition": VOXEL | {"inverse": "both", "order": "both", **GRID, "extreme": "nothing", "more": "nothing"},
     "compare": {"mode": "both", "position": "picture", "warped": "both"},
     "field": {"mode": "both", **GRID},
     "folds": {"histogram": "picture"},

@@ -35,7 +35,7 @@ class Verdict:
         shade, word = _SHADES[self.colour]
         return (
             f'<div role="status" style="border-left: 6px solid {shade}; padding: .4em .8em">'
-            f'<b style="color: #ffffff; background: {shade}; padding: 0 .3em">{word}</b> '
+            f'<b style="color: #ffffff; background: {shade}; padding: 0 .3em">{word}:</b> '
             f"{html.escape(self.message)}</div>"
         )
 

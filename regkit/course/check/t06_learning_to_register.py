@@ -15,14 +15,14 @@ from regkit.types import Displacement, Pair, Registration
 
 __all__ = ["breaking_shift", "inverted_pairs", "mended"]
 
-SHIFTS = ("quarter turn", "noise", "blur", "inverted")  # the last one breaks it; the tutorial measures that it does
+SHIFTS = ("quarter turn", "noise", "blur", "fainter")  # the last one breaks it; the tutorial measures that it does
 STARTS = ("nothing", "network")  # of the optimiser
 
 breaking_shift = Exercise(
     task=f"Name the shift that breaks the network: one of {', '.join(SHIFTS)}.",
-    praise="bright shapes on black are all that the network has ever seen. Every other change leaves them so.",
+    praise="the picture looks the same, but the network has never seen so small values. Every other change keeps them.",
     prepare=one_of(SHIFTS),
-    reference=lambda: "inverted",
+    reference=lambda: "fainter",
     mistakes={
         "turned": Hint(
             "the shapes of the training are turned by every angle, so turned shapes are nothing new to it."
@@ -135,7 +135,7 @@ mended = Exercise(
             "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse."
         ).to(lambda: _scaled(-1.0), lambda found: min(found.scores("dice")) < min(found.scores("dice_before"))),
         "one start for both": Hint(
-            "both registrations are the same: the second one starts at start=before_mending.velocity."
+            "both registrations are the same: the second one starts at start=before_fix.velocity."
         ).to(lambda: (_from_nothing(), _from_nothing(), "nothing"), lambda found: torch.equal(*found.displacements)),
         "no smoothness": Hint("both maps fold. Optimise a velocity, and keep the network's weight, 0.002.").to(
             lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),

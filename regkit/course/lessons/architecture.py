@@ -275,7 +275,7 @@ def _take(call: Call, take: str) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- the figure
-_LABEL, _COLUMN, _HEAD, _ROW, _SIDE, _RIGHT, _LARGE = 140, 84, 22, 53, 36, 440, 76  # pixels
+_LABEL, _COLUMN, _HEAD, _ROW, _SIDE, _RIGHT, _LARGE = 140, 84, 22, 53, 36, 430, 76  # pixels
 _FAINT, _EDGE = (105, 105, 105), (190, 196, 204)
 _OFF, _ALTERED = "off", "altered"
 

@@ -95,7 +95,8 @@ def sweep(
             target_place = np.rint(place + stop.displacement[:, place[0], place[1]]).astype(int)
             *images, jacobian = (paint.render_point(panel, place, shape) for panel in (*images, jacobian))
             grid = paint.render_point(grid, np.clip(target_place, 0, np.array(shape) - 1), shape)
-        panels = pixels.stack(*images, grid, jacobian, axis=1)
+        titles = ["warped", *(["|warped - fixed|"] if error else []), "x + u(x), on moving", "|J|"]
+        panels = paint.titled_rows(dict(zip(titles, [*images, grid, jacobian], strict=True)))
         return pixels.stack(panels, paint.render_jacobian_bar(width=max(panels.shape[1], 320)))
 
     def describe(state: State) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regkit._core.files import PACKAGE
 from regkit.data.brains import BrainPairs, true_displacement
 from regkit.fields import affine_displacement, identity, rigid_displacement, warp, warp_labels
 from regkit.figures import paint, pixels
@@ -79,3 +80,10 @@ def show_reasons() -> Figure:
         panel.imshow(picture)
         panel.set(title=title, xticks=(), yticks=())
     return figure
+
+
+def stored_training() -> dict[str, Tensor]:
+    """What a training of 1200 steps, seed 0, made of tutorial 00's pair: displacements (1, 2, 64, 64) by the steps."""
+    with np.load(PACKAGE / "course" / "results" / "first_light" / "training.npz") as kept:
+        fields = torch.from_numpy(kept["displacements"] * kept["voxels"])
+        return {str(step): field[None] for step, field in zip(kept["steps"], fields, strict=True)}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from regkit.fields import warp
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import FOLD, FieldPlane, Picture, Plane
+from regkit.figures.planes import Place
 from regkit.widgets import Choice, Control, Scene, Slider, State, Toggle, View
 
 
@@ -73,15 +74,28 @@ def arrow_viewer(moving: Any) -> View:
         """The pulled or pushed image; NaN where nothing was pushed to."""
         return push(image, field(state)) if state["push"] else pull(image, field(state))
 
+    def places(state: State) -> tuple[Place, Place]:
+        """A voxel x that meets the middle of the content, and x + u(x), rounded."""
+        ends = np.indices(image.shape) + field(state)
+        away = (np.indices(image.shape) if state["push"] else ends) - _middle(image).reshape(2, 1, 1)
+        place = np.unravel_index((away**2).sum(0).argmin(), image.shape)
+        end = np.clip(np.rint(ends[:, *place]), 0, np.array(image.shape) - 1).astype(int)
+        return (int(place[0]), int(place[1])), (int(end[0]), int(end[1]))
+
     def render(state: State) -> Picture:
-        """Moving with the arrows, and the result with the outline of what was moving."""
-        moved = result(state)
-        arrows = paint.render_arrows(
-            pixels.darken(before, 0.6), field(state), every=max(1, max(image.shape) // 6), width=2.2
-        )
+        """Where arrows start, with one voxel marked, and where they end, with what that voxel fetches or becomes."""
+        moved, (place, end) = result(state), places(state)
         after = paint.render_image(np.nan_to_num(moved), limits=limits, scale=scale)
         after = np.where(pixels.enlarge(np.isnan(moved)[..., None], scale), np.array(FOLD, np.uint8), after)
-        return pixels.stack(arrows, paint.render_contours(after, inside, width=1), axis=1, gap=16)
+        after = paint.render_contours(after, inside, width=1)
+        start, goal = (before, after) if state["push"] else (after, before)
+        every = max(1, max(image.shape) // 6)
+        start = paint.render_arrows(pixels.darken(start, 0.6), field(state), every=every, width=2.2)
+        titles = ("moving: where arrows start", "the result: it arrives here")
+        if not state["push"]:
+            titles = ("the result, on the fixed grid: arrows start", "moving: the marked voxel fetches this")
+        shown = (paint.render_point(start, place, image.shape), paint.render_point(goal, end, image.shape))
+        return paint.titled_rows(dict(zip(titles, shown, strict=True)))
 
     def describe(state: State) -> str:
         """The arrow, the way that the content went, and the holes."""
@@ -90,7 +104,8 @@ def arrow_viewer(moving: Any) -> View:
         formula = "result[x + u(x)] = moving[x]" if state["push"] else "result[x] = moving[x + u(x)]"
         holes = f" {int(np.isnan(moved).sum())} voxels were never written (orange)." if state["push"] else ""
         return (
-            f"Left: moving, an arrow from x to x + u(x). Right: {formula}; the outline is where it was. "
+            f"Left: an arrow from x to x + u(x), and one x marked. Right: x + u(x) marked. {formula}; the outline is "
+            f"where the letter was. "
             f"The arrow in the middle: {state['right']:+g} right, {state['down']:+g} down (voxels). "
             f"The content's middle went {right:+.1f} right, {down:+.1f} down.{holes}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from regkit.fields import compose, difference
 from regkit.figures.pixels import check_same_shape, displacement_limit, field_volume, lengths
 from regkit.figures.planes import Place
 from regkit.types import Displacement, InputError
-from regkit.widgets import Choice, Control, Slider, State, View
+from regkit.widgets import Choice, Control, Slider, State, Toggle, View
 from regkit.widgets.panels import Determinant, Directions, GridLines, Panel, determinant, error_panel
 from regkit.widgets.slices import linked
 
@@ -68,6 +68,7 @@ def composition_inspector(
     longer = max(field.shape[1:])
     controls: dict[str, Control] = {
         "inverse": Choice("ψ", list(inverses)),
+        "more": Toggle("more controls", False),
         "order": Choice("order", _ORDERS),
         "every": Slider("one line every (voxels)", max(1, longer // 16), 1, max(2, longer // 6)),
         "stretch": Slider("scale of E in the grid", 1.0, 0.0, 20.0, 0.5),
@@ -95,7 +96,9 @@ def composition_inspector(
             f"E = 0. {numbers[order, name]}{shown}"
         )
 
-    return View(linked(panels, controls, words, spacing=spacing, upright=upright))
+    scene = linked(panels, controls, words, spacing=spacing, upright=upright)
+    others = set(scene.controls) - {"inverse", "more"}
+    return View(replace(scene, hidden=lambda state: set() if state["more"] else others))
 
 
 def _in_words(residual: NDArray[Any], folds: NDArray[Any]) -> str:

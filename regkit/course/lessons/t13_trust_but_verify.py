@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regkit.course.claims import CLAIMS, Claim, Evidence, Finding
+from regkit.course.claims import CLAIMS
+from regkit.course.evidence import VERDICTS, Claim, Finding, judge
+from regkit.course.judgement import Comparison
 from regkit.figures import paint, pixels
 from regkit.figures.pixels import Colour, Picture, blank, stack
 from regkit.figures.planes import Cut, Place, highest
@@ -37,10 +39,10 @@ def fitting(words: str, width: float) -> str:
 
 # ---------------------------------------------------------------------------------------------- the claims
 ALL = "all"
-HOLDS = {"those that hold": True, "those that do not": False}
-_VERDICTS = {True: ("yes", BLUE), False: ("no", ORANGE), None: ("open", pixels.INK)}
-_LIST, _PLOT = 480, 390  # pixels: widths of the list and of the numbers
-_LINE, _ROW = 19, 24  # pixels: heights of a claim, of a variant
+PURPLE: Colour = (204, 121, 167)
+_COLOURS = dict(zip(VERDICTS, (BLUE, ORANGE, PURPLE, pixels.INK), strict=True))
+_LIST, _PLOT = 520, 390  # pixels: widths of the list and of the numbers
+_LINE, _EFFECT = 19, 92  # pixels: heights of a claim, of an effect
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,16 +54,17 @@ class ClaimsBoard(Scene):
 
 
 def claims_board(claims: Sequence[Claim] = CLAIMS) -> View:
-    """Look through the claims ledger: choose a method or those that hold, open a claim, and see its numbers.
+    """Look through the claims ledger: choose a method or a verdict, open a claim, and see its effects.
 
-    Each dot is a training from one seed; lines link those of one seed. "show results" is off at first.
+    Each dot is a training from one seed (of 3D rows, which are of one training, a pair), the bar the 95 % interval of
+    the mean; what does not matter is grey. "show results" is off at first.
 
     Raises:
         ValueError: no claim.
     """
     if not claims:
         raise InputError("a ledger must have a claim", "none", "give claims.CLAIMS or some of them")
-    findings = [claim.judge() for claim in claims]
+    findings = judge(claims)
 
     @functools.cache
     def evidence(number: int) -> Picture:
@@ -92,8 +95,8 @@ def claims_board(claims: Sequence[Claim] = CLAIMS) -> View:
         said = f"Claim {number}, {claim.method}: {claim.words} ({claim.source}: {claim.paper})."
         if not state["revealed"]:
             return f"{said} Does it hold here, on small networks and open data? Say so first."
-        verdict = {True: "It holds", False: "It does not hold", None: "It is open"}[finding.holds]
-        return f"{said} {verdict}: {finding.words}. {claim.remark} Made by: {claim.command}".replace("  ", " ")
+        told = f"{said} Here: {finding.verdict}. {finding.words}. {claim.remark} Made by: {claim.command}"
+        return told.replace("  ", " ").replace("..", ".")
 
     def hidden(state: State) -> set[str]:
         return set() if state["revealed"] else {"verdict"}
@@ -102,69 +105,61 @@ def claims_board(claims: Sequence[Claim] = CLAIMS) -> View:
         "method": Choice("method", [ALL, *dict.fromkeys(claim.method for claim in claims)]),
         "claim": Slider("claim", 1, 1, len(claims)),
         "revealed": Toggle("show results", False),
-        "verdict": Choice("list", [ALL, *HOLDS]),
+        "verdict": Choice("list", [ALL, *VERDICTS]),
     }
     return View(ClaimsBoard(controls, render, describe, hidden, claims=claims, findings=findings))
 
 
 def listed(claims: Sequence[Claim], findings: Sequence[Finding], state: State) -> list[int]:
     """The numbers of the claims by the chosen method, and of those with the chosen verdict once it is shown."""
-    verdict = HOLDS.get(state["verdict"]) if state["revealed"] else None
+    verdict = state["verdict"] if state["revealed"] else ALL
     return [
         number
         for number, (claim, finding) in enumerate(zip(claims, findings, strict=True), start=1)
-        if state["method"] in (ALL, claim.method) and verdict in (None, finding.holds)
+        if state["method"] in (ALL, claim.method) and verdict in (ALL, finding.verdict)
     ]
 
 
 def _list(rows: Mapping[int, tuple[Claim, Finding | None]]) -> Picture:
     """The claims by number, each with its verdict where there is a finding to show."""
     picture = blank(((len(rows) + 1) * _LINE + 6, _LIST), 1, pixels.PAPER)
-    column = _LIST - 42.0
+    column = _LIST - 100.0
     revealed = any(finding for _, finding in rows.values())
     texts = [(2.0, 0.0, "la", "claim"), (2.0, column, "la", "holds?" if revealed else "")]
-    verdicts: dict[bool | None, list[tuple[float, float, str, str]]] = {True: [], False: [], None: []}
+    verdicts: dict[str, list[tuple[float, float, str, str]]] = {verdict: [] for verdict in VERDICTS}
     for position, (number, (claim, finding)) in enumerate(rows.items(), start=1):
         row = position * _LINE + 2.0
         texts += [(row, 22.0, "ra", str(number)), (row, 30.0, "la", claim.method)]
         texts += [(row, 106.0, "la", fitting(claim.words, column - 112))]
         if finding:
-            verdicts[finding.holds].append((row, column, "la", _VERDICTS[finding.holds][0]))
+            verdicts[finding.verdict].append((row, column, "la", finding.verdict))
     picture = paint.write(picture, texts)
-    for holds, marks in verdicts.items():
-        picture = paint.write(picture, marks, _VERDICTS[holds][1])
+    for verdict, marks in verdicts.items():
+        picture = paint.write(picture, marks, _COLOURS[verdict])
     return picture
 
 
 def _evidence(finding: Finding) -> Picture:
-    """All numbers behind a finding, or that there are none."""
-    if not finding.evidence:
-        words = "A law: judged on a stored model, not on trainings."
+    """All effects behind a finding, or that there are none."""
+    if not finding.comparisons:
+        words = "No effect: a law, a count, or not judged."
         return paint.write(blank((2 * _LINE, _PLOT), 1, pixels.PAPER), [(2.0, 0.0, "la", words)])
-    return stack(*(render_evidence(each) for each in finding.evidence), gap=14)
+    return stack(*(render_effect(each, finding.verdict) for each in finding.comparisons), gap=6)
 
 
-def render_evidence(evidence: Evidence) -> Picture:
-    """One row for each variant, one dot for each seed, 390 pixels wide; seeds are linked, a bar is the mean.
-
-    Bounds that the claim sets are orange.
-    """
-    values = {name: dict(enumerate(column)) for name, column in evidence.values().items() if column}
-    seeds = max(map(len, values.values()), default=0)
-    plot = chart.Chart(width=_PLOT, height=(len(values) + 3) * _ROW, legend=None)
-    plot.axes.figure.suptitle(evidence.title, x=0.01, horizontalalignment="left", fontsize=9)
-    for bound in (evidence.least, evidence.most):
-        if 0 < bound < math.inf:
-            plot.axes.axvline(bound, color=chart.paint(ORANGE))
-    rows = np.arange(len(values))
-    plot.axes.set_yticks(rows, [fitting(name, 156) for name in values])
-    plot.axes.set_ylim(len(values) - 0.5, -0.5)
-    style: dict[str, Any] = {"color": "#969ba5", "linewidth": 1, "marker": "o", "markersize": 6, "zorder": 3}
-    for seed in range(seeds):
-        numbers = [column.get(seed, math.nan) for column in values.values()]
-        plot.axes.plot(numbers, rows, **style, markerfacecolor=chart.paint(BLUE), markeredgewidth=0)
-    means = [np.mean(list(column.values())) for column in values.values()]
-    plot.axes.vlines(means, rows - 0.33, rows + 0.33, color=chart.paint(pixels.INK), linewidth=3)
+def render_effect(effect: Comparison, verdict: str) -> Picture:
+    """Dots for the seeds (or pairs), a bar for the interval in the verdict's colour, its middle the mean; 390 x 92."""
+    plot = chart.Chart(width=_PLOT, height=_EFFECT, legend=None)
+    title = {"x": 0.01, "horizontalalignment": "left", "fontsize": 8}
+    plot.axes.figure.suptitle(fitting(effect.words, _PLOT), **title)
+    plot.axes.axvspan(-effect.smallest, effect.smallest, color=chart.paint(FAINT), alpha=0.5)
+    plot.axes.axvline(0, color=chart.paint(pixels.INK), linewidth=1)
+    plot.axes.set(yticks=[], ylim=(-1, 1))
+    plot.axes.plot(effect.dots, [0.4] * len(effect.dots), "o", color="#969ba5", markersize=5)
+    if effect.dots:
+        shown = effect.estimate.interval if math.isfinite(effect.estimate.error) else [effect.estimate.mean] * 2
+        plot.axes.plot(shown, [-0.4, -0.4], color=chart.paint(_COLOURS[verdict]), linewidth=3)
+        plot.axes.plot(effect.estimate.mean, -0.4, "o", color=chart.paint(_COLOURS[verdict]), markersize=7)
     return plot.frame()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from regkit.course.lessons.sweeps import Stop
-from regkit.figures.paint import render_grid, render_image
-from regkit.figures.pixels import Picture, integer_scale, intensity_limits, plane, stack
+from regkit.figures.paint import render_grid, render_image, titled_rows
+from regkit.figures.pixels import Picture, integer_scale, intensity_limits, plane
 from regkit.training import History
 from regkit.types import InputError, Pair
 from regkit.widgets import Scene, Slider, State, View, static
@@ -53,8 +53,9 @@ class TimeLapse(View):
 
         def render(state: State) -> Picture:
             frame = self.frames[step(state)]
-            grid = render_grid(render_image(moving, **options), frame.displacement)
-            return stack(render_image(frame.warped, **options), render_image(fixed, **options), grid, axis=1)
+            panels = {"warped": render_image(frame.warped, **options), "fixed": render_image(fixed, **options)}
+            panels["x + u(x), on moving"] = render_grid(render_image(moving, **options), frame.displacement)
+            return titled_rows(panels)
 
         def describe(state: State) -> str:
             done = step(state)

@@ -82,6 +82,7 @@ class SMGICNet(Network[SMGICRegistration]):
     variant: "paper", or "released", the authors' program number for number, its objective included, for comparing
         (4 levels, both directions; the weights below do not apply).
     velocity_range: the largest residual velocity of a level, in half the image's size.
+    similarity: a function or module of two images in place of the local NCC, of images and of energies ("paper" only).
     gradient_inverse_weight, smoothness_weight: the paper gives none. symmetric_weight, inverse_weight,
         multilevel_weight: λ_s, λ_i and λ_m of section 3.4.
 
@@ -108,12 +109,13 @@ class SMGICNet(Network[SMGICRegistration]):
         symmetric_weight: types.Amount = 0.001,
         inverse_weight: types.Amount = 0.01,
         multilevel_weight: types.Amount = 0.0005,
+        similarity: types.Similarity | None = None,
     ) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
             raise InputError("channels must be an even number", channels, "the paper's program has 32")
         self.dim, self.in_channels, self.variant, self.velocity_range = dim, in_channels, variant, velocity_range
-        self.symmetric, self.directions = symmetric, 2 if symmetric else 1
+        self.symmetric, self.directions, self.similarity = symmetric, 2 if symmetric else 1, similarity
         if variant == "paper":
             self.networks = paper_networks(dim, in_channels, channels, levels, attention, weighting)
         else:
@@ -214,7 +216,7 @@ class SMGICNet(Network[SMGICRegistration]):
         count = len(displacement)
         image, target = bands[-1][:count], swap(bands[-1])[:count]  # A and B
         returned = warp(target, inverse)  # B ∘ φ_AB⁻¹
-        similarity = INVERSE_SIMILARITY * lncc(returned, image, window=level_window(returned, 0))
+        similarity = INVERSE_SIMILARITY * self._measure(returned, image, window=level_window(returned, 0))
         warped = [warp(band[:count], u) for band, u in zip(bands, registration.displacements, strict=True)]  # A_i ∘ φ_i
         terms = dict.fromkeys(self.weights, image.new_zeros(()))
         terms["similarity"] = self._add_levels(similarity, warped, [swap(band)[:count] for band in bands])
@@ -232,14 +234,18 @@ class SMGICNet(Network[SMGICRegistration]):
             terms["multilevel"] = mse(warped[-1], before) / 4
         return {name: self.directions * self.weights[name] * term for name, term in terms.items()}
 
+    def _measure(self, moving: Tensor, fixed: Tensor, **options: Any) -> Tensor:
+        """The local NCC with these options, or the similarity that the model was given."""
+        return lncc(moving, fixed, **options) if self.similarity is None else self.similarity(moving, fixed)
+
     def _add_levels(self, total: Tensor, warped: list[Tensor], targets: list[Tensor]) -> Tensor:
         """total + Σ α_i LNCC(A_i ∘ φ_i, B_i), of low bands and energies, fine to coarse."""
         for halvings, (moving, fixed) in enumerate(zip(reversed(warped), reversed(targets), strict=True)):
             window, channels = level_window(fixed, halvings), self.in_channels
-            total = total + lncc(moving[:, :channels], fixed[:, :channels], window=window) / 2**halvings
+            total = total + self._measure(moving[:, :channels], fixed[:, :channels], window=window) / 2**halvings
             if fixed.shape[1] > channels:
                 energies = moving[:, channels:], fixed[:, channels:]
-                total = total + lncc(*energies, window=window, epsilon=ENERGY_EPSILON) / 2**halvings
+                total = total + self._measure(*energies, window=window, epsilon=ENERGY_EPSILON) / 2**halvings
         return total
 
 

@@ -31,7 +31,11 @@ def weight_slider():
 
 def inspector():
     _, bump = example()
-    return t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+    view = t05_diffeomorphisms.composition_inspector(bump, {"minus u": -bump, "itself": bump})
+    shown = {name for name, each in view.controls.items() if each.layout.display != "none"}
+    assert shown == {"inverse", "more"}  # it opens with one, and the way to the others
+    view.set(more=True)
+    return view
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def inspector():
         (
             inspector,
             dict.fromkeys(("inverse", "order", "stretch", "axis_0", "axis_1"), "both")
-            | {"every": "picture", "crosshair": "picture", "extreme": "nothing"},
+            | {"every": "picture", "crosshair": "picture", "extreme": "nothing", "more": "nothing"},
         ),
     ],
     ids=["sweep", "composition"],
@@ -81,7 +85,7 @@ def test_a_sweep_shows_where_warped_and_fixed_differ():
     assert "warped · |warped - fixed| · x + u(x)" in view.caption.value
     side = pixels.integer_scale(SHAPE, 256)
     second = slice(SHAPE[1] * side + 6, 2 * SHAPE[1] * side + 6)  # after the first panel and a gap
-    nothing, some = (view.render({"stop": stop, "mark": False})[: SHAPE[0] * side, second] for stop in "01")
+    nothing, some = (view.render({"stop": stop, "mark": False})[24 : 24 + SHAPE[0] * side, second] for stop in "01")
     brightest = np.unravel_index(some[..., 0].argmax(), some.shape[:2])
     assert nothing.max() == 0 and tuple(place // side for place in brightest) == (14, 11)
 

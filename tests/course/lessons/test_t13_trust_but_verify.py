@@ -10,11 +10,10 @@ from helpers.views import drive, pixels
 from scipy import stats
 
 from regkit import metrics
-from regkit.course import check
+from regkit.course import check, evidence
 from regkit.course.check.t13_trust_but_verify import TUNED_ON, protocol, rig_pairs
-from regkit.course.claims import CLAIMS, Claim, Evidence, Finding, every, rises, within
+from regkit.course.evidence import Claim, effect
 from regkit.course.lessons import t13_trust_but_verify as lesson
-from regkit.course.studies import results
 from regkit.data import synthetic_pair
 from regkit.fields import warp_labels
 from regkit.figures.pixels import rim
@@ -216,68 +215,69 @@ def test_the_rig_raises_dice_to_one_and_tears_the_map():
 
 
 # ---------------------------------------------------------------------------------------------- claims
-def made_up():
+def made_up(monkeypatch):
+    """An effect that two seeds show, one that they do not tell, a law and a claim that is not judged."""
+    rows = {"spnet: reference": 0.8, "spnet: w/o FW": 0.7, "spnet: SS": 0.795}
+    noise = np.random.default_rng(0).normal(0, 0.002, (8, 9))
+    found = {side: dict(enumerate(value + noise * place)) for place, (side, value) in enumerate(rows.items())}
+    found["spnet: SS"][7] = found["spnet: SS"][7] - 0.1  # one training failed
+    monkeypatch.setattr(evidence, "reached", lambda side, measure: found[side])
     claims = [
-        Claim("A", "up", "Table 1", "1 to 2", (), rises("spnet", "dice", "w/o FW", "reference")),
-        Claim("A", "down", "Table 1", "2 to 1", (), rises("spnet", "dice", "reference", "w/o FW"), "As expected."),
-        Claim("B", "a law that has a very long name, too long for the list of all the claims", "in words", "none", (),
-              lambda: Finding("nothing", None)),
+        Claim("up", "A", "up", "Table 1", "1 to 2", (effect("dice | spnet: reference > spnet: w/o FW"),)),
+        Claim("none", "A", "none", "Table 1", "1", (effect("dice | spnet: reference >= spnet: SS"),), "As expected."),
+        Claim("law", "B", "a law of a very long name, too long for the list of all the claims", "in words", "none",
+              lambda: ("nothing", False)),
+        Claim("open", "B", "of lungs", "in words", "none", "There are no lungs."),
+        Claim("down", "B", "down", "Table 1", "2 to 1", (effect("dice | spnet: reference > spnet: SS"),)),
     ]  # fmt: skip
     return lesson.claims_board(claims)
 
 
-def test_what_the_controls_of_the_claims_change():
-    view = made_up()
+def test_what_the_controls_of_the_claims_change(monkeypatch):
+    view = made_up(monkeypatch)
     drive(view, {"method": "both", "claim": "both", "revealed": "both"})  # the verdict is hidden
     view.set(revealed=True)
     drive(view, dict.fromkeys(["method", "claim", "revealed", "verdict"], "both"))
 
 
-def test_nothing_is_told_before_it_is_asked_for():
-    view = made_up()
-    assert "holds:" not in view.caption.value and view.controls["verdict"].layout.display == "none"
+def test_nothing_is_told_before_it_is_asked_for(monkeypatch):
+    view = made_up(monkeypatch)
+    assert "Here:" not in view.caption.value and view.controls["verdict"].layout.display == "none"
     before = pixels(view)
     view.set(revealed=True)
-    assert "It holds: Dice" in view.caption.value and (pixels(view)[: len(before), 490:] < 255).any()
-    assert (before[:, 490:] == 255).all()
-    view.set(claim=3)
-    assert "It is open: nothing" in view.caption.value
+    assert "Here: yes. Dice" in view.caption.value and (pixels(view)[: len(before), 530:] < 255).any()
+    assert (before[:, 530:] == 255).all()
+    for number, said in ((3, "Here: no. nothing"), (4, "cannot be judged. There are no lungs"), (5, "not told apart")):
+        view.set(claim=number)
+        assert said in view.caption.value
 
 
-def test_the_list_is_cut_by_method_and_by_what_holds():
-    view = made_up()
+def test_the_list_is_cut_by_method_and_by_what_holds(monkeypatch):
+    view = made_up(monkeypatch)
     scene, state = view.scene, view.state
 
     def listed(**changes):
         return lesson.listed(scene.claims, scene.findings, {**state, **changes})
 
-    assert listed() == [1, 2, 3] and listed(method="B") == [3]
-    assert listed(revealed=True, verdict="those that do not") == [2]
-    assert listed(verdict="those that do not") == [1, 2, 3]  # that would tell
+    assert listed() == [1, 2, 3, 4, 5] and listed(method="B") == [3, 4, 5]
+    assert listed(revealed=True, verdict="no") == [3]
+    assert listed(verdict="no") == [1, 2, 3, 4, 5]  # that would tell
     view.set(method="B")
     assert "Claim 3, B" in view.caption.value  # the one listed that is nearest
-    view.set(method="B", revealed=True, verdict="those that hold")
+    view.set(method="B", revealed=True, verdict="yes")
     assert "No claim of this method" in view.caption.value and view.errors == []
 
 
-def test_evidence_is_the_stored_numbers():
-    claim = next(claim for claim in CLAIMS if "feature warping" in claim.words)
-    (evidence,) = claim.judge().evidence
-    assert {name: np.mean(values) for name, values in evidence.values().items()} == pytest.approx(
-        {name: results("spnet", name)["dice"].mean for name in ("w/o FW", "reference")}
-    )
-    assert evidence.title == "Dice (spnet)"
-    both = every(rises("spnet", "dice", "SS", "reference"), within("spnet", "folds", "reference", most=0.05))()
-    assert [each.measure for each in both.evidence] == ["dice", "folds"] and both.evidence[1].most == 0.05
-    assert all(finding.evidence for finding in (each.judge() for each in CLAIMS) if "±" in finding.words)
-
-
-def test_evidence_shows_a_dot_for_each_seed_and_the_bounds():
-    plain = lesson.render_evidence(Evidence("spnet", "dice", ("reference",)))
-    bounded = lesson.render_evidence(Evidence("spnet", "dice", ("reference",), least=0.7))
-    assert not orange(plain).any() and orange(bounded).any()
-    assert plain.shape[1] == bounded.shape[1] == 390
-    assert (plain == lesson.BLUE).all(-1).any()
+def test_an_effect_shows_its_seeds_and_its_interval_in_the_verdicts_own_colour(monkeypatch):
+    findings = made_up(monkeypatch).scene.findings
+    up, untold = (finding.comparisons[0] for finding in (findings[0], findings[4]))
+    assert len(up.dots) == 8 and up.estimate.mean == pytest.approx(np.mean(up.dots)) == pytest.approx(0.1, abs=0.01)
+    pictures = lesson.render_effect(up, "yes"), lesson.render_effect(untold, "not told apart")
+    for picture, colour, other in zip(
+        pictures, (lesson.BLUE, lesson.PURPLE), (lesson.PURPLE, lesson.BLUE), strict=True
+    ):
+        assert (picture == colour).all(-1).any() and not (picture == other).all(-1).any()
+        assert picture.shape[:2] == (92, 390)
 
 
 def test_a_ledger_must_have_a_claim():

@@ -1,11 +1,19 @@
-"""Tutorial 03 by hand: four losses, the slope of a curve, and the MSE over a part of the image."""
+"""Tutorial 03 by hand: five losses, the slope of a curve, and the MSE over a part of the image."""
 
 import torch
 import torch.nn.functional as F
 
 from regkit.course.check.hands import by_hand
 
-__all__ = ["lncc_by_hand", "mix_by_hand", "mse_by_hand", "ncc_by_hand", "overlap_by_hand", "slope_by_hand"]
+__all__ = [
+    "information_by_hand",
+    "lncc_by_hand",
+    "mix_by_hand",
+    "mse_by_hand",
+    "ncc_by_hand",
+    "overlap_by_hand",
+    "slope_by_hand",
+]
 
 
 def _two_images():
@@ -70,3 +78,17 @@ def _masked():
 def overlap_by_hand(a, b, mask):
     """The MSE over a part of the image. a, b: (1, 1, H, W); mask: the same, 1 where a voxel counts, else 0."""
     return (mask * (a - b).square()).sum() / mask.sum()
+
+
+def _histograms():
+    counts = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[1.0], [2], [0], [3], [1], [1]]
+    )
+    return [(counts / counts.sum(),), (torch.eye(4).flip(0) / 4,)]
+
+
+@by_hand(_histograms)
+def information_by_hand(p):
+    """I of a joint histogram p, (bins, bins), one number in nats. A bin that nothing meets counts 0."""
+    p_a, p_b = p.sum(1, keepdim=True), p.sum(0, keepdim=True)
+    return (p * torch.log(p / (p_a * p_b)))[p > 0].sum()
