@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,8 +28,7 @@ def invert(
     displacement: Displacement, *, tolerance: float = 1e-2, max_iterations: int = 50, method: Solver = "newton"
 ) -> Displacement:
     """z with z(x) = -u(x + z(x)): `fields.invert` of what is known to be a finite displacement."""
-    solvers = {"anderson": _anderson, "plain": partial(_anderson, memory=1), "newton": _newton}
-    solver = choose("method", method, solvers)
+    solver = choose("method", method, {"anderson": _anderson, "plain": _plain, "newton": _newton})
     displacement = at_least_float32(displacement)
     with torch.no_grad():
         inverse, errors = solver(displacement, tolerance, max_iterations)
@@ -72,12 +70,17 @@ class _ImplicitInverse(torch.autograd.Function):
 
 # ---------------------------------------------------------------------------------------------- fixed points
 def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
-    """z <- -u(x + z), accelerated over the whole field; with memory=1 as it stands."""
+    """z <- -u(x + z), accelerated over the whole field."""
 
     def pull(inverse: Tensor) -> Tensor:
         return read(displacement, inverse, relative=True).neg_()
 
     return fixed_point(pull, -displacement, tolerance, max_iterations, memory)
+
+
+def _plain(displacement: Tensor, tolerance: float, max_iterations: int) -> Solution:
+    """z <- -u(x + z) as it stands."""
+    return _anderson(displacement, tolerance, max_iterations, memory=1)
 
 
 def fixed_point(
