@@ -266,8 +266,6 @@ def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
 
 
 # ---------------------------------------------------------------------------------------------- annotations as rules
-
-
 def _from(low: int, to: float = math.inf) -> Callable[[float, str], None]:
     def check(value: float, name: str) -> None:
         if not low <= value <= to or value == math.inf:
@@ -412,8 +410,6 @@ def _guarded(function: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- the nouns
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two images to register, with what is known about them.
