@@ -20,7 +20,7 @@
 #
 # **Before you start.** A little Python; what an image and a gradient are. Nothing about registration or PyTorch.
 #
-# **Time.** You: about 45 minutes. A CPU (measured on two cores): about 15 s in fast mode, 120 s in full mode. The next
+# **Time.** You: about 45 minutes. A CPU (measured on two cores): about 20 s in fast mode, 125 s in full mode. The next
 # cell says which mode is on, and how to choose the other one.
 #
 # A line that begins with `assert` checks a claim of the text while you run it.
@@ -37,7 +37,7 @@ from regkit.course import league
 from regkit.course.lessons import sweeps, timelapse
 from regkit.course.lessons import t00_first_light as lesson
 
-course.begin(seconds={"fast": 15, "full": 120}, minutes=45)
+course.begin(seconds={"fast": 20, "full": 125}, minutes=45)
 
 # %% [markdown]
 # ## Why register images?
@@ -67,7 +67,7 @@ lesson.show_reasons()
 # ## Two images, one question
 #
 # On the left you see the **moving** image, in the middle the **fixed** image. Registration asks: *where in the moving image
-# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis; we always say voxel.) The
+# does each voxel of the fixed image come from?* (A voxel is a pixel that may have a third axis. We always say voxel.) The
 # right panel shows where the two images differ.
 
 # %%
@@ -186,7 +186,8 @@ print({name: f"{value:.5f}" for name, value in terms.items()}, f"by hand: {by_ha
 # ## Watch it learn
 #
 # First a training of 1200 steps that we have **stored**. Move the slider: what has the network made of the held-out
-# triangle after 10 steps, after 100, at the end?
+# triangle after 10 steps, after 100, at the end? (The last panel, $|J|$, is explained below, under *folds*. White means
+# that a voxel keeps its size.)
 
 # %%
 stored = lesson.stored_training()  # displacements by the number of steps
@@ -244,7 +245,7 @@ def overlap(first, second):
 # %% [markdown]
 # A second number looks at the field. $J$ is the matrix of the derivatives of $x + u(x)$, and $|J|$ is its **determinant**:
 # the factor by which the map changes area at this place, with a sign. A **fold** is a voxel where $|J|$ is zero or negative.
-# There the map is flattened or turned over, which no tissue can be.
+# There the map is flattened or turned over. Tissue cannot do that.
 
 # %%
 test = held_out[list(range(64))]

@@ -22,7 +22,7 @@
 # **Before you start.** Arrays and their indices; how to multiply a matrix with a vector. Tutorial 00 helps, but is not
 # needed. In 2D a voxel is a pixel. Names in code are spelled the American way (`to_normalized`).
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 6 s in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
 
 # %%
 from importlib import resources
@@ -38,10 +38,12 @@ from regkit import check, course, fields, figures, types
 from regkit.course import league
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
-course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
+course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before
+#
+# (Do you begin with this tutorial? Then skip them.)
 #
 # 1. In `warped[x] = moving[x + u(x)]`, what does a voxel do?
 #    * a: It sends its value to x + u(x).
@@ -74,7 +76,7 @@ check.recap_01(my_recap)
 # %% [markdown]
 # ## A real scan, and one point in it
 #
-# This is a real MRI scan of a head; it comes with nibabel, the library that reads it. Below is one plane of the array,
+# This is a real MRI scan of a head. It comes with nibabel, the library that reads it. Below is one plane of the array,
 # exactly as it lies in memory: `volume[:, :, 12]`, axis 0 down, axis 1 to the right. The person lies on the side,
 # because the plot does not know what the axes *mean*.
 
@@ -253,7 +255,7 @@ print(f"mm: {mm.round(1)} towards right, anterior, superior")
 #
 # ## One point in four systems
 #
-# Move the point. At the right is a close-up of the voxels around it; below, rulers along axis 1. Three things to try:
+# Move the point. At the right is a close-up of the voxels around it. Below are rulers along axis 1. Three things to try:
 #
 # * Move by 0.25: the *voxel* number follows at once. When does the *index* change?
 # * Go to axis 1 = 0, then to 95. Which of the two normalised rulers reaches ±1 at a voxel's centre?
@@ -401,7 +403,7 @@ for align_corners in (True, False):
 # ## Break it
 #
 # The half-pixel bug: one convention makes the grid, and the other reads it. One forgotten keyword is enough. Newer versions
-# of torch warn about it; most other code does not.
+# of torch warn about it. Most other code does not.
 
 # %%
 height, width = 128, 96
@@ -446,8 +448,7 @@ assert np.allclose(ends, (-0.5, 0.5), atol=1e-4) and abs(centre) < 0.01, (
 # image.
 #
 # **Fix:** name the convention in every call. Test with a dot in a *corner* of an image with unequal sides, so that a
-# swapped axis or a wrong $N$ shows. Take odd sides: half of an odd number leaves a remainder, and code that forgets it
-# fails.
+# swapped axis or a wrong $N$ shows. Take odd sides, too: some code is wrong only where half of a side is no whole number.
 
 # %%
 read_at = torch.arange(width)
@@ -505,7 +506,7 @@ for panel, image, place, title in (
 
 # %% [markdown]
 # Leave `to_full` as it is, and write the right line as a new function, `my_to_full`. It takes a number or an array of
-# numbers; the check calls it with two numbers at once (a tensor like `found`). Do not guess: draw a row of 8 squares on
+# numbers. The check calls it with two numbers at once (a tensor like `found`). Do not guess: draw a row of 8 squares on
 # paper.
 
 # %% tags=["exercise"]
@@ -538,6 +539,7 @@ if callable(my_to_full):
 #
 # A place is all that a first registration needs. Take the middle of each image, as `middle` finds it, and move one onto the
 # other. Then every voxel has the same displacement. Here it is for the two pairs of the course, the brains and the shapes.
+# (`types.Registration` is a box that holds a displacement. `show_registration` draws what is in it.)
 
 # %%
 PAIRS = league.pairs()

@@ -16,13 +16,13 @@
 # *Every arrow points to the right, and the image moves to the left. Once this no longer surprises you, a common sign
 # error of registration is easy to see.*
 #
-# **Goals.** After this notebook you can say which way an image goes under a displacement and why; warp images, labels
-# and points, each the right way; and join two deformations into one without blurring the image.
+# **Goals.** After this notebook you can say which way an image goes under a displacement, and why. You can warp images,
+# labels and points, each the right way. And you can join two deformations into one without blurring the image.
 #
 # **Before you start.** Tutorial 01, or this one sentence: a place is (row, column) in voxels, voxel centres are at
-# whole numbers, and between them an image is read as a mean of the four nearest voxels, the nearer the heavier.
+# whole numbers, and between them an image is read as a mean of the four nearest voxels. The nearest counts most.
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 8 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -34,7 +34,7 @@ from regkit import check, course, fields, figures
 from regkit.course import league
 from regkit.course.lessons import t02_warping_pulls as lesson
 
-course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
+course.begin(seconds={"fast": 8, "full": 8}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before
@@ -144,7 +144,7 @@ assert abs(right + 10) < 1e-3 and abs(down) < 1e-3, (
 # ## Why not simply push?
 #
 # One could carry each voxel of the moving image *along* its arrow. Write both ways yourself: replace each `...`. The line
-# above a function, `@check...`, tells at once what is right; as long as it is not, the notebook goes on with the solution.
+# above a function, `@check...`, judges it at once. Until it is right, the notebook goes on with the solution.
 
 
 # %%
@@ -166,8 +166,8 @@ def push_by_hand(image, u):
 
 # %% [markdown]
 # To pull, a voxel reads *between* four voxels. `a` and `b` say how far the place is below and to the right of the first
-# of them, from 0 to 1. The mean of the four, the nearer the heavier, is a product: weights of the two rows, times `four`,
-# times weights of the two columns.
+# of them, from 0 to 1. In the mean of the four, a nearer voxel counts more. This mean is a product: weights of the two
+# rows, times `four`, times weights of the two columns.
 
 
 # %%
@@ -190,8 +190,8 @@ def pull_by_hand(image, u):
 
 
 # %% [markdown]
-# Now magnify the F: 1.6 times, and turned by 20°. To *push* it there, arrows lead from the old place to the new one; to
-# *pull*, from the new place back to the old one (the inverse map).
+# Now make the F 1.6 times as large, and turn it by 20°. To *push* it there, arrows lead from the old place to the new one.
+# To *pull*, they lead from the new place back to the old one (the inverse map).
 
 
 # %%
@@ -225,8 +225,8 @@ assert holes > 1000 and missing == 0, (
 )
 
 # %% [markdown]
-# Pushing leaves **holes** where the map spreads voxels out. Where it crowds them, one **overwrites** another: below
-# we push the F along the arrows `back`, which shrink it, and count. Pulling asks each voxel of the result exactly
+# Pushing leaves **holes** where the map spreads voxels out. Where it brings them together, one **overwrites** another.
+# Below we push the F along the arrows `back`, which shrink it, and count. Pulling computes each voxel of the result exactly
 # once, so each gets exactly one value. That is why nearly every program pulls.
 
 # %%
@@ -259,8 +259,9 @@ assert differ == 0, (
 # %% [markdown]
 # ## Which way does the image go?
 #
-# Move the arrow. At the left is the moving image with $u$; at the right the result, and in blue the outline of where
-# the letter was. Two things to try:
+# Move the arrow. At the left is the result, on the fixed grid: here the arrows start. One voxel is marked. At the right is
+# the moving image, and the mark shows what that voxel fetches. (The blue outline is where the letter was.) Two things to
+# try:
 #
 # * Before each move, say aloud where the F will go.
 # * Choose *around the middle*, so that the arrows fade outwards, and *push instead*. On which side do the holes appear?
@@ -425,8 +426,8 @@ for panel, image, title in (
 ):
     off = (image - twice)[inside].abs().mean()
     panel.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
-    told = "" if image is twice else f"mean difference from it {off:.3f}"
-    panel.set(title=f"{title}\n{told}", xticks=(), yticks=())
+    below = "" if image is twice else f"mean difference from it {off:.3f}"
+    panel.set(title=f"{title}\n{below}", xticks=(), yticks=())
 right = (once - twice)[inside].abs().mean()
 wrong = min((image - twice)[inside].abs().mean() for image in (added, other_order))
 assert right < 0.03 and wrong > 0.1, (
@@ -686,6 +687,7 @@ def through_landmarks(pair):
     known = torch.cat([in_fixed, torch.ones(len(in_fixed), 1)], 1)  # (N, 3)
     matrix = torch.linalg.lstsq(known, in_moving).solution.T  # (2, 3)
     grid = fields.identity((64, 64))
+    # the matrix times each place, and the shift
     moved = torch.einsum("ij,bjhw->bihw", matrix[:, :2], grid) + matrix[:, 2].view(1, 2, 1, 1)
     return moved - grid
 

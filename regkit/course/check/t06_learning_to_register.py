@@ -135,7 +135,7 @@ mended = Exercise(
             "it moves the wrong way. optimise_field takes (moving, fixed), in this order, and -u is no inverse."
         ).to(lambda: _scaled(-1.0), lambda found: min(found.scores("dice")) < min(found.scores("dice_before"))),
         "one start for both": Hint(
-            "both registrations are the same: the second one starts at start=before_mending.velocity."
+            "both registrations are the same: the second one starts at start=before_fix.velocity."
         ).to(lambda: (_from_nothing(), _from_nothing(), "nothing"), lambda found: torch.equal(*found.displacements)),
         "no smoothness": Hint("both maps fold. Optimise a velocity, and keep the network's weight, 0.002.").to(
             lambda: (_loose(), Registration(_loose().displacement + 1e-4), "nothing"),
