@@ -199,12 +199,9 @@ def test_every_switch_registers_and_trains_every_parameter(name, chosen, shape):
 
 EXCHANGED = [  # what is symmetric by construction, and how closely
     ("GradICON", {}, 0),
-    ("SITReg", {}, 1e-6),
-    ("SITReg", {"limit": "gamma", "spline": "prefiltered"}, 1e-6),
-    ("SITReg", {"update": "velocity"}, 1e-6),
-    ("SITReg", {"affine": "halfway"}, 1e-6),
-    ("SPNet", {"geometry": "aligned"}, 1e-6),
-    ("SPNet", {"geometry": "released"}, 1e-6),
+    *(("SITReg", {switch: value}, 1e-6) for switch, value in (("update", "velocity"), ("affine", "halfway"))),
+    *(("SITReg", switches, 1e-6) for switches in ({}, {"limit": "gamma", "spline": "prefiltered"})),
+    *(("SPNet", {"geometry": geometry}, 1e-6) for geometry in ("aligned", "released")),
 ]
 
 
