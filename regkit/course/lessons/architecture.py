@@ -504,7 +504,7 @@ class Dots:
         axes, printed = self.chart.axes, papers.PRINTED[figure.study]
         labels = [textwrap.fill(name, 20) if named else "" for name in self.names]
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
-        axes.set_title(MEASURES[measure], loc="left", fontsize=8)
+        axes.set_title(MEASURES[measure], loc="left", fontsize=7)
         axes.set_ylim(len(self.names) - 0.5, -0.5)
         if measure == "exchange_error":
             axes.set_xscale("log")
