@@ -22,7 +22,7 @@
 # **Before you start.** Arrays and their indices; how to multiply a matrix with a vector. Tutorial 00 helps, but is not
 # needed. In 2D a voxel is a pixel. Names in code are spelled the American way (`to_normalized`).
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 6 s in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 7 s in either mode. Nothing is trained here.
 
 # %%
 from importlib import resources
@@ -38,10 +38,12 @@ from regkit import check, course, fields, figures, types
 from regkit.course import league
 from regkit.course.lessons import t01_where_is_a_pixel as lesson
 
-course.begin(seconds={"fast": 6, "full": 6}, minutes=60)
+course.begin(seconds={"fast": 7, "full": 7}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before
+#
+# (Do you begin with this tutorial? Then skip them.)
 #
 # 1. In `warped[x] = moving[x + u(x)]`, what does a voxel do?
 #    * a: It sends its value to x + u(x).
@@ -537,6 +539,7 @@ if callable(my_to_full):
 #
 # A place is all that a first registration needs. Take the middle of each image, as `middle` finds it, and move one onto the
 # other. Then every voxel has the same displacement. Here it is for the two pairs of the course, the brains and the shapes.
+# (`types.Registration` is a box that holds a displacement. `show_registration` draws what is in it.)
 
 # %%
 PAIRS = league.pairs()

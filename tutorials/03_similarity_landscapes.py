@@ -23,7 +23,7 @@
 #
 # **Before you start.** Tutorial 02: warping pulls. Mean, variance and correlation; PyTorch's `backward()`.
 #
-# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 9 s in either mode. Nothing is trained here.
+# **Time.** You: about 75 minutes. A CPU (measured on two cores): about 14 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -43,7 +43,7 @@ from regkit.course.lessons.t03_similarity_landscapes import (
     t1_and_t2,
 )
 
-course.begin(seconds={"fast": 9, "full": 9}, minutes=75)
+course.begin(seconds={"fast": 14, "full": 14}, minutes=75)
 
 # %% [markdown]
 # ### Three questions on what was before
@@ -267,7 +267,7 @@ def mix_by_hand(s, alpha=0.1, beta=1.3):
 #
 # $$I = \sum_{a, b} p(a, b) \log \frac{p(a, b)}{p(a)\,p(b)}, \qquad \text{and the loss is } -I .$$
 #
-# If the values have nothing to do with each other, $p(a, b) = p(a)\,p(b)$, and $I = 0$. (Viola and Wells 1997; Maes et al.
+# (With the natural logarithm, its unit is the *nat*.) If the values have nothing to do with each other, $p(a, b) = p(a)\,p(b)$, and $I = 0$. (Viola and Wells 1997; Maes et al.
 # 1997. regkit spreads each voxel over several bins, so that there is a gradient: Mattes et al. 2003.)
 
 

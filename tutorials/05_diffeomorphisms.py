@@ -20,7 +20,7 @@
 #
 # **Before you start.** Composition (tutorial 02); optimising a field, folds (tutorial 04).
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 16 s in fast mode, 21 s in full mode.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 22 s in fast mode, 40 s in full mode.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,7 +32,7 @@ from regkit.course import league
 from regkit.course.lessons import sweeps
 from regkit.course.lessons import t05_diffeomorphisms as lesson
 
-course.begin(seconds={"fast": 16, "full": 21}, minutes=60)
+course.begin(seconds={"fast": 22, "full": 40}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before
