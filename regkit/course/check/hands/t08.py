@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from regkit import fields, losses
 from regkit.course.check.hands import by_hand
 
-__all__ = ["average_both_ways", "go_home", "level_by_hand", "one_direction", "normalised_places"]
+__all__ = ["average_both_ways", "go_home", "level_by_hand", "normalised_places", "one_direction"]
 
 
 def _fields(seed, count, channels=2, size=(6, 9)):
