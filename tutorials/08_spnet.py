@@ -539,20 +539,26 @@ assert not complete or min(times) > 5, (
 # ## Break it
 #
 # *"`grid_sample` wants numbers from -1 to 1, so I divide by the size minus one."* That is right, if one also says
-# `align_corners=True`. The default is False. The authors' program, and many others, forgot it. Write the sampler (the
+# `align_corners=True`. The default is False. The authors' program, and many others, forgot it. Write the places (the
 # formula is that of tutorial 01):
 
 
 # %%
-@check.pull_normalised
-def pull(image, displacement, align_corners):
-    """image[x + u(x)], zero outside, by torch's grid_sample. image: (1, C, H, W); displacement: (1, 2, H, W)."""
-    height, width = image.shape[2:]
+@check.normalised_places
+def normalised_places(displacement):
+    """Where each voxel reads, for torch: (1, H, W, 2), from -1 to 1, x (axis 1) first. displacement: (1, 2, H, W)."""
+    height, width = displacement.shape[2:]
     row, column = (fields.identity((height, width)) + displacement)[0]
     down = ...  # row, from -1 to 1
     right = ...  # column, from -1 to 1
-    places = torch.stack(..., -1)  # grid_sample wants x (axis 1) first, then y (axis 0)
-    return F.grid_sample(image, places[None], align_corners=align_corners)
+    return torch.stack(..., -1)[None]  # in which order?
+
+
+# %%
+def pull(image, displacement, align_corners):
+    """image[x + u(x)], zero outside; (1, C, H, W)."""
+    places = normalised_places(displacement)
+    return F.grid_sample(image, places, align_corners=align_corners)
 
 
 # %%

@@ -786,6 +786,7 @@ print(f"now, {found.seeds} seeds x {found.pairs} pairs: {found.mean:+.4f}", end=
 print(f"[{found.interval[0]:+.4f}, {found.interval[1]:+.4f}]")
 print(f"σ over seeds {of_seeds:.4f}, over pairs {of_pairs:.4f}, what is left {rest:.4f}")
 
+# %%
 trainings = np.array([3, 5, 8, 16, 32, 64, 128, 256])
 figure, axes = plt.subplots(figsize=(6, 3.4), layout="compressed")
 for gain, colour in ((0.0018, "#d55e00"), (0.005, "#cc79a7"), (0.02, "#0072b2")):

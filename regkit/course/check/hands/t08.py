@@ -3,11 +3,10 @@
 import torch
 from torch.nn import functional as F
 
-import regkit
 from regkit import fields, losses
 from regkit.course.check.hands import by_hand
 
-__all__ = ["average_both_ways", "go_home", "level_by_hand", "one_direction", "pull_normalised"]
+__all__ = ["average_both_ways", "go_home", "level_by_hand", "normalised_places", "one_direction"]
 
 
 def _fields(seed, count, channels=2, size=(6, 9)):
@@ -48,11 +47,11 @@ def level_by_hand(estimator, a, b, there, back, know_ab, know_ba):
 
     a, b: features. there, back: the maps so far, on this grid. know_ab, know_ba: what the estimator sees besides.
     """
-    warped_a, warped_b = regkit.warp(a, there), regkit.warp(b, back)
+    warped_a, warped_b = fields.warp(a, there), fields.warp(b, back)
     v_ab, handed_ab = estimator(torch.cat([warped_a, b, *know_ab], 1))
     v_ba, handed_ba = estimator(torch.cat([warped_b, a, *know_ba], 1))
     v = (v_ab - v_ba) / 2
-    return v, regkit.exponential(v), regkit.exponential(-v), handed_ab, handed_ba
+    return v, fields.exponential(v), fields.exponential(-v), handed_ab, handed_ba
 
 
 def _pyramids():
@@ -67,19 +66,16 @@ def one_direction(moving, fixed, maps):
     total = 0.0
     for level, (image, target, u) in enumerate(zip(moving, fixed, maps, strict=True)):
         window = 9 - 2 * level
-        price = losses.lncc(regkit.warp(image, u), target, window=window)
+        price = losses.lncc(fields.warp(image, u), target, window=window)
         total = total + price / 2**level
     return total
 
 
-def pull(image, displacement, align_corners):
-    """image[x + u(x)], zero outside, by torch's grid_sample. image: (1, C, H, W); displacement: (1, 2, H, W)."""
-    height, width = image.shape[2:]
+@by_hand(lambda: [_fields(9, 1)])
+def normalised_places(displacement):
+    """Where each voxel reads, for torch: (1, H, W, 2), from -1 to 1, x (axis 1) first. displacement: (1, 2, H, W)."""
+    height, width = displacement.shape[2:]
     row, column = (fields.identity((height, width)) + displacement)[0]
     down = 2 * row / (height - 1) - 1
     right = 2 * column / (width - 1) - 1
-    places = torch.stack([right, down], -1)
-    return F.grid_sample(image, places[None], align_corners=align_corners)
-
-
-pull_normalised = by_hand(lambda: [(*_fields(8, 1, 1), *_fields(9, 1), corners) for corners in (True, False)])(pull)
+    return torch.stack([right, down], -1)[None]
