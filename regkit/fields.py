@@ -31,6 +31,7 @@ from regkit.types import Coordinates, Displacement, Image, InputError, Labels, M
 
 __all__ = [
     "affine_displacement",
+    "average_pool",
     "compose",
     "difference",
     "exponential",
@@ -55,8 +56,6 @@ __all__ = [
 
 
 # ---------------------------------------------------------------------------------------------- images and points
-
-
 def sample(
     image: Image, coordinates: Coordinates, *, mode: Interpolation = "linear", padding: Padding = "border"
 ) -> Image:
@@ -136,8 +135,6 @@ def warp_points(points: Points, displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- the group of maps
-
-
 def compose(first: Displacement, then: Displacement, *, padding: Padding = "border") -> Displacement:
     """One displacement for two warps in a row: compose(u, v)(x) = v(x) + u(x + v(x)).
 
@@ -208,8 +205,6 @@ def difference(field: Image, axis: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- affine maps
-
-
 def affine_displacement(matrix: Matrix, shape: Sequence[types.Count]) -> Displacement:
     """The displacement of an affine map about the image's centre c: φ(x) = A (x - c) + c + t.
 
@@ -263,8 +258,6 @@ def reads_inside(displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- sizes
-
-
 def resize(image: Image, shape: Sequence[types.Count]) -> Image:
     """An image on a grid of another size, corner voxels staying corner voxels: (B, C, *space) to (B, C, *shape).
 
@@ -294,8 +287,7 @@ def upsample(displacement: Displacement, *, alignment: Literal["cells", "corners
     "cells": coarse voxel k covers the fine voxels 2k and 2k + 1 (exact for grids made by 2x pooling; SPnet, SM-GICNet).
     "corners": corner voxels stay corner voxels while values still double, as SACB-Net's program does.
     """
-    align_corners = types.choose("alignment", alignment, {"cells": False, "corners": True})
-    return 2 * _interpolate(at_least_float32(displacement), align_corners=align_corners)
+    return 2 * _interpolate(at_least_float32(displacement), align_corners=alignment == "corners")
 
 
 def linear_upsample(features: Tensor) -> Tensor:
@@ -320,8 +312,6 @@ def average_pool(features: Tensor, **options: Any) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- units
-
-
 def scale_components(displacement: Displacement, factors: Sequence[float]) -> Displacement:
     """Multiply component i by factors[i]."""
     parts = zip(displacement.split(1, 1), factors, strict=True)

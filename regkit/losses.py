@@ -49,9 +49,8 @@ Orders = Literal["one", "both"]
 Weighting = Literal["greedy", "parameter-free", "mean"]
 _PIECE_VOXELS = 2**16  # what stays in a core's cache, of a field and its differences
 
+
 # ---------------------------------------------------------------------------------------------- similarities
-
-
 def _comparable(warped: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, float32 at least. Raises unless they are images of one shape on one device."""
     types.check_same_grid(warped, fixed, ("warped", "fixed"))
@@ -220,12 +219,12 @@ def adaptive_ncc_terms(
     terms = _multiscale_ncc(*_comparable(warped, fixed), levels)
     coarse = terms[:, 1:].detach()
     scale = torch.arange(1, levels + 1, device=terms.device)
-    rules = {
-        "parameter-free": coarse.clamp(0, 1),
-        "greedy": (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1),
-        "mean": (1 / (scale + 1.0)).to(terms).expand_as(coarse),
-    }
-    gammas = types.choose("weighting", weighting, rules)
+    if weighting == "parameter-free":
+        gammas = coarse.clamp(0, 1)
+    elif weighting == "greedy":
+        gammas = (coarse * beta ** (levels - scale + offset) / alpha).clamp(0, 1)
+    else:
+        gammas = (1 / (scale + 1.0)).to(terms).expand_as(coarse)
     one = gammas.new_ones(len(gammas), 1)
     left = torch.cat([one, (1 - gammas).flip(1)], 1).cumprod(1).flip(1)  # Π_{j>i} (1 - γ_j)
     return AdaptiveTerms(terms, gammas, torch.cat([one, gammas], 1) * left)
@@ -391,8 +390,6 @@ def dice(warped: Image, fixed: Image) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- smoothness
-
-
 def _pieces(field: Tensor) -> Iterator[tuple[tuple[slice, slice], int]]:
     """Parts (items, planes) of a field (items, *space) that fit the cache, each with the axis to difference along."""
     items, length, *rest = field.shape
@@ -460,8 +457,6 @@ def bending(displacement: Displacement) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- inverse consistency
-
-
 def evaluation_points(
     shape: Sequence[types.Count], *, noise: float = 1.0, stride: types.Count = 1, like: Tensor | None = None
 ) -> Coordinates:

@@ -51,12 +51,7 @@ _REACH = 3.5  # smallest sides of a voxel: surfaces as near as this are found by
 _LOG_RANGE = (1e-9, 1e9)
 
 # where a cell's edges are, in 2D and in 3D (see _determinant)
-_PLACES: dict[str, tuple[float, ...]] = {
-    "central": (),
-    "forward": (0.0, 0.0),
-    "averaged": (0.5, 0.5),
-    "flips": (0.0, 1.0),
-}
+_PLACES = {"forward": (0.0, 0.0), "averaged": (0.5, 0.5), "flips": (0.0, 1.0)}
 
 _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "absolute": torch.abs,
@@ -65,9 +60,8 @@ _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "unit_squared": lambda error: voxels_to_unit(error).square(),
 }
 
+
 # ---------------------------------------------------------------------------------------------- overlap and landmarks
-
-
 @dataclass(frozen=True)
 class SurfaceDistance:
     """Between two surfaces of one structure, mm: 95th percentile of the distances, and their average."""
@@ -99,12 +93,11 @@ def dice(
         TypeError, ValueError: float labels, different grids, no structure to measure.
     Source: Dice 1945; SPnet, evaluation (SACB-Net adds 1e-5 to the denominator).
     """
-    missing = types.choose("absent", absent, {"skip": None, "zero": 0.0})
     items = []
     for one, other in _items(first, second):
         counts = torch.stack(_counts(one.flatten(), other.flatten()), 1).tolist()
         items.append({value: 2 * shared / total for value, shared, total in counts if total})
-    return {label: float(value) for label, value in _average(items, labels, missing).items()}
+    return {label: float(value) for label, value in _average(items, labels, 0.0 if absent == "zero" else None).items()}
 
 
 def surface_distances(
@@ -289,8 +282,6 @@ def tre(displacement: Displacement, fixed_points: Points, moving_points: Points,
 
 
 # ---------------------------------------------------------------------------------------------- folds
-
-
 @dataclass(frozen=True)
 class Folds:
     """Where a map folds: the number of places per pair, and their percentage of all places."""
@@ -314,8 +305,7 @@ def _determinant(displacement: Displacement, definition: Definition) -> Tensor:
 
     A cell has several edges along an axis. Its place says which counts: the first (0), the last (1), all alike (1/2).
     """
-    places = types.choose("definition", definition, _PLACES)
-    if not places:
+    if definition == "central":
         return jacobian_determinant(displacement)
     if min(spatial(displacement)) < 2:
         raise InputError(
@@ -323,7 +313,7 @@ def _determinant(displacement: Displacement, definition: Definition) -> Tensor:
             f"a displacement of shape {tuple(displacement.shape)}",
             'choose definition="central"',
         )
-    place, columns = places[displacement.dim() - 4], []
+    place, columns = _PLACES[definition][displacement.dim() - 4], []
     for axis in range(2, displacement.dim()):
         steps = displacement.diff(dim=axis)
         for other in set(range(2, displacement.dim())) - {axis}:
@@ -371,8 +361,6 @@ def jacobian_statistics(displacement: Displacement, *, definition: Definition = 
 
 
 # ---------------------------------------------------------------------------------------------- consistency
-
-
 def inverse_consistency(
     displacement: Displacement, inverse: Displacement, *, norm: Norm = "absolute", region: Region = "all"
 ) -> float:
@@ -388,8 +376,8 @@ def inverse_consistency(
     """
     first, then = checked(displacement, "displacement"), checked(inverse, "inverse")
     types.check_same_grid(first, then, ("displacement", "inverse"))
-    sizes = types.choose("norm", norm, _NORMS)(compose(then, first))
-    if not types.choose("region", region, {"all": False, "inside": True}):
+    sizes = _NORMS[norm](compose(then, first))
+    if region == "all":
         return sizes.mean().item()
     return sizes[reads_inside(first).expand_as(sizes)].mean().item()
 
@@ -408,8 +396,6 @@ def cycle_consistency(
 
 
 # ---------------------------------------------------------------------------------------------- all of them
-
-
 def evaluate(registration: Registration | Displacement, pair: Pair) -> dict[str, float]:
     """The usual numbers of one registration, by name; only those that can be taken.
 

@@ -22,12 +22,10 @@ from regkit.fields import affine_displacement, identity, invert, move_affinely, 
 from regkit.training import Recipe, train
 from regkit.types import Displacement, Image, Matrix, Registration, Similarity, at_least_float32, spatial
 
-Output = Literal["displacement", "velocity"]
+__all__ = ["MOST", "Output", "Similarity", "inverse_of", "invert_affine", "local", "local_and_global"]
+__all__ += ["local_and_mutual", "masked", "optimise_affine", "optimise_field", "refine_field", "refine_weights"]
 
-_INTEGRATE: dict[str, Callable[[Displacement, int | None], Displacement]] = {
-    "displacement": lambda field, squarings: field,
-    "velocity": lambda field, squarings: exponential(field, steps=_needed(field) if squarings is None else squarings),
-}
+Output = Literal["displacement", "velocity"]
 
 _SMALLEST = 12  # voxels along an axis at the coarsest scale
 MOST = 10**6  # voxels at the finest
@@ -37,8 +35,6 @@ _STRIDE = 0.25  # voxels: the longest first step of an integration
 
 
 # ---------------------------------------------------------------------------------------------- one pair, from nothing
-
-
 def optimise_affine(
     moving: Image,
     fixed: Image,
@@ -99,19 +95,21 @@ def optimise_field(
     Source: VoxelMorph's and GradICON's instance optimisation, on the field instead of the network's weights.
     """
     types.check_pair(moving, fixed)
-    made = types.choose("output", output, _INTEGRATE)
     field = _first(start, moving).requires_grad_()
 
     def integrate(own: Displacement) -> Displacement:
-        return made(own, squarings)
+        if output == "displacement":
+            return own
+        return exponential(own, steps=_needed(own) if squarings is None else squarings)
 
     def found(own: Displacement) -> Registration:
         there = _after(affine, integrate(own))
-        return (
-            Registration(there)
-            if output == "displacement"
-            else Registration(there, _back(affine, integrate(-own)), own)
-        )
+        if output == "displacement":
+            return Registration(there)
+        back = integrate(-own)
+        if affine is not None:  # φ_f⁻¹ ∘ φ_affine⁻¹
+            back = compose(back, affine_displacement(invert_affine(affine), spatial(back)))
+        return Registration(there, back, own)
 
     def loss() -> Tensor:
         there = _after(affine, integrate(field))
@@ -149,11 +147,6 @@ def _after(affine: Tensor | None, local: Displacement) -> Displacement:
     return move_affinely(grid + local, affine, shape) - grid
 
 
-def _back(affine: Tensor | None, inverse: Displacement) -> Displacement:
-    """φ⁻¹ ∘ φ_affine⁻¹."""
-    return inverse if affine is None else compose(inverse, affine_displacement(invert_affine(affine), spatial(inverse)))
-
-
 def invert_affine(affine: Matrix) -> Tensor:
     """The matrix (B, dim, dim + 1) of the inverse map: A⁻¹ and -A⁻¹ t."""
     inverse = torch.linalg.inv(affine[:, :, :-1])
@@ -179,8 +172,6 @@ def _descend(
 
 
 # ---------------------------------------------------------------------------------------------- refinement
-
-
 def local(warped: Image, fixed: Image) -> Tensor:
     """lncc in a window of 9, or as wide as a thin volume lets it be; 0 below 3 voxels, where there is none."""
     window = min(9, (min(spatial(fixed)) - 1) // 2 * 2 + 1)

@@ -35,9 +35,8 @@ Schedule = Literal["constant", "cosine", "polynomial"]
 Precision = Literal["float32", "bfloat16"]
 Mode = Literal["fast", "full"]
 
+
 # ---------------------------------------------------------------------------------------------- recipes
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How to train with Adam.
@@ -371,8 +370,6 @@ def _check_place(path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- notebooks
-
-
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, numpy and torch (all devices): for a notebook's first cell."""
     random.seed(seed)

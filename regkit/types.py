@@ -23,6 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["DISTRIBUTION", "Amount", "Coordinates", "Count", "Dim", "Displacement", "Image", "InputError"]
+__all__ += ["InputIndexError", "InputTypeError", "Labels", "Mask", "Matrix", "MissingFileError", "MissingPackageError"]
+__all__ += ["Pair", "Percent", "Points", "Positive", "Registration", "Seed", "Similarity", "TooLargeError", "Whole"]
+__all__ += ["at_least_float32", "check_displacement", "check_finite", "check_image", "check_kept", "check_kind"]
+__all__ += ["check_labels", "check_memory", "check_option", "check_pair", "check_same_batch", "check_same_grid"]
+__all__ += ["check_spacing", "check_values", "choose", "guard", "is_memory", "memory", "needing", "spatial", "stack"]
+
 
 class InputError(ValueError):
     """Something cannot be taken: the rule, what was received, and the remedy, which together are its sentence."""
@@ -259,8 +266,6 @@ def choose(name: str, key: str, table: Mapping[str, _Entry]) -> _Entry:
 
 
 # ---------------------------------------------------------------------------------------------- annotations as rules
-
-
 def _from(low: int, to: float = math.inf) -> Callable[[float, str], None]:
     def check(value: float, name: str) -> None:
         if not low <= value <= to or value == math.inf:
@@ -405,8 +410,6 @@ def _guarded(function: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------- the nouns
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two images to register, with what is known about them.

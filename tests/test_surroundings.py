@@ -1,11 +1,14 @@
 """Where words are shown: consoles without UTF-8, dark themes, devices that are not there."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+from helpers.tutorials import ROOT
 
 from regkit.__main__ import main
 from regkit.course.check.exercise import Verdict
@@ -17,6 +20,22 @@ SHOWN = {
     "first line": "from regkit import course; course.begin(seconds={'fast': 1, 'full': 2})",
     "table": "from regkit.__main__ import main; main(['evaluate', 'hollow', '--limit', '1', '--method', 'none'])",
 }
+
+
+PUBLIC = "types fields losses metrics training models checkpoints optimise data data.brains images figures widgets"
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_a_public_room_lists_its_names_and_those_that_the_texts_use(name):
+    room = importlib.import_module(f"regkit.{name}")
+    listed, last = set(room.__all__), name.rpartition(".")[2]
+    assert all(hasattr(room, each) for each in listed) and len(listed) == len(room.__all__)
+    text = "\n".join(path.read_text("utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("tutorials/*.py")))
+    used = {*re.findall(rf"(?<![\w./])(?:regkit\.)?{last}\.([a-zA-Z]\w*)", text)}
+    for several, one in re.findall(rf"from regkit\.{re.escape(name)} import (?:\(([^)]*)\)|(.*))", text):
+        used |= {*re.findall(r"\w+", several or one)}
+    unlisted = {each for each in used - listed if hasattr(room, each)}
+    assert {each for each in unlisted if not inspect.ismodule(getattr(room, each))} == set()
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

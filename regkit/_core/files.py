@@ -218,12 +218,14 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: no such file; it is damaged, or holds more than tensors and plain values.
     """
+    import torch
 
     from regkit.types import InputError
 
     stream = io.BytesIO(Path(path).read_bytes())
     try:
-        content = _load(stream)
+        with torch.serialization.safe_globals(_numpys()):
+            content = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         if more := re.search(r"GLOBAL (\S+)", str(error)):
             rule, remedy = "a checkpoint must hold tensors and plain values alone", "save its state_dict alone"
@@ -236,16 +238,6 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError("a checkpoint must be a dict", f"{type(content).__name__} in {path}", "save a state_dict")
     return content
-
-
-def _load(stream: io.BytesIO) -> Any:
-    import torch
-
-    with contextlib.suppress(Exception):  # with numpy's numbers it says the rest
-        return torch.load(stream, map_location="cpu", weights_only=True)
-    stream.seek(0)
-    with torch.serialization.safe_globals(_numpys()):
-        return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _numpys() -> list[Any]:

@@ -69,8 +69,6 @@ class _ImplicitInverse(torch.autograd.Function):
 
 
 # ---------------------------------------------------------------------------------------------- fixed points
-
-
 def _anderson(displacement: Tensor, tolerance: float, max_iterations: int, memory: int = 4) -> Solution:
     """z <- -u(x + z), accelerated over the whole field."""
 

@@ -89,8 +89,6 @@ class History:
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
-
-
 def write(
     path: Path,
     model: nn.Module,

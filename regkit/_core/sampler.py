@@ -24,9 +24,8 @@ _MODES = {"linear": 0, "nearest": 1}
 _PADDINGS = {"zeros": 0, "border": 1}
 _BORDER = (_MODES["linear"], _PADDINGS["border"])
 
+
 # ---------------------------------------------------------------------------------------------- trusting their callers
-
-
 def sample(
     image: Image, coordinates: Coordinates, *, mode: Interpolation = "linear", padding: Padding = "border"
 ) -> Image:
@@ -90,8 +89,6 @@ def _cubic(image: Tensor, positions: Tensor, padding: Padding) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- torch's sampler
-
-
 class _Read(torch.autograd.Function):
     """`read` that keeps image and field only: the sampler's grid is made again for the gradient."""
 

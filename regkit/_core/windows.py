@@ -25,9 +25,8 @@ _LINES_VOXELS = 2**16  # of each field that Gaussian windows merge at a time
 Fields = tuple[Tensor, ...]
 Merge = Callable[[Fields, Fields, int, int], Fields]
 
+
 # ---------------------------------------------------------------------------------------------- Gaussian windows
-
-
 class _Blur(torch.autograd.Function):
     """One symmetric kernel along every spatial axis, zeros outside: its own adjoint, so nothing is kept."""
 
@@ -186,8 +185,6 @@ def _add_pulled(result: Tensor, of_moments: Tensor, difference: Tensor, weight: 
 
 
 # ---------------------------------------------------------------------------------------------- box windows
-
-
 def box_mean(image: Image, radius: int) -> Image:
     """The mean over 2 radius + 1 voxels along every axis; beyond the ends the outermost voxel continues."""
     dim = image.dim() - 2

@@ -18,6 +18,9 @@ from torch import Tensor
 from regkit.fields import exponential, warp, warp_labels
 from regkit.types import Count, Dim, Displacement, Image, InputError, Labels, Pair, guard
 
+__all__ = ["Seed", "ShapePairs", "Shapes", "Split", "grid_shape", "random_state", "shapes", "smooth_displacement"]
+__all__ += ["synthetic_pair"]
+
 Seed = int | Sequence[int]
 Split = Literal["train", "test"]
 _EDGE = 40.0  # slope of tanh at a shape's border, per unit of the image's extent

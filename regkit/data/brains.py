@@ -22,6 +22,9 @@ from regkit.data.anatomy import PAIRED, STRUCTURES, Anatomy, anatomy
 from regkit.fields import affine_displacement, compose, exponential, identity, move_affinely, warp
 from regkit.types import Count, Dim, Displacement, Image, InputError, Labels, Pair, guard, spatial
 
+__all__ = ["BrainPairs", "Contrast", "Motion", "Subject", "brain_source", "random_intensities", "subject"]
+__all__ += ["true_displacement"]
+
 Contrast = Literal["t1", "shared", "random", "mixed"]
 Motion = Literal["small", "large"]
 

@@ -16,6 +16,8 @@ from regkit.figures.pixels import JACOBIAN_LIMITS, Limits, Picture
 from regkit.training import History
 from regkit.types import InputError, Pair, Registration, choose, needing
 
+__all__ = ["show_history", "show_pair", "show_registration"]
+
 if TYPE_CHECKING:  # matplotlib is needed by those who plot
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -80,9 +80,8 @@ class VoxelMorph(Network[Registration]):
         """The similarity and the weighted diffusion penalty, by name; their sum is the loss."""
         field = registration.displacement if registration.velocity is None else registration.velocity
         warped = warp(moving, registration.displacement)
-        measure, name = self.similarity, "similarity"
-        if isinstance(measure, str):
-            measure, name = losses.mse if measure == "mse" else losses.lncc, measure
+        name = self.similarity if isinstance(self.similarity, str) else "similarity"
+        measure: Any = {"mse": losses.mse, "lncc": losses.lncc}.get(name, self.similarity)
         return {
             name: measure(warped, fixed.expand_as(warped)),
             "diffusion": self.weight * losses.diffusion(field),

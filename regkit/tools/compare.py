@@ -41,9 +41,8 @@ _SHOWN = {  # beside a trained variant, by words with units
     "inverse error (voxels)": "inverse_consistency",
 }
 
+
 # ---------------------------------------------------------------------------------------------- one method, one pair
-
-
 def _rounded(value: Any, digits: int = 6) -> Any:
     """Numbers to some significant digits, in whatever lists and dicts."""
     if isinstance(value, dict):
@@ -172,8 +171,6 @@ def compare(
 
 
 # ---------------------------------------------------------------------------------------------- differences and chance
-
-
 def chance(rows: Sequence[Row], method: str, reference: str, column: str) -> float:
     """p of Wilcoxon's two-sided signed-rank test: that the pairs' differences are as likely up as down.
 
@@ -215,8 +212,6 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------- tables
-
-
 def as_csv(rows: Sequence[Row]) -> str:
     """One line for each method and pair."""
     used = used_columns(rows)

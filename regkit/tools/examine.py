@@ -23,16 +23,7 @@ from nibabel.affines import from_matvec, obliquity
 from nibabel.orientations import aff2axcodes
 
 from regkit._core.files import printable
-from regkit.images import (
-    Affine,
-    Grid,
-    Scan,
-    normalise,
-    open_nifti,
-    read_array,
-    read_image,
-    resample,
-)
+from regkit.images import Affine, Grid, Scan, normalise, open_nifti, read_array, read_image, resample
 from regkit.images.content import FOREGROUND
 from regkit.images.headers import forms_apart, header_affine, is_lost
 from regkit.images.itk import check_grid
@@ -101,8 +92,6 @@ def _finding(bad: bool, found: str, advice: str, severity: Severity = "amber") -
 
 
 # ---------------------------------------------------------------------------------------------- the file
-
-
 def _one_volume(case: Case) -> Finding:
     """Raises for colours and several volumes; a slice is amber."""
     shape = tuple(size for size in case.values.shape if size > 1)
@@ -163,8 +152,6 @@ def _field_of_view(case: Case) -> Finding:
 
 
 # ---------------------------------------------------------------------------------------------- the values
-
-
 def _finite(case: Case) -> Finding:
     bad = int(case.values.size - np.isfinite(case.values).sum()) if case.values.dtype.kind == "f" else 0
     if bad == case.values.size:
@@ -210,8 +197,6 @@ def _skull_stripped(case: Case) -> Finding:
 
 
 # ---------------------------------------------------------------------------------------------- the two together
-
-
 def _overlap(case: Case) -> Finding:
     """Raises where there is none."""
     scan, other = (normalise(each) for each in _both(case))

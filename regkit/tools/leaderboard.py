@@ -127,8 +127,6 @@ def _ready(name: str, pair: Pair) -> Method:
 
 
 # ---------------------------------------------------------------------------------------------- rows in files
-
-
 def _path(name: str) -> Path:
     check_option("the benchmark", name, NAMES + SLICES)
     return FOLDER / f"{name}.csv"
@@ -200,8 +198,6 @@ def _text(rows: Sequence[tuple[str, Row]]) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------- tables
-
-
 def table(rows: Sequence[Row]) -> str:
     """All numbers of each method as markdown, best Dice first; p against `REFERENCE` where that was measured."""
     names = {row.method for row in rows}

@@ -181,8 +181,6 @@ def _nothing(moving: Image, fixed: Image) -> Registration:
 
 
 # ---------------------------------------------------------------------------------------------- ANTs' SyN
-
-
 def register_with_syn(moving: Image, fixed: Image, *, affine: bool = True, **options: Any) -> Registration:
     """ANTs' SyN with its defaults (mutual information), both ways.
 
@@ -218,8 +216,6 @@ def _whole(ants: Any, images: list[Any], transforms: list[str], prefix: Path) ->
 
 
 # ---------------------------------------------------------------------------------------------- time and memory
-
-
 @dataclass
 class Usage:
     """What a block took.

@@ -75,8 +75,6 @@ td:first-child, th:first-child {{ text-align: left }} .tables {{ display: flex; 
 
 
 # ---------------------------------------------------------------------------------------------- numbers and files
-
-
 def numbers(result: ScanRegistration, labels: Sequence[Scan] = ()) -> dict[str, Any]:
     """What is measured of a registration of two scans, as metrics.json keeps it. labels: of moving and fixed, or none.
 
@@ -236,8 +234,6 @@ def in_words(numbers: Mapping[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the page
-
-
 @dataclass(frozen=True, eq=False)
 class _Drawn:
     """Everything that is drawn, on one grid of even voxels: (*space), and the field (dim, *space) in its voxels."""
@@ -358,8 +354,6 @@ def _keys() -> Iterator[tuple[str, Picture]]:
 
 
 # ---------------------------------------------------------------------------------------------- HTML
-
-
 def _row(shown: Iterable[tuple[str, Picture]]) -> str:
     """Pictures side by side."""
     figures = "".join(

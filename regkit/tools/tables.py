@@ -173,9 +173,8 @@ def protocol(name: str) -> Protocol:
 
 Measurement = Mapping[str, tuple[float, ...]]  # by column: one number for each structure, or one in all
 
+
 # ---------------------------------------------------------------------------------------------- one pair
-
-
 def measure(
     rules: Protocol,
     registration: Registration,
@@ -213,8 +212,6 @@ def read_landmarks(folder: Path | str, name: str) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- all pairs
-
-
 def named_protocols(folder: Path | str) -> list[str]:
     """The papers' tables that a prepared folder is for, by name.
 

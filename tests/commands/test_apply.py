@@ -102,6 +102,17 @@ def test_a_chain_of_three_is_interpolated_once_in_the_order_of_itk(tmp_path):
     assert np.abs(found - other).max() > 0.05  # the order matters here
 
 
+def test_a_chain_of_three_is_what_ants_makes_of_it(tmp_path):
+    ants = pytest.importorskip("ants", reason="antspyx is not installed")
+    moving, fixed = (scan_file(tmp_path / f"{name}.nii.gz", seed=seed, tilt=0.2) for seed, name in enumerate("mf"))
+    maps = [field_file(tmp_path / "a.nii.gz", fixed, 1), affine_file(tmp_path / "b.mat")]
+    maps.append(field_file(tmp_path / "c.nii.gz", fixed, 2))
+    found = applied(tmp_path / "out.nii.gz", *maps, "--to", "image", moving, "--like", fixed, "--outside", 0)
+    images = [ants.image_read(str(path)) for path in (fixed, moving)]
+    theirs = ants.apply_transforms(*images, transformlist=[*map(str, maps)], interpolator="linear").numpy()
+    assert np.abs(found - theirs).max() < 1e-3
+
+
 @pytest.mark.parametrize("ending", ["mat", "txt", "tfm", "h5"])
 def test_itks_files_of_transforms_are_read(tmp_path, ending):
     path = affine_file(tmp_path / f"affine.{ending}")

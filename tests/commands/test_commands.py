@@ -288,6 +288,40 @@ def test_bad_scans_are_told_in_one_line(tmp_path, folder, capsys, monkeypatch):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Registers a small pair with some options; the numbers, and those without."""
+    work = tmp_path_factory.mktemp("compared")
+    grid, pair = images.Grid((18, 17, 16), np.diag([2.0, 2, 2, 1])), data.synthetic_pair(3, 0, size=(18, 17, 16))
+    mask = torch.ones(1, 1, *grid.space, dtype=torch.int64)
+    mask[..., 8:] = 0
+    for name, image in (("moving", pair.moving), ("fixed", pair.fixed)):
+        images.write_image(work / f"{name}.nii", on_grid(image, grid))
+    images.write_labels(work / "mask.nii", on_grid(mask, grid))
+
+    def numbers(*options):
+        options = (work / "mask.nii" if option == "mask" else option for option in options)
+        scans = work / "moving.nii", work / "fixed.nii"
+        options = ("--out", work / "out", "--no-composite", "--method", "none", "--refine", 1, *options)
+        assert command("register", *scans, *options) == 0
+        return report.read_numbers(work / "out")
+
+    return numbers, numbers()
+
+
+@pytest.mark.parametrize("options", [("--moving-mask", "mask"), ("--fixed-mask", "mask"), ("--window", 0.1, 0.6)])
+def test_what_is_not_to_be_seen_is_not_compared(compared, options):
+    numbers, plain = compared
+    assert abs(numbers(*options)["correlation"]["before"] - plain["correlation"]["before"]) > 1e-3
+
+
+def test_likeness_and_voxels_are_chosen(compared):
+    numbers, plain = compared
+    chosen = numbers("--similarity", "mi", "--budget", 800)
+    assert chosen["similarity"] == "mi, as asked for" != plain["similarity"]
+    assert 500 < np.prod(chosen["grid"]) <= 800 < np.prod(plain["grid"])
+
+
 def test_a_volume_is_chosen_where_there_are_several(tmp_path, folder):
     image = nibabel.load(folder / "fixed.nii.gz")
     values = np.stack([0 * image.get_fdata(), image.get_fdata()], -1).astype(np.float32)

@@ -423,12 +423,8 @@ def test_one_pass_equals_n_convolutions(dim, count, values, monkeypatch):
     found, expected = sacbnet.adaptive_convolution(*arguments), n_convolutions(*arguments)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     gradient = torch.randn_like(found)
-    for ours, reference in zip(
-        torch.autograd.grad(found, arguments[:4], gradient),
-        torch.autograd.grad(expected, arguments[:4], gradient),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, reference, atol=1e-11, rtol=0)
+    ours, reference = (torch.autograd.grad(value, arguments[:4], gradient) for value in (found, expected))
+    torch.testing.assert_close(ours, reference, atol=1e-11, rtol=0)
 
 
 @pytest.mark.parametrize("dim", [2, 3])

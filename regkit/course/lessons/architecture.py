@@ -14,6 +14,7 @@ import itertools
 import linecache
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 import ipywidgets
 import numpy as np
 import torch
+from matplotlib.ticker import NullFormatter
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 from torch import Tensor, nn
@@ -498,14 +500,21 @@ class Dots:
 
     def __init__(self, figure: Figure, measure: str, width: int, *, named: bool) -> None:
         self.names, column = list(figure.passes), figure.anatomy.measures[measure]
-        self.chart = Chart(width=width, height=66 + 20 * len(self.names), legend=None, xlabel=MEASURES[measure])
+        self.chart = Chart(width=width, height=56 + 21 * len(self.names), legend=None)
         axes, printed = self.chart.axes, papers.PRINTED[figure.study]
-        axes.set_yticks(range(len(self.names)), self.names if named else [""] * len(self.names))
+        labels = [textwrap.fill(name, 20) if named else "" for name in self.names]
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.set_title(MEASURES[measure], loc="left", fontsize=8)
         axes.set_ylim(len(self.names) - 0.5, -0.5)
-        axes.set_xscale("log" if measure == "exchange_error" else "linear")
+        if measure == "exchange_error":
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.locator_params(axis="x", nbins=4)
         axes.grid(visible=False, axis="y")
-        text = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center"}
-        axes.text(1.03, -1, "paper" if column else "", color=of_chart(ORIGINS["paper"]), **text)
+        text: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center"}
+        if column:
+            axes.text(1.03, -1, "paper", color=of_chart(ORIGINS["paper"]), **text)
         for row, name in enumerate(self.names):
             values = figure.reached[name, measure]
             places = row + 0.6 * ((np.arange(len(values)) + 0.5) / len(values) - 0.5)[:, None]
@@ -515,7 +524,7 @@ class Dots:
             axes.plot(own, places + 0 * own, "o", color=of_chart(ORIGINS["authors' program"]), markersize=3.5)
             if column and name in printed.rows:
                 axes.text(1.03, row, f"{printed.value(name, column):g}", **text)
-        band = {"width": 15, "alpha": 0.18, "transform": axes.get_yaxis_transform()}
+        band: dict[str, Any] = {"width": 15, "alpha": 0.18, "transform": axes.get_yaxis_transform()}
         self.bands = [self.chart.line("#0072b2", **band) for _ in range(2)]
 
     def at(self, variant: str) -> Picture:
@@ -531,7 +540,7 @@ class Architecture(View):
     def __init__(self, figure: Figure) -> None:
         variants = {title(figure.study, name): name for name in figure.passes}
         parts = [part.words for part in figure.anatomy.parts]
-        widths = (_RIGHT - 170, 170)
+        widths = (_RIGHT - 165, 165)
         charts = [
             Dots(figure, *each, named=not i) for i, each in enumerate(zip(figure.anatomy.measures, widths, strict=True))
         ]
