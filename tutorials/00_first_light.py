@@ -20,7 +20,7 @@
 #
 # **Before you start.** A little Python; what an image and a gradient are. Nothing about registration or PyTorch.
 #
-# **Time.** You: about 45 minutes. A CPU (measured on two cores): about 20 s in fast mode, 125 s in full mode. The next
+# **Time.** You: about 45 minutes. A CPU (measured on two cores): about 17 s in fast mode, 125 s in full mode. The next
 # cell says which mode is on, and how to choose the other one.
 #
 # A line that begins with `assert` checks a claim of the text while you run it.
@@ -37,7 +37,7 @@ from regkit.course import league
 from regkit.course.lessons import sweeps, timelapse
 from regkit.course.lessons import t00_first_light as lesson
 
-course.begin(seconds={"fast": 20, "full": 125}, minutes=45)
+course.begin(seconds={"fast": 17, "full": 125}, minutes=45)
 
 # %% [markdown]
 # ## Why register images?

@@ -22,7 +22,7 @@
 # **Before you start.** Tutorial 01, or this one sentence: a place is (row, column) in voxels, voxel centres are at
 # whole numbers, and between them an image is read as a mean of the four nearest voxels. The nearest counts most.
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 8 s in either mode. Nothing is trained here.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 9 s in either mode. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt
@@ -34,7 +34,7 @@ from regkit import check, course, fields, figures
 from regkit.course import league
 from regkit.course.lessons import t02_warping_pulls as lesson
 
-course.begin(seconds={"fast": 8, "full": 8}, minutes=60)
+course.begin(seconds={"fast": 9, "full": 9}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before

@@ -22,7 +22,7 @@
 #
 # **Before you start.** Warping (tutorial 02); gradient descent.
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 22 s in fast mode, 50 s in full mode.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 17 s in fast mode, 50 s in full mode.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ from regkit import check, course, fields, figures, metrics, optimise, widgets
 from regkit.course import league
 from regkit.course.lessons import sweeps
 
-course.begin(seconds={"fast": 22, "full": 50}, minutes=60)
+course.begin(seconds={"fast": 17, "full": 50}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before

@@ -53,7 +53,7 @@ recap_01 = _recap(
 recap_02 = _recap(
     "abc",
     {
-        "1b": "grid_sample counts the axes from the last one: x runs along the columns.",
+        "1b": "torch's sampler counts the axes from the last one: x runs along the columns.",
         "1c": "normalised places run from -1 to 1 in every image; voxels run from 0 to N - 1.",
         "2a": "the middle is where the two conventions agree, so the error is zero there.",
         "2c": "the error grows with the distance from the middle. It is no constant shift.",
