@@ -29,8 +29,8 @@ FLOORS = [  # imports point to earlier floors; rooms of one floor may know each 
     {"__init__", "__main__"},
 ]
 COMPUTE = {room for floor in FLOORS[:6] for room in floor}
-MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 26300, 7600, 6.6  # goals: 18000, 6000 and 5
-MOST_TEST_LINES = 19300  # goal: 15000
+MOST_LINES, MOST_COMPUTE_LINES, MOST_IMPORT_PERCENT = 27500, 7500, 6.4  # goals: 18000, 6000 and 5
+MOST_TEST_LINES = 19400  # goal: 15000
 
 FOREIGN_MESSAGES = {  # errors of other packages that only their words tell apart
     "images/formats.py": "nibabel: a quaternion that is too long is a ValueError; SimpleITK's words are shown",
