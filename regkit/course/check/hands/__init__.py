@@ -151,9 +151,14 @@ def _called(function: Function, arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def _has_dots(function: Function) -> bool:
-    """Whether three dots stand for a value somewhere in a function."""
-    constants = function.__code__.co_consts if inspect.isfunction(function) else ()
-    return any(value is ... or (isinstance(value, tuple) and set(value) == {...}) for value in constants)
+    """Whether three dots stand for a value somewhere in a function, or in one that it defines."""
+
+    def stand_in(constants: tuple[Any, ...]) -> bool:
+        inner = [value.co_consts for value in constants if inspect.iscode(value)]
+        dots = [value for value in constants if value is ... or (isinstance(value, tuple) and set(value) == {...})]
+        return bool(dots) or any(map(stand_in, inner))
+
+    return inspect.isfunction(function) and stand_in(function.__code__.co_consts)
 
 
 def _same(given: list[Tensor], others: list[Tensor]) -> bool:
