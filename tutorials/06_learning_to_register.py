@@ -21,7 +21,7 @@
 #
 # **Before you start.** Optimising a field (tutorial 04) and a velocity (tutorial 05).
 #
-# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 85 s in fast mode, 230 s in full mode.
+# **Time.** You: about 60 minutes. A CPU (measured on two cores): about 62 s in fast mode, 230 s in full mode.
 
 # %%
 import copy
@@ -36,7 +36,7 @@ from regkit.course import league
 from regkit.course.lessons import t06_learning_to_register as lesson
 from regkit.course.lessons import timelapse
 
-course.begin(seconds={"fast": 85, "full": 230}, minutes=60)
+course.begin(seconds={"fast": 62, "full": 230}, minutes=60)
 
 # %% [markdown]
 # ### Three questions on what was before
