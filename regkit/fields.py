@@ -43,6 +43,7 @@ __all__ = [
     "resize",
     "resize_displacement",
     "reverse_components",
+    "rigid_displacement",
     "sample",
     "scale_components",
     "unit_to_voxels",

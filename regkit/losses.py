@@ -41,6 +41,7 @@ __all__ = [
     "mindssc",
     "mindssc_descriptor",
     "mse",
+    "mutual_information",
     "ncc",
 ]
 
