@@ -470,7 +470,7 @@ assert most_folds["GradICON, weight 0.2"] < 0.2 or not complete(), (
 
 # %% [markdown]
 # **Symptom:** the warped images match better, and where they begin to, the folds rise. **Why:** the dial said so. At
-# this weight a fine fold costs next to nothing ($8/(8\pi^2k^2) = 0.001$ at $k = 10$). **Mend:** another penalty,
+# this weight a fine fold costs next to nothing ($8/(8\pi^2k^2) = 0.001$ at $k = 10$). **Fix:** another penalty,
 # rather than another weight.
 #
 # To be fair: trained three times as long (full mode), this network comes to match as well as GradICON's, and most of

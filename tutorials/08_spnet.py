@@ -428,7 +428,7 @@ for name, network in networks.items():
 # **The authors' program**: λ = 1, and $1/2^i$ weighs both terms. Norms are means over voxels. The smoothness is computed
 # of $v_{AB}$ alone: $v_{BA}$ is its negative and costs the same. Adam, learning rate 0.0001, 30,000 steps of one pair.
 #
-# **regkit**: the program's loss. Two things are mended: the sampler (see *Break it*), and the shrunken images, which are
+# **regkit**: the program's loss. Two things are corrected: the sampler (see *Break it*), and the shrunken images, which are
 # means where the program takes every second voxel. *w/o SVF* needs an inverse consistency term (section 4.5.1); its
 # weight is not printed, and regkit chose 1.
 #
@@ -630,7 +630,7 @@ assert dice["released"] < dice["aligned"] - 0.02, (
 # %% [markdown]
 # **Symptom:** a zero field is not the identity. It magnifies the reading position about the centre, up to half a voxel at
 # the faces, and darkens the outermost layer. Each of the seven squarings adds its share. **Why a network does not learn
-# it away:** the slip points outward for (A, B) *and* for (B, A); an antisymmetric velocity cannot. **Mend:**
+# it away:** the slip points outward for (A, B) *and* for (B, A); an antisymmetric velocity cannot. **Fix:**
 # `align_corners=True`, and border padding for fields (zeros leave the blue line's dip on one side: outside the image,
 # "no wind" is a poor guess). **Test to keep:** warp by zero, compare; exponentiate a constant, compare.
 #

@@ -717,7 +717,7 @@ assert apart == 0, (
 # **Symptom:** folds, and a solver that warns that it did not reach the inverse. **Why:** both gifts came from the one
 # limit. A map that folds has no inverse, so no iteration can find one, and inverse consistency goes as well. Symmetry
 # alone survives: it never needed the inverse to be *right*, only to be computed in the same way on both sides.
-# **Mend:** limit the control values.
+# **Fix:** limit the control values.
 #
 # And the warning? It says that an inverse was *not reached*. That is not the same as a fold. A map may fold a little
 # while the iteration still settles, within its 0.01 voxels, on something. Here is the worst pattern at 1.1 times the

@@ -565,13 +565,13 @@ print(
     f"as trained:       Dice {seven:.3f}, level 3 moves by {found.matches[2].increment.norm(dim=1).mean():.2f} voxels"
 )
 assert tried[1.0] < 0.65 and tried[0.05] > 0.75, (
-    "plain cosines fall below a Dice of 0.65, a low temperature mends it to 0.75, here "
+    "plain cosines fall below a Dice of 0.65, a low temperature brings it to 0.75, here "
     f"{tried[1.0]:.3f} and {tried[0.05]:.3f}: run all cells from the top"
 )
 
 # %% [markdown]
 # **Symptom:** no error, a smooth field, arrows a third as long as they should be. **Why:** cosines lie between -1 and
-# 1, so the largest of nine weights is at most $e^2$ times the smallest: never sharp, whatever the images. **Mend:**
+# 1, so the largest of nine weights is at most $e^2$ times the smallest: never sharp, whatever the images. **Fix:**
 # divide by a temperature well below 1 (or let the network learn it), or leave the features their strength.
 #
 # A second trap of the same kind, at the edge. Two *constant* feature maps: nothing to match, so no arrow?

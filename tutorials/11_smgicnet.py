@@ -580,7 +580,7 @@ assert true < 0.05, f"the reference folds below 0.05 %, here {true:.3f} %: run t
 
 # %% [markdown]
 # **Symptom:** about half of all voxels "fold", in every method alike, good or bad. **Why:** without the identity the
-# determinant of any smooth field is positive or negative like a coin. **Mend:** $\det(I + \nabla u)$, and a test: the
+# determinant of any smooth field is positive or negative like a coin. **Fix:** $\det(I + \nabla u)$, and a test: the
 # identity has no folds, $u = -2x$ along one axis nothing but folds. When a table of folds says 0.5 for everybody, do not
 # compare its entries: ask how they were computed.
 #

@@ -16,7 +16,7 @@
 # *A third axis costs you two things: most of your memory, and the certainty which side is left.*
 #
 # **Goals.** After this notebook you can say where a voxel of a NIfTI file is in a body, in whichever order its axes are
-# stored; foretell how much memory a 3D network needs before it crashes; make a brain that never lived, and train on it;
+# stored; predict how much memory a 3D network needs before it crashes; make a brain that never lived, and train on it;
 # and find a wrong affine by looking.
 #
 # **Before you start.** The four systems of tutorial 01 (voxels, mm, RAS), velocities (05), training (06), SPnet (08).
@@ -434,11 +434,11 @@ assert abs(for_each_voxel[0] / for_each_voxel[1] - 1) < 0.05, (
     f"{for_each_voxel[1]:.0f}: run this cell again"
 )
 a_voxel = for_each_voxel[-1]
-foretold = {size: math.prod(size) * a_voxel / 1e9 for size in (SIZE, (160, 192, 160))}  # GB
-print({" × ".join(map(str, size)): f"{gigabytes:.2f} GB" for size, gigabytes in foretold.items()})
+predicted = {size: math.prod(size) * a_voxel / 1e9 for size in (SIZE, (160, 192, 160))}  # GB
+print({" × ".join(map(str, size)): f"{gigabytes:.2f} GB" for size, gigabytes in predicted.items()})
 print("you said:", "nothing yet" if my_prediction is ... else my_prediction)
-assert 7 < foretold[160, 192, 160] < 9, (
-    f"about 8 GB for the large pair, here {foretold[160, 192, 160]:.1f}: run this cell again"
+assert 7 < predicted[160, 192, 160] < 9, (
+    f"about 8 GB for the large pair, here {predicted[160, 192, 160]:.1f}: run this cell again"
 )
 
 # %% [markdown]
@@ -459,9 +459,9 @@ for name in ("look", "train"):
     peaks[name] = (usage.memory - before.memory) * 2**20 / 1e9
     print(f"{name}: {peaks[name]:.2f} GB more, {usage.seconds:.1f} s")
 if Path("/proc/self/clear_refs").exists():  # Linux; elsewhere a peak is that since the start
-    ratio = peaks["train"] / foretold[SIZE]
+    ratio = peaks["train"] / predicted[SIZE]
     assert 0.7 < ratio < 1.8, (
-        f"the step's peak is what was foretold, and some more, here {ratio:.2f} times as much: "
+        f"the step's peak is what was predicted, and some more, here {ratio:.2f} times as much: "
         "does another program fill the memory? run this cell again"
     )
     assert peaks["look"] < 0.7 * peaks["train"], (
@@ -631,7 +631,7 @@ for panel, (title, image) in zip(panels, [*shown, ("fixed", pair.fixed)], strict
 _ = panels[0].set(ylabel="axis 1, to the front")
 
 # %% [markdown]
-# Which registration would you throw away? The image says: neither. Let the labels speak. *Merged* forgets which side a
+# Which registration would you throw away? The image says: neither. Look at the labels. *Merged* forgets which side a
 # structure is on.
 
 
@@ -684,7 +684,7 @@ assert correct["Dice"] > 0.6 and flipped["Dice"] < 0.2, (
 # **Symptom:** none in the image, no fold, none in what lies in the middle, none in Dice without sides: the mirror image
 # registers as well as the brain. But *every* structure with a side is on the other one. (With the files of both images
 # flipped, not even Dice with sides would tell.) **Why:** a brain is almost symmetric, and a network sees voxels,
-# not headers. **Mend:** the sign back; the voxels were never wrong. **Test to keep:** in mm, each left structure lies
+# not headers. **Fix:** the sign back; the voxels were never wrong. **Test to keep:** in mm, each left structure lies
 # to the left of its right one.
 
 
@@ -716,8 +716,8 @@ for name, expected in (("correct", True), ("flipped", False)):
     assert told is expected, (
         f"the test says {expected} of the {name} file, here {told}: run this section's cells again"
     )
-mended = nibabel.load(folder / "labels_flipped.nii.gz")
-told = left_is_left(np.asarray(mended.dataobj), flip @ mended.affine)
+repaired = nibabel.load(folder / "labels_flipped.nii.gz")
+told = left_is_left(np.asarray(repaired.dataobj), flip @ repaired.affine)
 assert told, f"with the sign back left is left, here {told}: run this section's cells again"
 
 # %% [markdown]

@@ -675,7 +675,7 @@ assert lost[0] > 0.25 and lost[1] < 0.05, (
 )
 
 # %% [markdown]
-# **Symptom:** six of the thirteen structures in these slices are gone, and the pooled number hardly notices. **Mend:**
+# **Symptom:** six of the thirteen structures in these slices are gone, and the pooled number hardly notices. **Fix:**
 # the mean over structures, and a look at each structure.
 #
 # ### The winner of twenty
@@ -717,7 +717,7 @@ assert on_these.mean() > 0.003 > 0.0015 > max(elsewhere.mean(), tried.mean()), (
 )
 
 # %% [markdown]
-# **Symptom:** what was chosen on the test pairs is better *on the test pairs*. **Mend:** tune on pairs of their own,
+# **Symptom:** what was chosen on the test pairs is better *on the test pairs*. **Fix:** tune on pairs of their own,
 # and open the held-out ones once. If there were $k$ tries, divide 0.05 by $k$.
 #
 # ### The seed that was lucky
@@ -772,7 +772,7 @@ assert three.mean() - reach < 0 < three.mean() < 0.002 < reach, (
 # $$D_{sp} = \mu + a_s + b_p + e_{sp}, \qquad \operatorname{var}(\bar D) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{P}
 # + \frac{\sigma_e^2}{S P}.$$
 #
-# More pairs cannot mend the first term: only more trainings can. The 95 % interval of $\mu$ then says *yes* if it is above
+# More pairs cannot make the first term smaller: only more trainings can. The 95 % interval of $\mu$ then says *yes* if it is above
 # zero (and the gain as large as matters: .005 of Dice), *no* if it is below what matters, and else **not told apart**,
 # after Holm's correction for all rows. How many seeds would have told .0018 from zero?
 

@@ -67,7 +67,7 @@ MOVING, FIXED = None, None  # your own: "moving.nii.gz", "fixed.nii.gz"
 folder = Path(tempfile.mkdtemp())
 synthetic = patients.write_pair(folder)
 assert (MOVING is None) == (FIXED is None), (
-    f"give both files, or neither, here {MOVING} and {FIXED}: mend the line above"
+    f"give both files, or neither, here {MOVING} and {FIXED}: correct the line above"
 )
 OWN = MOVING is not None
 if not OWN:
@@ -128,7 +128,7 @@ if not OWN:
     )
 
 # %% [markdown]
-# All that is needed to mend it is in the headers. `images.read_image` uses them; but are the headers right?
+# All that is needed to correct it is in the headers. `images.read_image` uses them; but are the headers right?
 #
 # ### Predict
 #
@@ -172,11 +172,11 @@ if not OWN:
     bad = [finding.rule for finding in seen.findings if finding.severity != "green"]
     assert bad == ["overlap"], f"nothing else is found, here {bad}: run all cells from the top"
 elif "red" in (seen.severity, seen_fixed.severity):
-    print("Mend what is red before you go on, all but overlap: the cells below will refuse it.")
+    print("Correct what is red before you go on, all but overlap: the cells below will refuse it.")
 
 # %% [markdown]
 # One light is amber: by their headers, the brains lie far apart. That is usual, each scanner has its own zero, and an
-# affine stage mends it.
+# affine stage corrects it.
 #
 # Not every patient is so well. Here is the fixed scan again, number 0, and eight copies of it with one thing wrong each.
 # **For each patient: look at the three planes first, and say what is wrong; then show the findings.** Of four of them
@@ -223,9 +223,9 @@ assert unread, (
 # **Red** is what regkit refuses, or what would give a wrong result without a word. **Amber** is for you to decide.
 #
 # * *Flipped*: someone turned the array and kept the header. It is found because the other scan looks different. Had left
-#   and right been exchanged, **nothing** would have been found: brains are nearly symmetric. That is why one never mends
+#   and right been exchanged, **nothing** would have been found: brains are nearly symmetric. That is why one never corrects
 #   a header by eye.
-# * *Far away* is mended by the affine stage. *Spacing lost* is not: it says that 74 mm are enough for this head, which
+# * *Far away* is corrected by the affine stage. *Spacing lost* is not: it says that 74 mm are enough for this head, which
 #   would do for a cat, and no registration grows a brain by a factor of fifteen.
 # * *With its skull*: networks have learnt what they were shown, and these were shown brains without a skull. Strip it
 #   from *both* scans (SynthStrip, HD-BET), or let an optimiser do the work: it has learnt nothing, so it is not
@@ -518,7 +518,7 @@ assert first == -5, (
 # A file that *looks* right is no proof. Another program has to read it and say where it would go. SimpleITK shares no line
 # with regkit. We ask both for the same thousand places in the fixed scan, *between* voxels, and compare.
 #
-# To ask another program is to speak its language: mm, LPS. `apply_affine(matrix, points)` carries points (N, 3), or one.
+# To ask another program is to use its language: mm, LPS. `apply_affine(matrix, points)` carries points (N, 3), or one.
 
 
 # %%
@@ -662,7 +662,7 @@ if not OWN:
 # | order | moves sideways what should move up | x and z are exchanged |
 #
 # With small displacements all three look *almost* right, and that is the danger; with voxels of 1 mm the wrong unit is
-# even without effect, until somebody scans with 2 mm. **Mend:** do not look, ask. One place, by hand, through both
+# even without effect, until somebody scans with 2 mm. **Fix:** do not look, ask. One place, by hand, through both
 # programs, as above, with a displacement such as $u = (1, 2, 3)$ and voxels that are not of 1 mm: along one axis alone
 # something can hide (the sign in one that leads up, the order in one that leads to the front). And a picture of the
 # registered pair *from the other program*.
@@ -711,7 +711,7 @@ else:
 
 # %% [markdown] tags=["instructor"]
 # The sign divides the room again, the other way round: those who have just learnt to change it change it once too often.
-# Let them say aloud in which frame each matrix speaks: nibabel's affine RAS, SimpleITK's direction LPS. *float32*, and an
+# Let them say aloud which frame each matrix means: nibabel's affine RAS, SimpleITK's direction LPS. *float32*, and an
 # array that was not transposed, are the harmless reds: SimpleITK itself refuses them. The dangerous ones it takes: sign,
 # unit, a direction transposed, no `CopyInformation`.
 
