@@ -38,7 +38,7 @@ def views() -> dict[str, Picture]:
         ),
         "claims": claims_board(),
     }
-    states = {"claims": {"method": "SPnet", "claim": 15, "revealed": True}}
+    states = {"claims": {"method": "SPnet", "claim": 2, "revealed": True}}
     return {name: view.render(states.get(name, {})) for name, view in drawn.items()}
 
 

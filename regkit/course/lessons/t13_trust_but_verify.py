@@ -123,7 +123,7 @@ def listed(claims: Sequence[Claim], findings: Sequence[Finding], state: State) -
 def _list(rows: Mapping[int, tuple[Claim, Finding | None]]) -> Picture:
     """The claims by number, each with its verdict where there is a finding to show."""
     picture = blank(((len(rows) + 1) * _LINE + 6, _LIST), 1, pixels.PAPER)
-    column = _LIST - 100.0
+    column = _LIST - 112.0
     revealed = any(finding for _, finding in rows.values())
     texts = [(2.0, 0.0, "la", "claim"), (2.0, column, "la", "holds?" if revealed else "")]
     verdicts: dict[str, list[tuple[float, float, str, str]]] = {verdict: [] for verdict in VERDICTS}
