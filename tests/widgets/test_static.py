@@ -86,7 +86,7 @@ def test_sliders_and_choices_combine_and_every_combination_has_its_frame():
     image = torch.zeros(1, 1, 21, 34)
     image[..., 5:15, 7:20] = 1
     view = t02_warping_pulls.arrow_viewer(image)
-    found = content(static.moving_html(view.scene, view.state, room=10**6))
+    found = content(static.moving_html(view.scene, view.state, room=3 * 10**6))
     assert [control["kind"] for control in found["controls"]] == ["slider", "slider", "choice", "slider", "toggle"]
     assert not found["alone"] and set(keys(found)) == found["frames"].keys()
     assert static.FRAMES / 3 < len(found["frames"]) <= static.FRAMES
