@@ -30,7 +30,7 @@ growing_gap = Exercise(
         ).to(*_words.all_alike("more")),
         "levels do not matter": Hint(
             "levels: choose 'two levels' and watch its distance from the reference between 0 and 6 voxels."
-        ).to(*_words.said("levels", "about as much", "less")),
+        ).to(*_words.said("levels", "less", "about as much")),
         "consistency buys reach": Hint(
             "gradient inverse: regular maps are not the same as far-reaching ones. Where does the curve end?"
         ).to(*_words.said("gradient inverse", "more")),
