@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from regkit.course import judgement, studies
 from regkit.course.judgement import SMALLEST, Comparison, Estimate
+from regkit.data.benchmarks import BENCHMARKS
 from regkit.tools import leaderboard
 from regkit.tools.measures import COLUMNS, RECORDED
 from regkit.types import InputError
@@ -104,7 +105,7 @@ def reached(side: str, measure: str) -> dict[int, NDArray[np.float64]]:
 def before_registration(side: str) -> NDArray[np.float64]:
     """Dice of the pairs that a side is judged on, before registration."""
     name = side.split(": ", 1)[0]
-    benchmark = "brains_unaligned" if studies.STUDIES[name].data.count("aligned=False") else "brains"
+    benchmark = next(each for each in leaderboard.SLICES if BENCHMARKS[each].words == studies.STUDIES[name].data)
     return reached(f"{benchmark}: none", "dice")[_ANY]
 
 
@@ -190,11 +191,12 @@ def judge(claims: Sequence[Claim]) -> list[Finding]:
     compared = {
         claim: tuple(each.compare() for each in claim.what) for claim in claims if isinstance(claim.what, tuple)
     }
-    told = dict(zip(compared, judgement.verdicts(list(compared.values())), strict=True)) if compared else {}
+    trained = {claim: each for claim, each in compared.items() if all(one.estimate.pairs for one in each)}
+    told = dict(zip(trained, judgement.verdicts(list(trained.values())), strict=True)) if trained else {}
     findings = []
     for claim in claims:
-        if claim in told:
-            verdict = {True: YES, False: NO, None: UNTOLD}[told[claim]]
+        if claim in compared:
+            verdict = {True: YES, False: NO, None: UNTOLD}[told[claim]] if claim in told else UNJUDGED
             words = "; ".join(f"{each.words}: {number(each)}" for each in compared[claim])
             findings.append(Finding(verdict, words, compared[claim], claim))
         elif isinstance(claim.what, str):

@@ -20,7 +20,8 @@ networks larger, their trainings longer. What is compared is the direction of ea
 **The rule** (`regkit.course.judgement`). A row is an effect: the difference of two variants, trained from the same
 seeds, on the same held-out pairs. Its mean over seeds and pairs has a 95 % interval in which both are samples (seeds ×
 pairs in brackets; 3D rows are of one training each, and true of those weights only). *Yes*: the mean is as large as
-matters, and above 0. *No*: it is below what matters. *Not told apart*: neither can be said. A claim that nothing is
+matters, and above 0. *No*: it is below what matters. *Not told apart*: neither can be said. What is not trained yet
+cannot be judged. A claim that nothing is
 lost is turned round; a claim of several parts is as uncertain as its weakest. All is corrected for the number of rows
 (Holm). Laws and counts are exact. What matters: {_MATTERS}.
 """

@@ -20,7 +20,7 @@ def _prepare(answer: Any) -> dict[str, str]:
 bought = Exercise(
     task=f"Say for each switch, {', '.join(_BOUGHT)}, what it buys: one of {', '.join(WORDS)}.",
     praise="one minus sign buys consistency outright, and accuracy too, because the network learns to live with it. "
-    "(BE: accuracy here, by three seeds that scatter; neither by the paper's Table 4. Both count as right.)",
+    "(BE: accuracy here, by few seeds that scatter; neither by the paper's Table 4. Both count as right.)",
     prepare=_prepare,
     reference=_words.reference,
     mistakes={
